@@ -216,6 +216,12 @@ struct ny_graph {
   bool kernel;     /* tile level */
   ny_block body;
   ny_dim arena_bytes; /* after place: activation memory; 0 before */
+  ny_name family;     /* of a kernel, or NULL */
+  struct ny_knob {
+    ny_name name;
+    int64_t value;
+  } *knob; /* of a kernel: its schedule and other named integers, printed in its header as [mr=8,nr=48] */
+  uint32_t n_knob;
   uint32_t next_op, next_value;
   ny_graph *next;
 };
@@ -283,6 +289,12 @@ void ny_print_graph(const ny_graph *g, ny_text *out);
 void ny_print_unit(const ny_unit *u, ny_text *out);
 /* `file` is for diagnostics; blobs named in the text are mapped from the folder of `path` (may be NULL: then only inline blobs are allowed). */
 nyb_status ny_parse_unit(ny_ctx *cx, const char *text, size_t n, const char *path, ny_unit **out);
+
+/* ---- kernel.c: facts of a tile-level graph that the back ends and the module writer must agree on */
+/* Symbols the kernel reads at run time (those of its types, offsets, limits and extents that are not its own loop variables), in order of first appearance. */
+void ny_kernel_symbols(const ny_graph *k, ny_arena *a, ny_name **out, size_t *n);
+ny_dim ny_kernel_extent(const ny_graph *k);          /* grid points: the product of the extents */
+uint64_t ny_kernel_local_bytes(const ny_graph *k);   /* all `local` buffers, each rounded up to 64 */
 
 /* ---- scalar.c: an EW row's expression as a DAG of scalar ops (scalars.def), shared by the evaluator and the back ends. */
 typedef enum ny_scalar {

@@ -1,0 +1,43 @@
+/* From a lowered unit to a module file. The LLVM back end is a plug-in (libnybble_llvm.so) opened on the first compilation, so that running never loads LLVM. */
+#ifndef NY_CODEGEN_H
+#define NY_CODEGEN_H
+#include "passes.h"
+
+/* Pre-linked machine code of all kernels: position independent, no external symbols, entry points at fixed offsets. malloc'ed. */
+typedef struct ny_image {
+  uint8_t *data;
+  uint64_t bytes;
+  uint64_t *entry;   /* per kernel */
+  uint64_t *scratch; /* bytes of @shared scratch per thread */
+  size_t n;
+} ny_image;
+typedef struct ny_codegen_request {
+  ny_graph *const *kernel;
+  size_t n;
+  const ny_target *target;
+  int opt, threads;      /* threads of the compiler */
+  const char *dump_dir;  /* <kernel>.ll and <kernel>.s; NULL: none */
+  void (*progress)(void *user, const char *stage, double done);
+  void *user;
+} ny_codegen_request;
+
+/* What the plug-in exports as nyb_codegen_plugin(). The plug-in carries its own copy of base and ir; it only reads the IR it is given. */
+#define NY_CODEGEN_ABI 1
+typedef struct ny_codegen {
+  int abi;
+  nyb_status (*compile)(const ny_codegen_request *r, ny_image *out, ny_diag *d);
+  /* Fills name ("host:znver4"), triple, cpu, features of this machine; strings live in static storage. */
+  void (*host)(ny_target *out);
+} ny_codegen;
+nyb_status ny_codegen_open(const ny_codegen **out, ny_diag *d); /* dlopen once; the plug-in lies beside libnybble or the executable, or in $NYBBLE_PLUGIN_DIR */
+void ny_image_free(ny_image *im);
+
+/* targets.c: rows of targets.def. "host" asks the plug-in. The result lives as long as the process. */
+nyb_status ny_target_find(const char *name, const ny_target **out, ny_diag *d);
+
+/* module_build.c, module_write.cc: a unit after `place` + code -> file, atomically. graph_text: the portable graph (may be NULL). */
+nyb_status ny_module_write(ny_unit *u, const ny_target *target, const ny_image *code, const char *graph_text, const char *path, ny_diag *d);
+
+/* compile.c: passes, code, file. */
+nyb_status ny_compile(ny_unit *u, const ny_pass_options *options, int threads, const char *path);
+#endif

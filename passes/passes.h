@@ -1,0 +1,62 @@
+/* Passes: text to text, one function each, in the order of passes.def. A pass sees one graph, may rewrite it, and says whether it did. */
+#ifndef NY_PASSES_H
+#define NY_PASSES_H
+#include "ir.h"
+
+/* What families need to know of a machine: a row of codegen/targets.def, or the host. */
+typedef struct ny_target {
+  const char *name, *triple, *cpu, *features; /* LLVM spellings; features: "+avx2,+fma" */
+  int vec_bytes;   /* widest vector register worth using */
+  int n_vregs;     /* of them */
+  bool masked;     /* masked loads and stores cost the same as plain ones */
+  uint64_t l1d, l2;
+  int threads;     /* expected at run time; a hint for grains */
+} ny_target;
+
+typedef struct ny_pass_options {
+  const ny_target *target;
+  int opt;                         /* -O level, 0 to 3 */
+  bool fast;                       /* rules that change float results may run */
+  const char *only, *until, *off;  /* comma-separated names, or NULL */
+  const char *dump_dir;            /* NN-pass.nyt of every stage; an unchanged one says so */
+  bool verify_each;                /* verify, print, parse, print, compare after every pass */
+  void (*progress)(void *user, const char *stage, double done);
+  void *user;
+} ny_pass_options;
+
+typedef struct ny_pass_cx {
+  ny_unit *unit;
+  const ny_pass_options *opt;
+  const ny_target *target;
+  ny_arena scratch; /* of one pass */
+} ny_pass_cx;
+typedef nyb_status ny_pass_fn(ny_pass_cx *px, ny_graph *g, bool *changed);
+
+typedef struct ny_pass_info {
+  const char *name, *text;
+  ny_level before, after;
+  int opt; /* runs from this -O level */
+  ny_pass_fn *run;
+} ny_pass_info;
+extern const ny_pass_info ny_passes[];
+extern const int ny_n_passes;
+int ny_pass_index(const char *name); /* -1: none */
+
+/* Runs the passes after unit->done that the options select; sets unit->done. */
+nyb_status ny_run_passes(ny_unit *u, const ny_pass_options *options);
+
+/* ---- families: a fused group becomes a kernel (tile program). families/families.def has a row each.
+   `k` is empty but for its arguments: one @global buffer per body argument of the group, then one per output, row-major and dense.
+   lower_<family> fills k->body and its knobs. NYB_E_UNSUPPORTED without a diagnostic: the group is not for this family. */
+typedef nyb_status ny_lower_fn(ny_pass_cx *px, ny_op *group, ny_graph *k);
+typedef struct ny_family {
+  const char *name, *text;
+  ny_lower_fn *lower;
+} ny_family;
+extern const ny_family ny_families[];
+extern const int ny_n_families;
+
+/* A kernel's named integers: what `tune` may change and a person may set. Printed in its header; reads back. */
+void ny_knob_set(ny_graph *k, const char *name, int64_t value);
+int64_t ny_knob(const ny_graph *k, const char *name, int64_t def);
+#endif
