@@ -18,7 +18,7 @@ typedef struct ny_blob ny_blob;
    (a negative constant is such an expression too). Expressions are interned in one canonical form (a sorted sum of products), so d == e
    means equal, and print back as they parse: ?S, ?B*?S*4+1, (?S+3)/4, ?S%16, min(?S,8), ?i<8 (0 or 1). / rounds down, % takes the divisor's sign. */
 typedef int64_t ny_dim;
-enum { NY_DIM_INVALID = INT64_MIN }; /* overflow, or division by a constant zero */
+#define NY_DIM_INVALID INT64_MIN /* overflow, or division by a constant zero */
 typedef enum ny_dim_kind { NY_DIM_CONST, NY_DIM_SYM, NY_DIM_ADD, NY_DIM_MUL, NY_DIM_DIV, NY_DIM_MOD, NY_DIM_MIN, NY_DIM_MAX, NY_DIM_LT } ny_dim_kind;
 typedef struct ny_dim_node {
   ny_dim_kind kind;
