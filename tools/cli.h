@@ -1,0 +1,86 @@
+/* What the verbs of the command line share: options, errors, progress, tensors in .npy files. Exit codes: 0 success, 1 the work failed,
+   2 the command line is wrong. Results go to stdout, progress and errors to stderr. */
+#ifndef NY_CLI_H
+#define NY_CLI_H
+#include "base.h"
+
+enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_MAX_DIMS = 32, CLI_MAX_ARGS = 4096 };
+
+/* ---- args.c */
+typedef enum cli_kind { CLI_FLAG, CLI_INT, CLI_STRING, CLI_DIM, CLI_PAIR } cli_kind;
+typedef struct cli_dims { /* --dim NAME=N, repeated */
+  nyb_dim v[CLI_MAX_DIMS];
+  size_t n;
+} cli_dims;
+typedef struct cli_pairs { /* --input NAME=FILE, repeated */
+  const char *name[CLI_MAX_DIMS], *value[CLI_MAX_DIMS];
+  size_t n;
+} cli_pairs;
+typedef struct cli_option {
+  const char *name; /* "--threads" */
+  cli_kind kind;
+  void *to;         /* int *, const char **, cli_dims *, cli_pairs * */
+  const char *arg, *text;
+} cli_option;
+typedef struct cli_verb {
+  const char *name, *args, *text;
+  int (*run)(int argc, char **argv);
+} cli_verb;
+extern const cli_verb cli_verbs[];
+extern const int cli_n_verbs;
+/* Reads options; what is not one lands in file[0..*n_file). Prints help for --help and returns -1; returns CLI_USAGE after a message. */
+int cli_parse(const char *verb, const cli_option *opt, size_t n_opt, int argc, char **argv, const char **file, int cap, int *n_file);
+
+/* ---- report.c */
+int cli_error(nyb_context *cx, nyb_status s); /* prints the last error, returns CLI_FAILED */
+int cli_fail(const char *fmt, ...) NY_PRINTF(1, 2);
+nyb_context *cli_open(void); /* with progress on a terminal; exits on failure */
+void cli_progress_end(void);
+const char *cli_bytes(double n, char buf[32]); /* 12.3 MB */
+
+/* ---- npy.c: NumPy's array format, version 1.0 and 2.0, C order, little endian */
+typedef struct cli_array {
+  nyb_tensor t;
+  int64_t shape[16];
+  void *memory;
+} cli_array;
+nyb_status cli_npy_read(const char *path, cli_array *out, ny_diag *d);
+nyb_status cli_npy_write(const char *path, const nyb_tensor *t, ny_diag *d);
+void cli_array_free(cli_array *a);
+int64_t cli_count(const nyb_tensor *t);
+uint64_t cli_tensor_bytes(const nyb_tensor *t);
+const char *cli_dtype_name(nyb_dtype t);
+/* Memory for a value of these sizes, 64-byte aligned, zeroed. */
+nyb_status cli_array_new(const nyb_value_info *v, const int64_t *shape, cli_array *out);
+/* Seeded: floats are normal, integers 0 to 9, bools fair. */
+void cli_array_random(cli_array *a, uint64_t seed);
+
+/* ---- model.c: what run, bench and inspect do first */
+typedef struct cli_model_options {
+  cli_dims dims;
+  cli_pairs inputs;
+  const char *target, *dump;
+  int threads, optimize, trust, seed, no_cache;
+} cli_model_options;
+#define CLI_MODEL_OPTIONS(o)                                                                                          \
+  {"--dim", CLI_DIM, &(o).dims, "NAME=N", "size of a symbolic dimension"},                                            \
+      {"--input", CLI_PAIR, &(o).inputs, "NAME=FILE.npy", "an input; random where none is given"},                    \
+      {"--threads", CLI_INT, &(o).threads, "N", "threads (default: all)"},                                            \
+      {"--seed", CLI_INT, &(o).seed, "N", "of random inputs (default 0)"},                                            \
+      {"--optimize", CLI_INT, &(o).optimize, "N", "optimisation level 0 to 3 (default 2)"},                           \
+      {"--target", CLI_STRING, &(o).target, "T", "a row of `nybble ops --targets` (default host)"},                   \
+      {"--trust", CLI_FLAG, &(o).trust, NULL, "run native code from a .nyb this user did not compile"},               \
+      {"--no-cache", CLI_FLAG, &(o).no_cache, NULL, "compile again"}
+typedef struct cli_model {
+  nyb_context *cx;
+  nyb_module *module;
+  nyb_session *session;
+  nyb_module_info info;
+  cli_array *in;
+  nyb_tensor *in_t, *out_t;
+  double open_s; /* compile or load */
+} cli_model;
+/* Opens a model, makes its inputs and a session that fits them. */
+int cli_model_open(const char *path, const cli_model_options *o, cli_model *out);
+void cli_model_close(cli_model *m);
+#endif
