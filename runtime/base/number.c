@@ -108,7 +108,7 @@ static unsigned encode(const layout *l, double x, bool saturate) {
     if (!kept) return 0;
     code--;
   }
-  if (half && (rest > half || (rest == half && (code & 1)))) code++;
+  if (half && (rest > half || (rest == half && (kept & 1)))) code++;
   if (code > l->max) return special_code(l, negative, false, saturate);
   if (l->special == NO_SIGN || (l->special == MINUS_NAN && !code)) return (unsigned)code;
   return (unsigned)code | (negative ? 1u << (l->bits - 1) : 0);
