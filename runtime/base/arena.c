@@ -81,14 +81,17 @@ char *ny_strndup(ny_arena *a, const char *s, size_t n) {
 char *ny_strdup(ny_arena *a, const char *s) { return ny_strndup(a, s, strlen(s)); }
 
 char *ny_strf(ny_arena *a, const char *fmt, ...) {
-  va_list ap;
+  char small[256];
+  va_list ap, again;
   va_start(ap, fmt);
-  int n = vsnprintf(NULL, 0, fmt, ap);
-  va_end(ap);
-  if (n < 0) n = 0;
-  char *p = ny_alloc(a, (size_t)n + 1);
-  va_start(ap, fmt);
-  vsnprintf(p, (size_t)n + 1, fmt, ap);
+  va_copy(again, ap);
+  int n = vsnprintf(small, sizeof small, fmt, ap);
+  char *p = ny_alloc(a, n < 0 ? 1 : (size_t)n + 1);
+  if (n > 0 && (size_t)n < sizeof small)
+    memcpy(p, small, (size_t)n);
+  else if (n > 0)
+    vsnprintf(p, (size_t)n + 1, fmt, again);
+  va_end(again);
   va_end(ap);
   return p;
 }

@@ -34,13 +34,16 @@ static void blocks_plain(uint32_t state[8], const uint8_t *p, size_t n_blocks) {
       uint32_t a = w[i - 15], b = w[i - 2];
       w[i] = w[i - 16] + (ror(a, 7) ^ ror(a, 18) ^ a >> 3) + w[i - 7] + (ror(b, 17) ^ ror(b, 19) ^ b >> 10);
     }
-    for (int i = 0; i < 64; i++) {
-      uint32_t a = s[0], e = s[4];
-      uint32_t t1 = s[7] + (ror(e, 6) ^ ror(e, 11) ^ ror(e, 25)) + ((e & s[5]) ^ (~e & s[6])) + K[i] + w[i];
-      uint32_t t2 = (ror(a, 2) ^ ror(a, 13) ^ ror(a, 22)) + ((a & s[1]) ^ (a & s[2]) ^ (s[1] & s[2]));
-      memmove(s + 1, s, 7 * sizeof *s);
-      s[4] += t1;
-      s[0] = t1 + t2;
+    for (int i = 0; i < 64; i += 8) {
+#pragma GCC unroll 8
+      for (int j = 0; j < 8; j++) { /* the eight words rotate by name, not by moving */
+#define S(k) s[((k)-j) & 7]
+        uint32_t e = S(4), a = S(0);
+        uint32_t t1 = S(7) + (ror(e, 6) ^ ror(e, 11) ^ ror(e, 25)) + ((e & S(5)) ^ (~e & S(6))) + K[i + j] + w[i + j];
+        S(3) += t1;
+        S(7) = t1 + (ror(a, 2) ^ ror(a, 13) ^ ror(a, 22)) + ((a & S(1)) ^ (a & S(2)) ^ (S(1) & S(2)));
+#undef S
+      }
     }
     for (int i = 0; i < 8; i++) state[i] += s[i];
   }
