@@ -104,6 +104,9 @@ ny_fmt ny_sum_fmt(ny_fmt f);
 double ny_reduce_identity(const char *op, ny_fmt f);
 ny_kind ny_reduce_kind(const char *op); /* add, mul, max, min */
 int ny_vec_lanes(const ny_pass_cx *px, ny_fmt f); /* elements of f in a vector register, at least 1 */
+/* Panel width for the weights (input 1) of an unpacked matmul or conv on this machine, or 0: leave them as they are (not two-dimensional, symbolic,
+   depthwise). A property of the op's types and the target only, so that equal weights used alike are packed alike. */
+int64_t ny_pack_width(const ny_target *t, const ny_op *op);
 /* Records grain (grid points worth a task) from the element operations of one grid point. */
 void ny_emit_grain(ny_emit *e, int64_t ops_per_point);
 /* Records `inplace` when some input of the same type is read only at the very element that output 0 stores. */
