@@ -35,8 +35,11 @@ void ny_image_free(ny_image *im);
 /* targets.c: rows of targets.def. "host" asks the plug-in. The result lives as long as the process. */
 nyb_status ny_target_find(const char *name, const ny_target **out, ny_diag *d);
 
-/* module_build.c, module_write.cc: a unit after `place` + code -> file, atomically. graph_text: the portable graph (may be NULL). */
-nyb_status ny_module_write(ny_unit *u, const ny_target *target, const ny_image *code, const char *graph_text, const char *path, ny_diag *d);
+/* module_build.c, module_write.cc: a unit after `place` + code -> file, atomically.
+   portable (may be NULL; changed by the call): the same model before `fuse`, which any target can compile again. Its large constants and const groups are the
+   weights of `u` (equal text of a const group means equal bytes, so nothing is evaluated twice; contracts with another panel width keep meaning the same): each
+   becomes a `const` whose blob is a segment of this very file, printed as `blob N = "."+offset bytes=n`, and the text is stored as Module.graph. */
+nyb_status ny_module_write(ny_unit *u, const ny_target *target, const ny_image *code, ny_unit *portable, const char *path, ny_diag *d);
 
 /* compile.c: passes, code, file. */
 nyb_status ny_compile(ny_unit *u, const ny_pass_options *options, int threads, const char *path);

@@ -1,0 +1,123 @@
+/* The compiler half of the public API: import, passes, text, evaluation, compilation. */
+#include "model.h"
+
+#include "frontend.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The IR context keeps its own diagnostic; the caller reads the one of its nyb_context. */
+static nyb_status hand_over(nyb_context *cx, ny_ctx *ir, const char *file, nyb_status s) {
+  if (s) {
+    cx->diag = ir->diag;
+    if (!cx->diag.code) ny_fail(&cx->diag, s, NULL, "%s", nyb_status_text(s));
+    ny_context_keep_names(cx, file);
+  }
+  return s;
+}
+
+static nyb_status bind(nyb_context *cx, ny_ctx *ir, const nyb_import_options *o, ny_binding **out, size_t *n) {
+  *n = o ? o->n_dims : 0;
+  *out = NY_NEW_ARRAY(&ir->arena, ny_binding, *n + 1);
+  for (size_t i = 0; i < *n; i++) {
+    if (!o->dims[i].name || o->dims[i].size < 0) return ny_fail(&cx->diag, NYB_E_ARGUMENT, NULL, "dimension %s: size %lld", o->dims[i].name ? o->dims[i].name : "(null)", (long long)o->dims[i].size);
+    (*out)[i] = (ny_binding){ny_intern(&ir->names, o->dims[i].name), o->dims[i].size};
+  }
+  return NYB_OK;
+}
+
+static nyb_status wrap(nyb_context *cx, ny_ctx *ir, ny_unit *u, nyb_model **out) {
+  nyb_model *m = calloc(1, sizeof *m);
+  if (!m) return ny_fail(&cx->diag, NYB_E_NOMEM, NULL, "out of memory");
+  *m = (nyb_model){cx, ir, u};
+  *out = m;
+  return NYB_OK;
+}
+
+/* Text is parsed with the symbols bound by substitution in the printed dimensions: `shape` then infers the rest. */
+static nyb_status import_text(ny_ctx *ir, const char *path, const ny_binding *dims, size_t n, ny_unit **out) {
+  ny_arena a = {0};
+  char *text;
+  size_t bytes;
+  nyb_status s = ny_file_read(&a, path, (size_t)1 << 31, &text, &bytes, &ir->diag);
+  if (!s) s = ny_parse_unit(ir, text, bytes, path, out);
+  if (!s && n) s = ny_bind_unit(*out, dims, n);
+  ny_arena_free(&a);
+  return s;
+}
+
+static bool has_suffix(const char *path, const char *suffix) {
+  size_t n = strlen(path), k = strlen(suffix);
+  return n >= k && !strcmp(path + n - k, suffix);
+}
+
+NYB_API nyb_status nyb_import(nyb_context *cx, const char *path, const nyb_import_options *options, nyb_model **out_model) {
+  if (!cx || !path || !out_model) return NYB_E_ARGUMENT;
+  ny_diag_clear(&cx->diag);
+  *out_model = NULL;
+  ny_ctx *ir = ny_ctx_new();
+  ny_binding *dims;
+  size_t n;
+  ny_unit *u = NULL;
+  nyb_status s = bind(cx, ir, options, &dims, &n);
+  if (!s) s = hand_over(cx, ir, path, has_suffix(path, ".nyt") ? import_text(ir, path, dims, n, &u) : ny_import_onnx(ir, path, dims, n, &u));
+  if (!s) s = wrap(cx, ir, u, out_model);
+  if (s) ny_ctx_free(ir);
+  return s;
+}
+
+NYB_API nyb_status nyb_import_memory(nyb_context *cx, const void *data, size_t bytes, const nyb_import_options *options, nyb_model **out_model) {
+  if (!cx || (!data && bytes) || !out_model) return NYB_E_ARGUMENT;
+  ny_diag_clear(&cx->diag);
+  *out_model = NULL;
+  ny_ctx *ir = ny_ctx_new();
+  ny_binding *dims;
+  size_t n;
+  ny_unit *u = NULL;
+  nyb_status s = bind(cx, ir, options, &dims, &n);
+  if (!s) s = hand_over(cx, ir, "memory", ny_import_onnx_memory(ir, data, bytes, "memory", dims, n, &u));
+  if (!s) s = wrap(cx, ir, u, out_model);
+  if (s) ny_ctx_free(ir);
+  return s;
+}
+
+NYB_API void nyb_model_close(nyb_model *model) {
+  if (!model) return;
+  ny_unit_free(model->unit);
+  ny_ctx_free(model->ir);
+  free(model);
+}
+
+nyb_status ny_model_pass_options(nyb_context *cx, const nyb_compile_options *in, ny_pass_options *out) {
+  static const nyb_compile_options none = {.size = sizeof none};
+  if (!in) in = &none;
+  *out = (ny_pass_options){.opt = in->optimize ? in->optimize - 1 : 2, .only = in->only, .until = in->until, .off = in->off, .dump_dir = in->dump_dir,
+                           .verify_each = in->verify_each, .progress = cx->options.progress, .user = cx->options.user};
+  return ny_target_find(in->target ? in->target : "host", &out->target, &cx->diag);
+}
+
+NYB_API nyb_status nyb_optimize(nyb_model *model, const nyb_compile_options *options) {
+  if (!model) return NYB_E_ARGUMENT;
+  ny_diag_clear(&model->cx->diag);
+  ny_pass_options po;
+  NY_TRY(ny_model_pass_options(model->cx, options, &po));
+  return hand_over(model->cx, model->ir, NULL, ny_run_passes(model->unit, &po));
+}
+
+NYB_API nyb_status nyb_print(nyb_model *model, char **out_text) {
+  if (!model || !out_text) return NYB_E_ARGUMENT;
+  ny_text t = {0};
+  ny_print_unit(model->unit, &t);
+  *out_text = t.s;
+  return NYB_OK;
+}
+
+NYB_API void nyb_free(void *p) { free(p); }
+
+NYB_API nyb_status nyb_compile(nyb_model *model, const nyb_compile_options *options, const char *out_path) {
+  if (!model || !out_path) return NYB_E_ARGUMENT;
+  ny_diag_clear(&model->cx->diag);
+  ny_pass_options po;
+  NY_TRY(ny_model_pass_options(model->cx, options, &po));
+  return hand_over(model->cx, model->ir, NULL, ny_compile(model->unit, &po, options ? options->threads : 0, out_path));
+}

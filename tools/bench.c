@@ -1,0 +1,77 @@
+/* nybble bench: latency of a model. Runs once and checks that a second run gives the same bytes before it times. */
+#include "cli.h"
+#include "verbs.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+static int ascending(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return x < y ? -1 : x > y;
+}
+
+static double at(const double *sorted, int n, double q) { return sorted[(int)(q * (n - 1) + 0.5)]; }
+
+/* A model whose second run differs from its first has a race or reads memory it did not write. */
+static int repeatable(cli_model *m) {
+  uint8_t first[32], again[32];
+  for (int pass = 0; pass < 2; pass++) {
+    ny_sha256 h;
+    ny_sha256_init(&h);
+    nyb_status s = nyb_run(m->session, m->in_t, m->info.n_inputs, m->out_t, m->info.n_outputs);
+    if (s) return cli_error(m->cx, s);
+    for (size_t i = 0; i < m->info.n_outputs; i++) ny_sha256_add(&h, m->out_t[i].data, cli_tensor_bytes(&m->out_t[i]));
+    ny_sha256_end(&h, pass ? again : first);
+  }
+  return memcmp(first, again, 32) ? cli_fail("two runs on the same inputs gave different bytes") : CLI_OK;
+}
+
+static int measure(cli_model *m, double seconds, int json) {
+  int cap = 100000, n = 0;
+  double *t = malloc(sizeof *t * (size_t)cap), start = ny_now();
+  if (!t) return cli_fail("out of memory");
+  while (n < cap && (n < 5 || ny_now() - start < seconds)) {
+    double t0 = ny_now();
+    nyb_status s = nyb_run(m->session, m->in_t, m->info.n_inputs, m->out_t, m->info.n_outputs);
+    t[n++] = ny_now() - t0;
+    if (s) return free(t), cli_error(m->cx, s);
+  }
+  qsort(t, (size_t)n, sizeof *t, ascending);
+  nyb_session_stats st = {.size = sizeof st};
+  nyb_session_describe(m->session, &st);
+  struct rusage ru;
+  getrusage(RUSAGE_SELF, &ru);
+  double rss = (double)ru.ru_maxrss * 1024;
+  if (json)
+    printf("{\"runs\":%d,\"threads\":%d,\"median_ms\":%.6f,\"p10_ms\":%.6f,\"p90_ms\":%.6f,\"open_ms\":%.3f,\"arena_bytes\":%llu,\"scratch_bytes\":%llu,\"weight_bytes\":%llu,\"peak_rss_bytes\":%.0f}\n",
+           n, st.threads, at(t, n, .5) * 1e3, at(t, n, .1) * 1e3, at(t, n, .9) * 1e3, m->open_s * 1e3, (unsigned long long)st.arena_bytes,
+           (unsigned long long)st.scratch_bytes, (unsigned long long)st.weight_bytes, rss);
+  else {
+    char a[32], w[32], r[32];
+    printf("latency   median %.3f ms   p10 %.3f   p90 %.3f   (%d runs, %d threads)\n", at(t, n, .5) * 1e3, at(t, n, .1) * 1e3, at(t, n, .9) * 1e3, n, st.threads);
+    printf("memory    arena %s   weights %s   peak RSS %s\n", cli_bytes((double)(st.arena_bytes + st.scratch_bytes), a), cli_bytes((double)st.weight_bytes, w), cli_bytes(rss, r));
+    printf("opened in %.1f ms\n", m->open_s * 1e3);
+  }
+  free(t);
+  return CLI_OK;
+}
+
+int verb_bench(int argc, char **argv) {
+  cli_model_options o = {0};
+  const char *file[1];
+  int n_file, json = 0, ms = 2000;
+  const cli_option opt[] = {CLI_MODEL_OPTIONS(o),
+                            {"--ms", CLI_INT, &ms, "N", "measure for this many milliseconds (default 2000)"},
+                            {"--json", CLI_FLAG, &json, NULL, "the table as JSON"}};
+  int bad = cli_parse("bench", opt, NY_COUNT(opt), argc, argv, file, 1, &n_file);
+  if (bad) return bad < 0 ? CLI_OK : bad;
+  if (!n_file) return cli_fail("bench wants a model: nybble bench M.onnx"), CLI_USAGE;
+  if (o.optimize) o.optimize++;
+  cli_model m;
+  bad = cli_model_open(file[0], &o, &m);
+  if (!bad) bad = repeatable(&m);
+  if (!bad) bad = measure(&m, ms / 1e3, json);
+  cli_model_close(&m);
+  return bad;
+}

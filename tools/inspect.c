@@ -1,0 +1,137 @@
+/* nybble inspect: what a model holds, without running it. */
+#include "cli.h"
+#include "verbs.h"
+
+#include "model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void values(ny_text *t, const char *title, const nyb_value_info *v, size_t n, bool json) {
+  if (json) ny_text_addf(t, ",\"%s\":[", title);
+  for (size_t i = 0; i < n; i++) {
+    if (json) {
+      ny_text_add(t, i ? ",{\"name\":" : "{\"name\":");
+      ny_text_json(t, v[i].name);
+      ny_text_addf(t, ",\"dtype\":\"%s\",\"shape\":[", cli_dtype_name(v[i].dtype));
+    } else ny_text_addf(t, "  %-8s %s : %s[", i ? "" : title, v[i].name, cli_dtype_name(v[i].dtype));
+    for (int d = 0; d < v[i].ndim; d++) {
+      if (d) ny_text_add(t, ",");
+      if (!v[i].symbols[d]) ny_text_addf(t, "%lld", (long long)v[i].shape[d]);
+      else if (json) ny_text_json(t, v[i].symbols[d]);
+      else ny_text_add(t, v[i].symbols[d]);
+    }
+    ny_text_add(t, json ? "]}" : "]\n");
+  }
+  if (json) ny_text_add(t, "]");
+}
+
+static int module_report(const char *path, bool trust, bool json) {
+  nyb_context *cx = cli_open();
+  nyb_module *m;
+  nyb_module_info in = {.size = sizeof in};
+  nyb_load_options lo = {.size = sizeof lo, .trust = trust};
+  nyb_status s = nyb_load(cx, path, &lo, &m);
+  if (!s) s = nyb_module_describe(m, &in);
+  if (s) return cli_error(cx, s);
+  ny_text t = {0};
+  char w[32], c[32], f[32];
+  if (json) {
+    ny_text_add(&t, "{\"name\":");
+    ny_text_json(&t, in.name);
+    ny_text_addf(&t, ",\"target\":\"%s\",\"kernels\":%zu,\"weight_bytes\":%llu,\"code_bytes\":%llu,\"file_bytes\":%llu", in.target, in.n_kernels,
+                 (unsigned long long)in.weight_bytes, (unsigned long long)in.code_bytes, (unsigned long long)in.file_bytes);
+  } else
+    ny_text_addf(&t, "%s\n  target   %s\n  kernels  %zu, code %s\n  weights  %s, file %s\n", in.name, in.target, in.n_kernels, cli_bytes((double)in.code_bytes, c),
+                 cli_bytes((double)in.weight_bytes, w), cli_bytes((double)in.file_bytes, f));
+  values(&t, "inputs", in.inputs, in.n_inputs, json);
+  values(&t, "outputs", in.outputs, in.n_outputs, json);
+  if (json) ny_text_add(&t, "}\n");
+  fputs(t.s, stdout);
+  ny_text_free(&t);
+  nyb_module_close(m);
+  nyb_close(cx);
+  return CLI_OK;
+}
+
+typedef struct tally {
+  uint64_t ops[NY_N_KINDS], total;
+} tally;
+
+static nyb_status count(void *user, ny_op *op) {
+  tally *c = user;
+  c->ops[op->kind]++;
+  c->total++;
+  return NYB_OK;
+}
+
+static void graph_value(ny_text *t, const ny_ctx *cx, const char *title, const char *name, const ny_type *type, bool json, bool first) {
+  if (json) {
+    ny_text_add(t, first ? "{\"name\":" : ",{\"name\":");
+    ny_text_json(t, name);
+    ny_text_add(t, ",\"type\":");
+    ny_text ty = {0};
+    ny_type_print(cx, type, &ty);
+    ny_text_json(t, ty.s);
+    ny_text_free(&ty);
+    ny_text_add(t, "}");
+  } else {
+    ny_text_addf(t, "  %-8s %s : ", first ? title : "", name);
+    ny_type_print(cx, type, t);
+    ny_text_add(t, "\n");
+  }
+}
+
+static void graph_report(const nyb_model *m, bool json) {
+  ny_graph *g = m->unit->first;
+  tally c = {0};
+  ny_walk(&g->body, count, &c);
+  uint64_t blob_bytes = 0;
+  for (const ny_blob *b = m->unit->blobs; b; b = b->next) blob_bytes += b->bytes;
+  ny_text t = {0};
+  char w[32];
+  if (json) {
+    ny_text_add(&t, "{\"name\":");
+    ny_text_json(&t, g->name ? g->name : "");
+    ny_text_addf(&t, ",\"ops\":%llu,\"weight_bytes\":%llu,\"inputs\":[", (unsigned long long)c.total, (unsigned long long)blob_bytes);
+  } else ny_text_addf(&t, "%s\n  ops      %llu\n  weights  %s\n", g->name ? g->name : "", (unsigned long long)c.total, cli_bytes((double)blob_bytes, w));
+  for (uint32_t i = 0; i < g->body.n_arg; i++) graph_value(&t, g->cx, "inputs", g->body.arg[i]->name, g->body.arg[i]->type, json, !i);
+  if (json) ny_text_add(&t, "],\"outputs\":[");
+  const ny_op *ret = g->body.last;
+  for (int i = 0; i < ret->n_in; i++)
+    graph_value(&t, g->cx, "outputs", i < (int)ret->attr[NY_AT(ret, names)].names.n ? ret->attr[NY_AT(ret, names)].names.v[i] : "", ny_in(ret, i)->type, json, !i);
+  ny_text_add(&t, json ? "],\"kinds\":{" : "  kinds   ");
+  bool first = true;
+  for (int k = 0; k < NY_N_KINDS; k++)
+    if (c.ops[k]) {
+      ny_text_addf(&t, json ? "%s\"%s\":%llu" : "%s%s:%llu", first ? json ? "" : " " : json ? "," : " ", ny_kinds[k].name, (unsigned long long)c.ops[k]);
+      first = false;
+    }
+  ny_text_add(&t, json ? "}}\n" : "\n");
+  fputs(t.s, stdout);
+  ny_text_free(&t);
+}
+
+int verb_inspect(int argc, char **argv) {
+  const char *file[1];
+  int n_file, json = 0, trust = 0;
+  cli_dims dims = {0};
+  const cli_option opt[] = {{"--dim", CLI_DIM, &dims, "NAME=N", "replace a symbolic dimension by a number"},
+                            {"--trust", CLI_FLAG, &trust, NULL, "of a .nyb: do not ask where its native code came from"},
+                            {"--json", CLI_FLAG, &json, NULL, "the same as JSON"}};
+  int bad = cli_parse("inspect", opt, NY_COUNT(opt), argc, argv, file, 1, &n_file);
+  if (bad) return bad < 0 ? CLI_OK : bad;
+  if (!n_file) return cli_fail("inspect wants a model: nybble inspect M.onnx"), CLI_USAGE;
+  size_t n = strlen(file[0]);
+  if (n > 4 && !strcmp(file[0] + n - 4, ".nyb")) return module_report(file[0], trust, json);
+  nyb_context *cx = cli_open();
+  nyb_import_options io = {.size = sizeof io, .dims = dims.v, .n_dims = dims.n};
+  nyb_model *m = NULL;
+  nyb_status s = nyb_import(cx, file[0], &io, &m);
+  cli_progress_end();
+  if (s) bad = cli_error(cx, s);
+  else graph_report(m, json);
+  nyb_model_close(m);
+  nyb_close(cx);
+  return bad;
+}

@@ -1,0 +1,97 @@
+/* Opening a model for run, bench and inspect: compile or load, make inputs, make a session that fits them. */
+#include "cli.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int open_module(const char *path, const cli_model_options *o, cli_model *m) {
+  nyb_options co = {.size = sizeof co, .cache_dir = o->no_cache ? "" : NULL};
+  m->cx = o->no_cache ? NULL : cli_open();
+  if (!m->cx && nyb_open(&co, &m->cx)) return cli_fail("out of memory");
+  nyb_import_options io = {.size = sizeof io, .dims = o->dims.v, .n_dims = o->dims.n};
+  nyb_compile_options cc = {.size = sizeof cc, .target = o->target, .optimize = o->optimize, .dump_dir = o->dump, .threads = o->threads};
+  double t0 = ny_now();
+  size_t len = strlen(path);
+  nyb_status s;
+  if (o->trust && len > 4 && !strcmp(path + len - 4, ".nyb")) {
+    nyb_load_options lo = {.size = sizeof lo, .trust = 1};
+    s = nyb_load(m->cx, path, &lo, &m->module);
+  } else s = nyb_open_model(m->cx, path, &io, &cc, &m->module);
+  if (s) return cli_error(m->cx, s);
+  m->open_s = ny_now() - t0;
+  cli_progress_end();
+  m->info.size = sizeof m->info;
+  return nyb_module_describe(m->module, &m->info) ? cli_error(m->cx, NYB_E_INTERNAL) : CLI_OK;
+}
+
+static int64_t bound(const cli_dims *d, const char *name) {
+  for (size_t i = 0; i < d->n; i++)
+    if (!strcmp(d->v[i].name, name)) return d->v[i].size;
+  return -1;
+}
+
+/* Files first: their shapes bind symbols that random inputs then follow. */
+static int read_inputs(const cli_model_options *o, cli_model *m, cli_dims *dims) {
+  for (size_t k = 0; k < o->inputs.n; k++) {
+    size_t i = 0;
+    while (i < m->info.n_inputs && strcmp(m->info.inputs[i].name, o->inputs.name[k])) i++;
+    if (i == m->info.n_inputs) return cli_fail("the model has no input %s", o->inputs.name[k]);
+    ny_diag d = {0};
+    if (cli_npy_read(o->inputs.value[k], &m->in[i], &d)) return cli_fail("%s", d.message);
+    const nyb_value_info *v = &m->info.inputs[i];
+    for (int a = 0; a < v->ndim && a < m->in[i].t.ndim; a++)
+      if (v->symbols[a] && bound(dims, v->symbols[a]) < 0 && dims->n < CLI_MAX_DIMS)
+        dims->v[dims->n++] = (nyb_dim){v->symbols[a], m->in[i].shape[a]};
+  }
+  return CLI_OK;
+}
+
+static int random_inputs(const cli_model_options *o, cli_model *m, cli_dims *dims) {
+  for (size_t i = 0; i < m->info.n_inputs; i++) {
+    if (m->in[i].memory) continue;
+    const nyb_value_info *v = &m->info.inputs[i];
+    int64_t shape[16];
+    for (int a = 0; a < v->ndim && a < 16; a++) {
+      shape[a] = v->shape[a];
+      if (shape[a] >= 0) continue;
+      shape[a] = bound(dims, v->symbols[a]);
+      if (shape[a] >= 0) continue;
+      shape[a] = 1;
+      if (dims->n == CLI_MAX_DIMS) return cli_fail("more than %d symbols", CLI_MAX_DIMS);
+      dims->v[dims->n++] = (nyb_dim){v->symbols[a], 1};
+      fprintf(stderr, "nybble: %s = 1 (set it with --dim %s=N)\n", v->symbols[a], v->symbols[a]);
+    }
+    if (cli_array_new(v, shape, &m->in[i])) return cli_fail("input %s: its shape asks for too much memory", v->name);
+    cli_array_random(&m->in[i], (uint64_t)o->seed + i);
+  }
+  return CLI_OK;
+}
+
+int cli_model_open(const char *path, const cli_model_options *o, cli_model *m) {
+  *m = (cli_model){0};
+  int bad = open_module(path, o, m);
+  if (bad) return bad;
+  m->in = calloc(m->info.n_inputs + 1, sizeof *m->in);
+  m->in_t = calloc(m->info.n_inputs + 1, sizeof *m->in_t);
+  m->out_t = calloc(m->info.n_outputs + 1, sizeof *m->out_t);
+  if (!m->in || !m->in_t || !m->out_t) return cli_fail("out of memory");
+  cli_dims dims = o->dims;
+  if ((bad = read_inputs(o, m, &dims)) || (bad = random_inputs(o, m, &dims))) return bad;
+  for (size_t i = 0; i < m->info.n_inputs; i++) {
+    m->in_t[i] = m->in[i].t;
+    m->in_t[i].shape = m->in[i].shape;
+  }
+  nyb_session_options so = {.size = sizeof so, .threads = o->threads, .dims = dims.v, .n_dims = dims.n};
+  nyb_status s = nyb_session_open(m->module, &so, &m->session);
+  return s ? cli_error(m->cx, s) : CLI_OK;
+}
+
+void cli_model_close(cli_model *m) {
+  nyb_session_close(m->session);
+  for (size_t i = 0; m->in && i < m->info.n_inputs; i++) cli_array_free(&m->in[i]);
+  free(m->in);
+  free(m->in_t);
+  free(m->out_t);
+  nyb_module_close(m->module);
+  nyb_close(m->cx);
+}
