@@ -33,6 +33,8 @@ nyb_status ny_codegen_open(const ny_codegen **out, ny_diag *d); /* dlopen once; 
 void ny_image_free(ny_image *im);
 
 /* targets.c: rows of targets.def. "host" asks the plug-in. The result lives as long as the process. */
+extern const ny_target ny_targets[]; /* the rows; host is looked up when asked for */
+extern const int ny_n_targets;
 nyb_status ny_target_find(const char *name, const ny_target **out, ny_diag *d);
 
 /* module_build.c, module_write.cc: a unit after `place` + code -> file, atomically.

@@ -1,0 +1,180 @@
+/* Compile at load. A module is cached under a digest of everything it depends on: the bytes of the model and of its external data, the options, the
+   target, and the build of nybble. Reading gigabytes to compute that digest would cost more than the load, so an index remembers it by the files'
+   path, size, inode and change time; a file that changed misses the index and is read again.
+     <cache>/index/<digest of path and options>     dependencies and the module's digest
+     <cache>/modules/<digest>.nyb */
+#include "model.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+typedef struct entry { /* of one nyb_open_model */
+  nyb_context *cx;
+  ny_arena a;
+  const char *path, *dir, *options, *index;
+  const nyb_import_options *import;
+  const nyb_compile_options *compile;
+} entry;
+
+static void digest_text(const char *s, char hex[65]) {
+  ny_sha256 h;
+  uint8_t d[32];
+  ny_sha256_init(&h);
+  ny_sha256_add(&h, s, strlen(s));
+  ny_sha256_end(&h, d);
+  ny_sha256_hex(d, hex);
+}
+
+/* Which build made it: a rebuilt library must not meet its predecessor's modules. */
+static const char *build_id(ny_arena *a) {
+  Dl_info info;
+  struct stat st;
+  if (!dladdr((void *)(uintptr_t)build_id, &info) || !info.dli_fname || stat(info.dli_fname, &st)) return NYB_VERSION;
+  return ny_strf(a, "%s %lld %lld.%09ld", NYB_VERSION, (long long)st.st_size, (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+}
+
+static nyb_status describe_options(entry *e) {
+  ny_pass_options po;
+  NY_TRY(ny_model_pass_options(e->cx, e->compile, &po));
+  ny_text t = {0};
+  ny_text_addf(&t, "%s\n%s %s %s\nO%d only=%s off=%s\n", build_id(&e->a), po.target->name, po.target->cpu, po.target->features, po.opt, po.only ? po.only : "", po.off ? po.off : "");
+  for (size_t i = 0; e->import && i < e->import->n_dims; i++) ny_text_addf(&t, "%s=%lld\n", e->import->dims[i].name, (long long)e->import->dims[i].size);
+  e->options = ny_strdup(&e->a, t.s);
+  ny_text_free(&t);
+  return NYB_OK;
+}
+
+static const char *module_path(entry *e, const char *hex) { return ny_strf(&e->a, "%s/modules/%s.nyb", e->dir, hex); }
+
+static const char *stamp(entry *e, const char *path) {
+  struct stat st;
+  if (stat(path, &st)) return NULL;
+  return ny_strf(&e->a, "%lld %lld %lld.%09ld", (long long)st.st_size, (long long)st.st_ino, (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+}
+
+/* The module an index entry names, when every file it depends on is as it was. Lines: "<stamp>\t<path>", then "module\t<hex>". */
+static const char *look_up(entry *e) {
+  char *text, *line, *save = NULL;
+  size_t n;
+  ny_diag quiet = {0};
+  if (ny_file_read(&e->a, e->index, 1 << 20, &text, &n, &quiet)) return NULL;
+  for (line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+    char *tab = strchr(line, '\t');
+    if (!tab) return NULL;
+    *tab++ = 0;
+    if (!strcmp(line, "module")) return strlen(tab) == 64 && strspn(tab, "0123456789abcdef") == 64 ? module_path(e, tab) : NULL;
+    const char *now = stamp(e, tab);
+    if (!now || strcmp(now, line)) return NULL;
+  }
+  return NULL;
+}
+
+static nyb_status content_key(entry *e, const ny_unit *u, char hex[65], ny_text *index) {
+  ny_sha256 h;
+  uint8_t d[32];
+  ny_sha256_init(&h);
+  ny_sha256_add(&h, e->options, strlen(e->options));
+  for (uint32_t i = 0; i < u->n_maps; i++) {
+    const char *s = stamp(e, u->map_names[i]);
+    if (!s || strchr(u->map_names[i], '\n')) return NYB_E_IO; /* not indexable */
+    ny_sha256_add(&h, &u->maps[i].bytes, sizeof u->maps[i].bytes);
+    ny_sha256_add(&h, u->maps[i].data, u->maps[i].bytes);
+    ny_text_addf(index, "%s\t%s\n", s, u->map_names[i]);
+  }
+  ny_sha256_end(&h, d);
+  ny_sha256_hex(d, hex);
+  ny_text_addf(index, "module\t%s\n", hex);
+  return NYB_OK;
+}
+
+/* The index is a convenience: failing to write it costs the next start some time and is no error. */
+static void write_index(entry *e, const char *text) {
+  ny_new_file nf;
+  ny_diag quiet = {0};
+  if (ny_file_begin(e->index, &nf, &quiet)) return;
+  fputs(text, nf.f);
+  ny_file_commit(&nf, &quiet);
+}
+
+static nyb_status compile_to(entry *e, nyb_model *m, const char *path) {
+  NY_TRY(nyb_compile(m, e->compile, path));
+  return ny_trust_file(e->cx, path);
+}
+
+/* No cache folder: the module lives in a temporary file that is unlinked once mapped. */
+static nyb_status without_cache(entry *e, nyb_model *m, nyb_module **out) {
+  const char *dir = getenv("TMPDIR");
+  char *path = ny_strf(&e->a, "%s/nybble-XXXXXX", dir && *dir ? dir : "/tmp");
+  int fd = mkstemp(path);
+  if (fd < 0) return ny_fail(&e->cx->diag, NYB_E_IO, NULL, "%s: cannot create it: %s", path, strerror(errno));
+  close(fd);
+  nyb_load_options trust = {.size = sizeof trust, .trust = 1};
+  nyb_status s = nyb_compile(m, e->compile, path);
+  if (!s) s = nyb_load(e->cx, path, &trust, out);
+  unlink(path);
+  return s;
+}
+
+static nyb_status with_cache(entry *e, nyb_model *m, nyb_module **out) {
+  char hex[65];
+  ny_text index = {0};
+  nyb_status s = content_key(e, m->unit, hex, &index);
+  if (s) {
+    ny_text_free(&index);
+    return without_cache(e, m, out);
+  }
+  const char *path = module_path(e, hex);
+  if (access(path, R_OK) || nyb_load(e->cx, path, NULL, out)) {
+    s = compile_to(e, m, path);
+    if (!s) s = nyb_load(e->cx, path, NULL, out);
+  }
+  if (!s) write_index(e, index.s);
+  ny_text_free(&index);
+  return s;
+}
+
+static nyb_status open_source(entry *e, nyb_module **out) {
+  if (e->dir) {
+    const char *hit = look_up(e);
+    if (hit && !access(hit, R_OK) && !nyb_load(e->cx, hit, NULL, out)) return NYB_OK;
+  }
+  nyb_model *m;
+  NY_TRY(nyb_import(e->cx, e->path, e->import, &m));
+  nyb_status s = e->dir ? with_cache(e, m, out) : without_cache(e, m, out);
+  nyb_model_close(m);
+  return s;
+}
+
+static nyb_status prepare(entry *e) {
+  e->dir = e->cx->cache_dir;
+  if (!e->dir) return describe_options(e);
+  if ((mkdir(ny_strf(&e->a, "%s/index", e->dir), 0700) && errno != EEXIST) || (mkdir(ny_strf(&e->a, "%s/modules", e->dir), 0700) && errno != EEXIST)) e->dir = NULL;
+  NY_TRY(describe_options(e));
+  char hex[65], *full = realpath(e->path, NULL);
+  if (!full) return ny_fail(&e->cx->diag, NYB_E_IO, NULL, "%s: %s", e->path, strerror(errno));
+  digest_text(ny_strf(&e->a, "%s\n%s", full, e->options), hex);
+  free(full);
+  e->index = ny_strf(&e->a, "%s/index/%s", e->dir ? e->dir : "", hex);
+  return NYB_OK;
+}
+
+NYB_API nyb_status nyb_open_model(nyb_context *cx, const char *path, const nyb_import_options *import_options, const nyb_compile_options *compile_options,
+                                  nyb_module **out_module) {
+  if (!cx || !path || !out_module) return NYB_E_ARGUMENT;
+  ny_diag_clear(&cx->diag);
+  *out_module = NULL;
+  size_t n = strlen(path);
+  if (n > 4 && !strcmp(path + n - 4, ".nyb")) {
+    nyb_status s = nyb_load(cx, path, NULL, out_module);
+    if (s != NYB_E_TRUST && s != NYB_E_TARGET) return s;
+  }
+  entry e = {.cx = cx, .path = path, .import = import_options, .compile = compile_options};
+  nyb_status s = prepare(&e);
+  if (!s) s = open_source(&e, out_module);
+  ny_arena_free(&e.a);
+  return s;
+}
