@@ -25,6 +25,7 @@ typedef struct ny_dim_node {
   ny_dim a, b;     /* operands */
   int64_t value;   /* NY_DIM_CONST */
   ny_name name;    /* NY_DIM_SYM */
+  uint16_t size, depth; /* of the tree below, bounded: walks may recurse */
 } ny_dim_node;
 ny_dim ny_dim_const(ny_ctx *cx, int64_t v);
 ny_dim ny_dim_sym(ny_ctx *cx, ny_name name);
@@ -50,6 +51,8 @@ typedef struct ny_binding {
 } ny_binding;
 /* False when a symbol is unbound, on overflow or on division by zero. */
 bool ny_dim_eval(const ny_ctx *cx, ny_dim d, const ny_binding *env, size_t n_env, int64_t *out);
+/* lo <= d <= hi for all symbol values (symbols are >= 0); INT64_MIN and INT64_MAX where no bound is known. */
+void ny_dim_bounds(const ny_ctx *cx, ny_dim d, int64_t *lo, int64_t *hi);
 bool ny_dim_divides(const ny_ctx *cx, ny_dim d, int64_t k); /* provably a multiple of k for all symbol values */
 void ny_dim_print(const ny_ctx *cx, ny_dim d, ny_text *out);
 /* Parses at *s, advances it. NY_DIM_INVALID on a syntax error. Depth is bounded. */
@@ -194,7 +197,7 @@ struct ny_ctx { /* outlives graphs */
   ny_dim_node *dims;
   uint32_t n_dims, cap_dims, *dim_slots, cap_dim_slots;
   const ny_type **types;
-  uint32_t n_types, cap_types;
+  uint32_t n_types, cap_types, *type_slots, cap_type_slots;
   ny_diag diag;
 };
 struct ny_unit { /* what a .nyt file holds: the main graph first, then its kernels */
@@ -234,6 +237,7 @@ ny_graph *ny_graph_new(ny_unit *u, ny_name name, bool kernel); /* appended to th
 void ny_graph_drop(ny_graph *g);                               /* unlinked and freed */
 ny_graph *ny_unit_find(ny_unit *u, ny_name name);
 const ny_blob *ny_blob_new(ny_unit *u, const void *data, uint64_t bytes, ny_name file, uint64_t offset); /* data is not copied */
+nyb_status ny_unit_map(ny_unit *u, const char *path, const ny_map **out); /* mapped once and kept; *out is valid until the next call */
 
 /* ---- graph.c: the only ways a graph changes */
 ny_value *ny_block_arg(ny_graph *g, ny_block *b, const ny_type *t, ny_name name);
@@ -283,6 +287,9 @@ ny_value *ny_b_iota(ny_builder *b, ny_fmt f, int rank, const ny_dim *shape, int 
 nyb_status ny_infer_op(ny_graph *g, ny_op *op); /* sets the types of op's outputs from its inputs and attributes */
 nyb_status ny_verify(ny_graph *g);
 nyb_status ny_verify_unit(ny_unit *u);
+
+/* ---- bind.c: replaces symbols by numbers everywhere, then verifies */
+nyb_status ny_bind_unit(ny_unit *u, const ny_binding *env, size_t n);
 
 /* ---- print.c, parse.c: exact inverses (docs/ir.md) */
 void ny_print_graph(const ny_graph *g, ny_text *out);
