@@ -1,0 +1,149 @@
+/* Register tiles of contractions. Sums stay in registers over the whole sum axis, so the only choice is the shape of the tile: it must fit the
+   register file, waste little at the edges, and not walk more rows than the first cache has ways when rows are a multiple of 4096 bytes apart
+   (their lines all fall into one set). Between tiles that fit, speed hardly differs; waste decides. */
+#include "contract.h"
+
+enum { LINE_SETS = 4096 }; /* bytes a cache way covers: rows this far apart share a set */
+enum { ROWS_CAP = 10 };    /* twenty sums hide the latency of any multiply-add pipe; more rows only lengthen the code */
+
+int ny_rows_max(const ny_target *t, int vectors) {
+  int fit = (t->n_vregs - vectors - 1) / (vectors > 0 ? vectors : 1);
+  return fit < 1 ? 1 : fit > ROWS_CAP ? ROWS_CAP : fit;
+}
+
+int ny_rows_pick(const ny_target *t, ny_dim extent, int vectors, int64_t stride) {
+  int max = ny_rows_max(t, vectors), ways = (int)(t->l1d / LINE_SETS);
+  if (ways > 2 && stride >= LINE_SETS && stride % LINE_SETS == 0 && max > ways) max = ways;
+  if (extent < 0) return max >= 8 ? 8 : max;
+  if (extent <= max) return extent > 0 ? (int)extent : 1;
+  int best = max;
+  double least = 0;
+  for (int r = max; r > max / 2; r--) {
+    double cost = (double)((extent + r - 1) / r) * (r + 0.4); /* a row of vectors loaded for every step of every tile */
+    if (r == max || cost < least) best = r, least = cost;
+  }
+  return best;
+}
+
+/* Work to compute rows x cols with tiles of v vectors, in vector multiply-adds. */
+static double tile_cost(const ny_target *t, ny_dim rows, int64_t cols, int v, int lanes) {
+  int r = ny_rows_pick(t, rows, v, 0);
+  int64_t panels = (cols + (int64_t)v * lanes - 1) / ((int64_t)v * lanes);
+  double per_row = rows < 0 ? 1 : (double)((rows + r - 1) / r) * r / (double)(rows > 0 ? rows : 1);
+  double loads = (double)(r + v) / (2.0 * r * v); /* two loads can accompany a multiply-add */
+  double depth = r * v >= 12 ? 1 : 1 + 0.02 * (12 - r * v);
+  return (double)panels * v * per_row * depth * (1 + 0.1 * loads);
+}
+
+int ny_vectors_pick(const ny_target *t, ny_dim rows, ny_dim cols, int lanes) {
+  int most = t->n_vregs >= 32 ? 4 : 3;
+  if (cols < 0) return t->n_vregs >= 32 ? 3 : 2;
+  int best = 1;
+  double least = 0;
+  for (int v = 1; v <= most; v++) {
+    double cost = tile_cost(t, rows, cols, v, lanes);
+    if (v == 1 || cost < least) best = v, least = cost;
+  }
+  return best;
+}
+
+static int lanes_of(const ny_target *t, ny_fmt f) {
+  int bytes = ny_fmts[ny_sum_fmt(f)].bits / 8;
+  return bytes > 0 && t->vec_bytes > bytes ? t->vec_bytes / bytes : 1;
+}
+
+int64_t ny_pack_width(const ny_target *t, const ny_op *op) {
+  const ny_type *x = ny_in(op, 0)->type, *w = ny_in(op, 1)->type;
+  const ny_type *out = op->out[0]->type;
+  int lanes = lanes_of(t, (ny_fmt)out->fmt);
+  for (int i = 0; i < w->rank; i++)
+    if (w->dim[i] <= 0) return 0;
+  ny_dim rows = 1, cols = out->dim[out->rank - 1];
+  if (op->kind == NY_matmul) {
+    if (w->rank != 2 || ny_attr_at(op, NY_AT(matmul, packed))->i) return 0;
+    for (int i = 0; i < x->rank - 1 && rows >= 0; i++) rows = x->dim[i] < 0 || rows > INT32_MAX ? -1 : rows * x->dim[i];
+  } else if (op->kind == NY_conv) {
+    int64_t group = ny_attr_at(op, NY_AT(conv, group))->i;
+    if (ny_attr_at(op, NY_AT(conv, packed))->i || group < 1 || cols % group) return 0;
+    cols /= group;
+    if (group > 1 && cols == 1 && w->dim[w->rank - 2] == 1) return 0; /* depthwise: channels are the columns as they lie */
+    rows = out->dim[out->rank - 2];
+  } else {
+    return 0;
+  }
+  return (int64_t)ny_vectors_pick(t, rows < 0 ? -1 : rows, cols, lanes) * lanes;
+}
+
+/* ---- rows */
+ny_rows ny_rows_of(ny_ctx *cx, ny_dim extent, int rows) {
+  ny_rows r = {extent, 0, rows, false};
+  int64_t lo, hi;
+  ny_dim_bounds(cx, extent, &lo, &hi);
+  ny_dim h = rows;
+  if (extent >= 0 && extent < rows) {
+    r.rows = extent > 0 ? (int)extent : 1;
+    r.tiles = extent > 0;
+  } else if (lo >= rows || ny_dim_divides(cx, extent, rows)) {
+    r.tiles = ny_dim_ceildiv(cx, extent, h);
+  } else {
+    ny_dim small = ny_dim_lt(cx, extent, h), big = ny_dim_sub(cx, 1, small);
+    r.both = true;
+    r.tiles = ny_dim_add(cx, ny_dim_mul(cx, big, ny_dim_ceildiv(cx, extent, h)), ny_dim_mul(cx, small, extent));
+  }
+  return r;
+}
+
+static ny_dim tile_row(ny_ctx *cx, const ny_rows *r, ny_dim index) {
+  ny_dim row = ny_dim_mul(cx, index, r->rows);
+  if (ny_dim_divides(cx, r->extent, r->rows)) return row;
+  return ny_dim_min(cx, row, ny_dim_sub(cx, r->extent, r->rows));
+}
+
+void ny_rows_emit(ny_emit *e, const ny_rows *r, ny_dim index, ny_rows_body *body, void *user) {
+  if (!r->both) {
+    body(e, user, r->rows, tile_row(e->cx, r, index));
+    return;
+  }
+  ny_dim small = ny_dim_lt(e->cx, r->extent, r->rows), unused;
+  ny_loop l = ny_emit_for(e, 0, ny_dim_sub(e->cx, 1, small), 1, 1, &unused);
+  body(e, user, r->rows, tile_row(e->cx, r, index));
+  ny_emit_end(e, l);
+  l = ny_emit_for(e, 0, small, 1, 1, &unused);
+  body(e, user, 1, index);
+  ny_emit_end(e, l);
+}
+
+/* ---- tiles */
+void ny_emit_mma(ny_emit *e, ny_value *sum, ny_value *a, ny_value *b) {
+  if (!a || !b || !sum) return;
+  if (a && ny_tile_rows(a) < ny_tile_rows(sum)) a = ny_emit_fill(e, a, ny_tile_rows(sum), ny_tile_cols(a));
+  if (b && ny_tile_cols(b) < ny_tile_cols(sum)) b = ny_emit_fill(e, b, ny_tile_rows(b), ny_tile_cols(sum));
+  if (a && b) ny_build(&e->b, NY_mma, (ny_value *[]){sum, a, b}, 3, NULL, 0);
+}
+
+void ny_emit_epilogue(ny_emit *e, ny_value *of, const ny_coord *at, ny_value *sum) {
+  ny_op *yield = ny_group_yield(e->group);
+  ny_value *t = ny_emit_cast(e, sum, (ny_fmt)of->type->fmt);
+  if (!t) return;
+  ny_emit_know(e, of, at, t);
+  for (int i = 0; i < yield->n_in; i++) {
+    ny_coord to[NY_MAX_RANK];
+    if (!ny_coord_forward(e, of, at, ny_in(yield, i), to)) {
+      e->failed = true;
+      return;
+    }
+    ny_emit_result(e, i, to);
+  }
+}
+
+bool ny_emit_is_strided(ny_emit *e, ny_value *v, const ny_coord *at, int rows, int cols) {
+  uint32_t strided = e->n_strided, index = e->n_index;
+  ny_op *last = e->b.block->last;
+  e->rows = rows, e->cols = cols, e->lim[0] = e->lim[1] = NY_ALL;
+  ny_emit_at(e, v, at);
+  bool yes = e->n_strided > strided || e->n_index > index;
+  ny_emit_forget(e);
+  while (e->b.block->last != last) ny_erase(e->b.block->last);
+  e->n_strided = strided, e->n_index = index;
+  return yes;
+}
