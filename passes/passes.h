@@ -55,6 +55,8 @@ typedef struct ny_family {
 } ny_family;
 extern const ny_family ny_families[];
 extern const int ny_n_families;
+const ny_family *ny_family_by_name(const char *name); /* NULL: none */
+const char *ny_family_led_by(ny_kind k, int i);       /* the i-th family to try for groups this op leads, or NULL: no more (or it is part of a map) */
 
 /* A kernel's named integers: what `tune` may change and a person may set. Printed in its header; reads back. */
 void ny_knob_set(ny_graph *k, const char *name, int64_t value);

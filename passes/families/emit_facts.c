@@ -1,0 +1,77 @@
+/* Small facts families share: number formats of sums, identities, vector lengths, grains, what a group holds. */
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#include "emit.h"
+
+ny_op *ny_group_find(const ny_op *group, ny_kind k) {
+  for (ny_op *op = group->body[0]->first; op; op = op->next)
+    if (op->kind == k) return op;
+  return NULL;
+}
+
+ny_fmt ny_sum_fmt(ny_fmt f) {
+  const ny_fmt_info *i = &ny_fmts[f];
+  if (i->bits >= 32 || i->kind == 'B') return f;
+  return i->kind == 'F' ? NY_f32 : i->kind == 'U' ? NY_u32 : NY_i32;
+}
+
+ny_kind ny_reduce_kind(const char *op) {
+  static const struct {
+    const char *name;
+    ny_kind kind;
+  } rows[] = {{"sum", NY_add}, {"prod", NY_mul}, {"max", NY_max}, {"min", NY_min}};
+  for (size_t i = 0; i < NY_COUNT(rows); i++)
+    if (!strcmp(op, rows[i].name)) return rows[i].kind;
+  return NY_add;
+}
+
+double ny_reduce_identity(const char *op, ny_fmt f) {
+  if (!strcmp(op, "sum")) return 0;
+  if (!strcmp(op, "prod")) return 1;
+  double sign = strcmp(op, "max") == 0 ? -1 : 1;
+  const ny_fmt_info *i = &ny_fmts[f];
+  if (i->kind == 'F') return sign * INFINITY;
+  if (i->kind == 'B') return sign > 0;
+  if (i->kind == 'U') return sign > 0 ? ldexp(1, i->bits) - (i->bits > 52 ? 2048 : 1) : 0;
+  return sign > 0 ? ldexp(1, i->bits - 1) - (i->bits > 52 ? 1024 : 1) : -ldexp(1, i->bits - 1);
+}
+
+int ny_vec_lanes(const ny_pass_cx *px, ny_fmt f) {
+  int bytes = px->target ? px->target->vec_bytes : 16, bits = ny_fmts[f].bits;
+  int n = bits ? bytes * 8 / bits : 1;
+  return n < 1 ? 1 : n;
+}
+
+void ny_emit_grain(ny_emit *e, int64_t ops_per_point) {
+  enum { WORTH = 24000 };
+  int64_t n = ops_per_point > 0 ? (WORTH + ops_per_point - 1) / ops_per_point : WORTH;
+  ny_knob_set(e->k, "grain", n);
+}
+
+/* Only elementwise ops of the full shape lead from the input to the output, so that element i is read just before it is overwritten. */
+static bool only_same_element(const ny_value *v, const ny_value *result, int depth) {
+  if (depth > NY_EMIT_DEPTH) return false;
+  for (ny_use *u = v->uses; u; u = u->next) {
+    const ny_op *op = u->user;
+    if (op->kind == NY_yield) continue;
+    if (!(ny_kinds[op->kind].flags & NY_MAP) && op->kind != NY_cast && op->kind != NY_bitcast) return false;
+    const ny_type *t = op->out[0]->type;
+    if (t->rank != result->type->rank || memcmp(t->dim, result->type->dim, sizeof t->dim[0] * t->rank) != 0) return false;
+    if (!only_same_element(op->out[0], result, depth + 1)) return false;
+  }
+  return true;
+}
+
+void ny_emit_inplace(ny_emit *e) {
+  const ny_op *yield = ny_group_yield(e->group);
+  if (yield->n_in != 1) return;
+  const ny_value *result = ny_in(yield, 0);
+  ny_block *body = e->group->body[0];
+  for (uint32_t i = 0; i < body->n_arg; i++) {
+    if (body->arg[i]->type != result->type || !only_same_element(body->arg[i], result, 0)) continue;
+    ny_knob_set(e->k, "inplace", i);
+    return;
+  }
+}
