@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# The command line, the installed package and the samples, as a user meets them.
+# usage: tests/cli.sh BUILD      prints `cli: N passed, N failed`
+set -uo pipefail
+cd "$(dirname "$0")/.."
+build=$(cd "$1" && pwd)
+nybble=$build/nybble
+dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
+export NYBBLE_CACHE=$dir/cache
+passed=0 failed=0
+ok() { # name, command...
+  local name=$1; shift
+  if "$@" >"$dir/out" 2>"$dir/err"; then passed=$((passed + 1)); else
+    failed=$((failed + 1)); echo "FAIL $name"; head -c 2000 "$dir/out" "$dir/err"; fi
+}
+exits() { # name, code, pattern on stderr, command...
+  local name=$1 code=$2 pattern=$3 got; shift 3
+  "$@" >"$dir/out" 2>"$dir/err"; got=$?
+  if [ "$got" = "$code" ] && grep -q -- "$pattern" "$dir/err"; then passed=$((passed + 1)); else
+    failed=$((failed + 1)); echo "FAIL $name: exit $got (expected $code)"; head -c 2000 "$dir/err"; fi
+}
+prints() { # name, pattern, command...
+  local name=$1 pattern=$2; shift 2
+  if "$@" >"$dir/out" 2>"$dir/err" && grep -q -- "$pattern" "$dir/out"; then passed=$((passed + 1)); else
+    failed=$((failed + 1)); echo "FAIL $name: no '$pattern'"; head -c 2000 "$dir/out" "$dir/err"; fi
+}
+python() { .venv/bin/python "$@"; }
+
+python - "$dir" <<'PY'
+import sys
+import numpy as np
+from onnx import TensorProto, helper as h, numpy_helper as n, save
+d = sys.argv[1]
+rng = np.random.default_rng(1)
+w = n.from_array(rng.standard_normal((8, 5)).astype(np.float32), "w")
+x = h.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 8])
+y = h.make_tensor_value_info("a/y", TensorProto.FLOAT, ["N", 5])
+nodes = [h.make_node("MatMul", ["x", "w"], ["p"], name="product"), h.make_node("Gelu", ["p"], ["a/y"], name="act")]
+opset = [h.make_opsetid("", 21)]
+save(h.make_model(h.make_graph(nodes, "small", [x], [y], [w]), opset_imports=opset, ir_version=10), f"{d}/small.onnx")
+bad = [h.make_node("MatMul", ["x", "x"], ["a/y"], name="wrong")]
+save(h.make_model(h.make_graph(bad, "bad", [x], [y], []), opset_imports=opset, ir_version=10), f"{d}/bad.onnx")
+odd = [h.make_node("Frobnicate", ["x"], ["a/y"], name="strange")]
+save(h.make_model(h.make_graph(odd, "odd", [x], [y], []), opset_imports=opset, ir_version=10), f"{d}/odd.onnx")
+np.save(f"{d}/x.npy", rng.standard_normal((3, 8)).astype(np.float32))
+PY
+
+# help and errors
+prints "help" "usage: nybble" "$nybble" --help
+prints "version" "nybble 0" "$nybble" --version
+for v in run bench compile inspect print opt test ops; do
+  prints "help of $v" "usage: nybble $v" "$nybble" "$v" --help
+  ok "help of $v fits a screen" test "$("$nybble" "$v" --help | wc -l)" -le 60
+done
+exits "unknown verb" 2 "neither a verb" "$nybble" frobnicate
+exits "unknown option" 2 "unknown option" "$nybble" run --frobnicate "$dir/small.onnx"
+exits "no such file" 1 "nofile" "$nybble" run "$dir/nofile.onnx"
+exits "type error names the node" 1 "wrong" "$nybble" run "$dir/bad.onnx"
+exits "unknown operator names node and operator" 1 "strange.*Frobnicate" "$nybble" run "$dir/odd.onnx"
+exits "no such input" 1 "no input" "$nybble" run "$dir/small.onnx" --input z="$dir/x.npy"
+head -c 100 "$dir/small.onnx" >"$dir/cut.onnx"
+exits "truncated model" 1 "cut.onnx" "$nybble" run "$dir/cut.onnx"
+
+# run, with files in and out, against NumPy
+ok "run" "$nybble" run "$dir/small.onnx" --input x="$dir/x.npy" --output-dir "$dir/out1"
+same() { python - "$1" "$dir" <<'PY'
+import sys
+import numpy as np, onnxruntime as ort
+got, d = np.load(sys.argv[1]), sys.argv[2]
+want = ort.InferenceSession(f"{d}/small.onnx").run(None, {"x": np.load(f"{d}/x.npy")})[0]
+sys.exit(not np.allclose(got, want, rtol=1e-5, atol=1e-6))
+PY
+}
+ok "outputs match" same "$dir/out1/a_y.npy"
+prints "run as JSON" '"outputs":\[{"name":"a/y"' "$nybble" run "$dir/small.onnx" --json
+prints "model alone" "a/y" "$nybble" "$dir/small.onnx"
+json() { "$@" 2>/dev/null | python -m json.tool; }
+for v in run bench inspect; do ok "$v --json parses" json "$nybble" "$v" "$dir/small.onnx" --json; done
+ok "ops --json parses" json "$nybble" ops --json
+
+# the second run compiles nothing and does not map LLVM
+loads_llvm() { LD_DEBUG=files "$@" 2>&1 >/dev/null | grep -q "libLLVM"; }
+ok "first run compiled into the cache" test -n "$(ls "$dir/cache/modules")"
+warm() { ! loads_llvm "$nybble" run "$dir/small.onnx" --input x="$dir/x.npy"; }
+ok "a cached run never loads LLVM" warm
+fresh() { NYBBLE_CACHE=$dir/other loads_llvm "$nybble" run "$dir/small.onnx"; }
+ok "a first run does (so the test above can fail)" fresh
+
+# ahead of time
+ok "compile" "$nybble" compile "$dir/small.onnx" -o "$dir/small.nyb"
+ok "run of a module" "$nybble" run "$dir/small.nyb" --input x="$dir/x.npy" --output-dir "$dir/out2"
+ok "outputs of the module match" same "$dir/out2/a_y.npy"
+module() { ! loads_llvm "$nybble" run "$dir/small.nyb"; }
+ok "running a module never loads LLVM" module
+stranger() { NYBBLE_CACHE=$dir/stranger "$nybble" run "$dir/small.nyb" --input x="$dir/x.npy" --output-dir "$dir/out3" && same "$dir/out3/a_y.npy"; }
+ok "another user's module is compiled again from its portable graph" stranger
+ok "the runtime sample runs it" "$build/samples/embed_runtime" "$dir/small.nyb" N=4
+ok "hello" "$build/samples/hello" "$dir/small.onnx"
+for t in x86-64-v3 x86-64-v4 aarch64; do ok "compile for $t" "$nybble" compile "$dir/small.onnx" -o "$dir/$t.nyb" --target "$t"; done
+exits "code for another machine is refused by name" 1 "aarch64" env NYBBLE_CACHE="$dir/none" "$build/samples/embed_runtime" "$dir/aarch64.nyb"
+exits "unknown target" 1 "no target" "$nybble" compile "$dir/small.onnx" -o "$dir/t.nyb" --target pdp11
+
+# text at every stage: dump, resume from a stage, same result
+ok "compile with dump and verification" "$nybble" compile "$dir/small.onnx" -o "$dir/d.nyb" --dump "$dir/dump" --verify
+ok "stages were dumped" test -s "$dir/dump/00-import.nyt"
+resume() { # from each dumped stage to a module that gives the same outputs
+  local f n=0
+  for f in "$dir"/dump/[0-9]*.nyt; do
+    [ "$(wc -l <"$f")" -gt 2 ] || continue
+    "$nybble" compile --from "$f" -o "$dir/r.nyb" && "$nybble" run "$dir/r.nyb" --input x="$dir/x.npy" --output-dir "$dir/out4" && same "$dir/out4/a_y.npy" || { echo "$f"; return 1; }
+    n=$((n + 1))
+  done
+  [ "$n" -ge 3 ]
+}
+ok "every dumped stage resumes to the same result" resume
+prints "print" "matmul" "$nybble" print "$dir/small.onnx"
+prints "print of a stage" "group" "$nybble" print "$dir/small.onnx" --stage fuse
+
+# installation: a consumer builds with CMake and with pkg-config; only nyb_ symbols leave the libraries
+ok "install" cmake --install "$build" --prefix "$dir/prefix"
+mkdir -p "$dir/consumer"
+printf 'cmake_minimum_required(VERSION 3.25)\nproject(c C)\nfind_package(nybble REQUIRED)\nadd_executable(hello %s/samples/hello.c)\ntarget_link_libraries(hello PRIVATE nybble::nybble)\n' "$PWD" >"$dir/consumer/CMakeLists.txt"
+ok "find_package" cmake -S "$dir/consumer" -B "$dir/consumer/b" -DCMAKE_PREFIX_PATH="$dir/prefix"
+ok "consumer builds" cmake --build "$dir/consumer/b"
+ok "consumer runs" env LD_LIBRARY_PATH="$(dirname "$(find "$dir/prefix" -name libnybble.so)")" "$dir/consumer/b/hello" "$dir/small.onnx"
+pc() { PKG_CONFIG_PATH=$(dirname "$(find "$dir/prefix" -name nybble.pc)") pkg-config --libs --cflags nybble; }
+compile_pc() { cc samples/hello.c -o "$dir/hello_pc" $(pc); }
+ok "pkg-config" compile_pc
+only_nyb() { ! nm -D --defined-only "$build/lib$1.so" | awk '{print $3}' | grep -v -e '^nyb_' -e '^NYBBLE_' | grep -q .; }
+ok "libnybble exports nyb_ only" only_nyb nybble
+ok "libnybble_rt exports nyb_ only" only_nyb nybble_rt
+small_rt() { strip -o "$dir/rt.so" "$build/libnybble_rt.so" && [ "$(stat -c %s "$dir/rt.so")" -lt 600000 ]; }
+ok "libnybble_rt is under 600 KB stripped" small_rt
+light_rt() { ! ldd "$build/libnybble_rt.so" | grep -qE 'LLVM|nvrtc|protobuf'; }
+ok "libnybble_rt links no compiler" light_rt
+echo "cli: $passed passed, $failed failed"
+[ "$failed" = 0 ]
