@@ -6,8 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The IR context keeps its own diagnostic; the caller reads the one of its nyb_context. */
-static nyb_status hand_over(nyb_context *cx, ny_ctx *ir, const char *file, nyb_status s) {
+nyb_status ny_model_hand_over(nyb_context *cx, ny_ctx *ir, const char *file, nyb_status s) {
   if (s) {
     cx->diag = ir->diag;
     if (!cx->diag.code) ny_fail(&cx->diag, s, NULL, "%s", nyb_status_text(s));
@@ -29,7 +28,7 @@ static nyb_status bind(nyb_context *cx, ny_ctx *ir, const nyb_import_options *o,
 static nyb_status wrap(nyb_context *cx, ny_ctx *ir, ny_unit *u, nyb_model **out) {
   nyb_model *m = calloc(1, sizeof *m);
   if (!m) return ny_fail(&cx->diag, NYB_E_NOMEM, NULL, "out of memory");
-  *m = (nyb_model){cx, ir, u};
+  *m = (nyb_model){.cx = cx, .ir = ir, .unit = u};
   *out = m;
   return NYB_OK;
 }
@@ -60,7 +59,7 @@ NYB_API nyb_status nyb_import(nyb_context *cx, const char *path, const nyb_impor
   size_t n;
   ny_unit *u = NULL;
   nyb_status s = bind(cx, ir, options, &dims, &n);
-  if (!s) s = hand_over(cx, ir, path, has_suffix(path, ".nyt") ? import_text(ir, path, dims, n, &u) : ny_import_onnx(ir, path, dims, n, &u));
+  if (!s) s = ny_model_hand_over(cx, ir, path, has_suffix(path, ".nyt") ? import_text(ir, path, dims, n, &u) : ny_import_onnx(ir, path, dims, n, &u));
   if (!s) s = wrap(cx, ir, u, out_model);
   if (s) ny_ctx_free(ir);
   return s;
@@ -75,7 +74,7 @@ NYB_API nyb_status nyb_import_memory(nyb_context *cx, const void *data, size_t b
   size_t n;
   ny_unit *u = NULL;
   nyb_status s = bind(cx, ir, options, &dims, &n);
-  if (!s) s = hand_over(cx, ir, "memory", ny_import_onnx_memory(ir, data, bytes, "memory", dims, n, &u));
+  if (!s) s = ny_model_hand_over(cx, ir, "memory", ny_import_onnx_memory(ir, data, bytes, "memory", dims, n, &u));
   if (!s) s = wrap(cx, ir, u, out_model);
   if (s) ny_ctx_free(ir);
   return s;
@@ -83,6 +82,7 @@ NYB_API nyb_status nyb_import_memory(nyb_context *cx, const void *data, size_t b
 
 NYB_API void nyb_model_close(nyb_model *model) {
   if (!model) return;
+  ny_arena_free(&model->results);
   ny_unit_free(model->unit);
   ny_ctx_free(model->ir);
   free(model);
@@ -101,7 +101,7 @@ NYB_API nyb_status nyb_optimize(nyb_model *model, const nyb_compile_options *opt
   ny_diag_clear(&model->cx->diag);
   ny_pass_options po;
   NY_TRY(ny_model_pass_options(model->cx, options, &po));
-  return hand_over(model->cx, model->ir, NULL, ny_run_passes(model->unit, &po));
+  return ny_model_hand_over(model->cx, model->ir, NULL, ny_run_passes(model->unit, &po));
 }
 
 NYB_API nyb_status nyb_print(nyb_model *model, char **out_text) {
@@ -119,5 +119,5 @@ NYB_API nyb_status nyb_compile(nyb_model *model, const nyb_compile_options *opti
   ny_diag_clear(&model->cx->diag);
   ny_pass_options po;
   NY_TRY(ny_model_pass_options(model->cx, options, &po));
-  return hand_over(model->cx, model->ir, NULL, ny_compile(model->unit, &po, options ? options->threads : 0, out_path));
+  return ny_model_hand_over(model->cx, model->ir, NULL, ny_compile(model->unit, &po, options ? options->threads : 0, out_path));
 }
