@@ -514,3 +514,12 @@ nyb_status ny_eval_op(ny_graph *g, ny_op *op, const ny_tensor *in, ny_arena *a, 
   ev_end(&ev);
   return s;
 }
+
+nyb_status ny_eval_kernel(ny_graph *k, const ny_tensor *buffer, size_t n, const ny_binding *env, size_t n_env) {
+  ny_ev ev;
+  ev_begin(&ev, k, UINT64_MAX);
+  for (size_t i = 0; i < n_env; i++) bind(&ev, env[i].sym, env[i].value);
+  nyb_status s = ny_kernel_run(&ev, k, buffer, n, 0, NULL);
+  ev_end(&ev);
+  return s;
+}
