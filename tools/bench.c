@@ -19,7 +19,7 @@ static int repeatable(cli_model *m) {
   for (int pass = 0; pass < 2; pass++) {
     ny_sha256 h;
     ny_sha256_init(&h);
-    nyb_status s = nyb_run(m->session, m->in_t, m->info.n_inputs, m->out_t, m->info.n_outputs);
+    nyb_status s = cli_model_run(m);
     if (s) return cli_error(m->cx, s);
     for (size_t i = 0; i < m->info.n_outputs; i++) ny_sha256_add(&h, m->out_t[i].data, cli_tensor_bytes(&m->out_t[i]));
     ny_sha256_end(&h, pass ? again : first);
@@ -33,13 +33,13 @@ static int measure(cli_model *m, double seconds, int json) {
   if (!t) return cli_fail("out of memory");
   while (n < cap && (n < 5 || ny_now() - start < seconds)) {
     double t0 = ny_now();
-    nyb_status s = nyb_run(m->session, m->in_t, m->info.n_inputs, m->out_t, m->info.n_outputs);
+    nyb_status s = cli_model_run(m);
     t[n++] = ny_now() - t0;
     if (s) return free(t), cli_error(m->cx, s);
   }
   qsort(t, (size_t)n, sizeof *t, ascending);
   nyb_session_stats st = {.size = sizeof st};
-  nyb_session_describe(m->session, &st);
+  if (m->session) nyb_session_describe(m->session, &st);
   struct rusage ru;
   getrusage(RUSAGE_SELF, &ru);
   double rss = (double)ru.ru_maxrss * 1024;

@@ -60,7 +60,7 @@ typedef struct cli_model_options {
   cli_dims dims;
   cli_pairs inputs;
   const char *target, *dump;
-  int threads, optimize, trust, seed, no_cache;
+  int threads, optimize, trust, seed, no_cache, evaluate;
 } cli_model_options;
 #define CLI_MODEL_OPTIONS(o)                                                                                          \
   {"--dim", CLI_DIM, &(o).dims, "NAME=N", "size of a symbolic dimension"},                                            \
@@ -70,9 +70,11 @@ typedef struct cli_model_options {
       {"--optimize", CLI_INT, &(o).optimize, "N", "optimisation level 0 to 3 (default 2)"},                           \
       {"--target", CLI_STRING, &(o).target, "T", "a row of `nybble ops --targets` (default host)"},                   \
       {"--trust", CLI_FLAG, &(o).trust, NULL, "run native code from a .nyb this user did not compile"},               \
-      {"--no-cache", CLI_FLAG, &(o).no_cache, NULL, "compile again"}
+      {"--no-cache", CLI_FLAG, &(o).no_cache, NULL, "compile again"},                                                 \
+      {"--evaluate", CLI_FLAG, &(o).evaluate, NULL, "use the reference evaluator: slow, and what every op means"}
 typedef struct cli_model {
   nyb_context *cx;
+  nyb_model *model; /* with --evaluate; else module and session */
   nyb_module *module;
   nyb_session *session;
   nyb_module_info info;
@@ -82,5 +84,8 @@ typedef struct cli_model {
 } cli_model;
 /* Opens a model, makes its inputs and a session that fits them. */
 int cli_model_open(const char *path, const cli_model_options *o, cli_model *out);
+nyb_status cli_model_run(cli_model *m);
+/* signature.c: the inputs and outputs of a graph as nyb_module_describe gives those of a module. Lives as long as the model. */
+void cli_signature(nyb_model *model, nyb_module_info *out);
 void cli_model_close(cli_model *m);
 #endif

@@ -13,6 +13,11 @@ static int open_module(const char *path, const cli_model_options *o, cli_model *
   double t0 = ny_now();
   size_t len = strlen(path);
   nyb_status s;
+  if (o->evaluate) {
+    s = nyb_import(m->cx, path, &io, &m->model);
+    if (!s) cli_signature(m->model, &m->info);
+    return s ? cli_error(m->cx, s) : CLI_OK;
+  }
   if (o->trust && len > 4 && !strcmp(path + len - 4, ".nyb")) {
     nyb_load_options lo = {.size = sizeof lo, .trust = 1};
     s = nyb_load(m->cx, path, &lo, &m->module);
@@ -81,12 +86,20 @@ int cli_model_open(const char *path, const cli_model_options *o, cli_model *m) {
     m->in_t[i] = m->in[i].t;
     m->in_t[i].shape = m->in[i].shape;
   }
+  if (o->evaluate) return CLI_OK;
   nyb_session_options so = {.size = sizeof so, .threads = o->threads, .dims = dims.v, .n_dims = dims.n};
   nyb_status s = nyb_session_open(m->module, &so, &m->session);
   return s ? cli_error(m->cx, s) : CLI_OK;
 }
 
+nyb_status cli_model_run(cli_model *m) {
+  if (m->session) return nyb_run(m->session, m->in_t, m->info.n_inputs, m->out_t, m->info.n_outputs);
+  for (size_t i = 0; i < m->info.n_outputs; i++) m->out_t[i].data = NULL;
+  return nyb_evaluate(m->model, m->in_t, m->info.n_inputs, m->out_t, m->info.n_outputs);
+}
+
 void cli_model_close(cli_model *m) {
+  nyb_model_close(m->model);
   nyb_session_close(m->session);
   for (size_t i = 0; m->in && i < m->info.n_inputs; i++) cli_array_free(&m->in[i]);
   free(m->in);

@@ -87,7 +87,7 @@ int verb_run(int argc, char **argv) {
   bad = cli_model_open(file[0], &o, &m);
   if (!bad) {
     double t0 = ny_now();
-    nyb_status s = nyb_run(m.session, m.in_t, m.info.n_inputs, m.out_t, m.info.n_outputs);
+    nyb_status s = cli_model_run(&m);
     double run_s = ny_now() - t0;
     if (s) bad = cli_error(m.cx, s);
     else {
