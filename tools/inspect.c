@@ -65,48 +65,30 @@ static nyb_status count(void *user, ny_op *op) {
   return NYB_OK;
 }
 
-static void graph_value(ny_text *t, const ny_ctx *cx, const char *title, const char *name, const ny_type *type, bool json, bool first) {
-  if (json) {
-    ny_text_add(t, first ? "{\"name\":" : ",{\"name\":");
-    ny_text_json(t, name);
-    ny_text_add(t, ",\"type\":");
-    ny_text ty = {0};
-    ny_type_print(cx, type, &ty);
-    ny_text_json(t, ty.s);
-    ny_text_free(&ty);
-    ny_text_add(t, "}");
-  } else {
-    ny_text_addf(t, "  %-8s %s : ", first ? title : "", name);
-    ny_type_print(cx, type, t);
-    ny_text_add(t, "\n");
-  }
-}
-
-static void graph_report(const nyb_model *m, bool json) {
+static void graph_report(nyb_model *m, bool json) {
   ny_graph *g = m->unit->first;
   tally c = {0};
   ny_walk(&g->body, count, &c);
   uint64_t blob_bytes = 0;
   for (const ny_blob *b = m->unit->blobs; b; b = b->next) blob_bytes += b->bytes;
+  nyb_module_info in;
+  cli_signature(m, &in);
   ny_text t = {0};
   char w[32];
   if (json) {
     ny_text_add(&t, "{\"name\":");
-    ny_text_json(&t, g->name ? g->name : "");
-    ny_text_addf(&t, ",\"ops\":%llu,\"weight_bytes\":%llu,\"inputs\":[", (unsigned long long)c.total, (unsigned long long)blob_bytes);
-  } else ny_text_addf(&t, "%s\n  ops      %llu\n  weights  %s\n", g->name ? g->name : "", (unsigned long long)c.total, cli_bytes((double)blob_bytes, w));
-  for (uint32_t i = 0; i < g->body.n_arg; i++) graph_value(&t, g->cx, "inputs", g->body.arg[i]->name, g->body.arg[i]->type, json, !i);
-  if (json) ny_text_add(&t, "],\"outputs\":[");
-  const ny_op *ret = g->body.last;
-  for (int i = 0; i < ret->n_in; i++)
-    graph_value(&t, g->cx, "outputs", i < (int)ret->attr[NY_AT(ret, names)].names.n ? ret->attr[NY_AT(ret, names)].names.v[i] : "", ny_in(ret, i)->type, json, !i);
-  ny_text_add(&t, json ? "],\"kinds\":{" : "  kinds   ");
-  bool first = true;
-  for (int k = 0; k < NY_N_KINDS; k++)
-    if (c.ops[k]) {
-      ny_text_addf(&t, json ? "%s\"%s\":%llu" : "%s%s:%llu", first ? json ? "" : " " : json ? "," : " ", ny_kinds[k].name, (unsigned long long)c.ops[k]);
-      first = false;
-    }
+    ny_text_json(&t, in.name ? in.name : "");
+    ny_text_addf(&t, ",\"ops\":%llu,\"weight_bytes\":%llu", (unsigned long long)c.total, (unsigned long long)blob_bytes);
+  } else ny_text_addf(&t, "%s\n  ops      %llu\n  weights  %s\n", in.name ? in.name : "", (unsigned long long)c.total, cli_bytes((double)blob_bytes, w));
+  values(&t, "inputs", in.inputs, in.n_inputs, json);
+  values(&t, "outputs", in.outputs, in.n_outputs, json);
+  ny_text_add(&t, json ? ",\"kinds\":{" : "  kinds   ");
+  const char *comma = "";
+  for (int k = 0; k < NY_N_KINDS; k++) {
+    if (!c.ops[k]) continue;
+    ny_text_addf(&t, json ? "%s\"%s\":%llu" : "%s %s:%llu", json ? comma : "", ny_kinds[k].name, (unsigned long long)c.ops[k]);
+    comma = ",";
+  }
   ny_text_add(&t, json ? "}}\n" : "\n");
   fputs(t.s, stdout);
   ny_text_free(&t);
