@@ -52,15 +52,13 @@ static ny_value *wide(ny_node *n, ny_value *x) {
 nyb_status ny_op_quantize(ny_node *n) {
   ny_value *x = ny_need(n, 0), *scale = ny_need(n, 1), *zero = ny_opt(n, 2);
   int64_t axis = ny_attr_int(n, "axis", 1), block = ny_attr_int(n, "block_size", 0);
-  ny_fmt f, precision;
-  if (!x || !scale || !ny_attr_fmt(n, "output_dtype", NY_none, &f) || !ny_attr_fmt(n, "precision", NY_none, &precision))
+  ny_fmt f, precision, natural = !x || !scale ? NY_f32 : ny_is_float(ny_fmt_of(x)) ? ny_fmt_of(x) : ny_fmt_of(scale);
+  if (!x || !scale || !ny_attr_fmt(n, "output_dtype", NY_u8, &f) || !ny_attr_fmt(n, "precision", natural, &precision))
     return ny_failed(n);
   if (zero) f = ny_fmt_of(zero);
-  if (f == NY_none) f = NY_u8;
   scale = spread(n, scale, x, axis, block);
   zero = zero && scale ? spread(n, zero, x, axis, block) : NULL;
   if (!scale || (ny_opt(n, 2) && !zero)) return ny_failed(n);
-  if (precision == NY_none) precision = ny_is_float(ny_fmt_of(x)) ? ny_fmt_of(x) : ny_fmt_of(scale);
   ny_value *xs = ny_cast_to(n, x, precision), *ss = ny_cast_to(n, scale, precision);
   ny_value *q = xs && ss ? wide(n, ny_ew2(n, NY_div, xs, ss)) : NULL;
   if (!q) return ny_failed(n);

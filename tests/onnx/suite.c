@@ -1,0 +1,339 @@
+/* Cases of the ONNX backend suite: import, run, compare with the recorded outputs under the case's tolerances. A case
+   that the importer says is not supported is skipped with its reason; a wrong number, shape, type, a crash or a
+   time-out is a failure. */
+#include "suite.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "onnx_model.h"
+
+enum { MAX_IO = 64, MAX_SETS = 16 };
+typedef struct io {
+  ny_tensor in[MAX_IO], out[MAX_IO];
+  size_t n_in, n_out;
+} io;
+typedef struct suite_one {
+  const char *dir;
+  ny_ctx *cx;
+  ny_unit *holder; /* of the tensors read */
+  ny_arena a;
+  ny_bytes model;
+  double rtol, atol;
+  io set[MAX_SETS];
+  int n_sets;
+  const char **name; /* of the inputs */
+  size_t n_name;
+  bool pinned[MAX_IO];
+  suite_result *r;
+} suite_one;
+
+static bool give_up(suite_one *c, suite_verdict v, const char *fmt, ...) NY_PRINTF(3, 4);
+static bool give_up(suite_one *c, suite_verdict v, const char *fmt, ...) {
+  va_list ap;
+  va_start(ap, fmt);
+  c->r->verdict = v;
+  vsnprintf(c->r->why, sizeof c->r->why, fmt, ap);
+  va_end(ap);
+  for (char *p = c->r->why; *p; p++)
+    if (*p == '\n') *p = ' ';
+  return false;
+}
+
+static bool read_file(suite_one *c, const char *path, ny_bytes *out) {
+  char *text;
+  size_t n;
+  if (ny_file_read(&c->a, path, (size_t)1 << 31, &text, &n, &c->cx->diag)) return false;
+  *out = (ny_bytes){(const uint8_t *)text, n};
+  return true;
+}
+
+/* 1: read; 0: there is no such file; -1: it does not hold a tensor (a sequence, an optional, a type we lack). */
+static int read_tensor(suite_one *c, const char *path, ny_tensor *out) {
+  ny_bytes file;
+  struct stat st;
+  if (stat(path, &st)) return 0;
+  if (!read_file(c, path, &file)) return -1;
+  uint64_t budget = UINT64_C(1) << 31;
+  ny_onnx_files files = {.unit = c->holder, .file = file, .budget = &budget};
+  ny_onnx_tensor t;
+  if (ny_onnx_tensor_read(c->cx, &files, file, &t) || t.fmt == NY_str || t.fmt == NY_none) {
+    ny_diag_clear(&c->cx->diag);
+    return -1;
+  }
+  ny_dim dim[NY_MAX_RANK];
+  for (int i = 0; i < t.rank; i++) dim[i] = t.dim[i];
+  out->type = ny_tensor_type(c->cx, t.fmt, t.rank, dim);
+  out->data = ny_alloc(&c->a, (size_t)t.bytes + 16);
+  if (t.bytes) memcpy(out->data, t.data, (size_t)t.bytes);
+  return 1;
+}
+
+static bool read_side(suite_one *c, const char *set, const char *side, ny_tensor *t, size_t *n) {
+  for (*n = 0; *n < MAX_IO; ++*n) {
+    int got = read_tensor(c, ny_strf(&c->a, "%s/%s_%zu.pb", set, side, *n), &t[*n]);
+    if (got < 0) return give_up(c, SUITE_SKIP, "%s %zu is not a tensor that is supported", side, *n);
+    if (!got) return true;
+  }
+  return give_up(c, SUITE_SKIP, "more than %d %ss", (int)MAX_IO, side);
+}
+
+static bool read_case(suite_one *c) {
+  ny_bytes json;
+  struct stat st;
+  if (!read_file(c, ny_strf(&c->a, "%s/model.onnx", c->dir), &c->model))
+    return give_up(c, SUITE_FAIL, "model.onnx cannot be read");
+  c->rtol = 1e-3, c->atol = 1e-7;
+  if (read_file(c, ny_strf(&c->a, "%s/data.json", c->dir), &json)) {
+    char *s = ny_strndup(&c->a, (const char *)json.p, (size_t)json.n), *p;
+    if ((p = strstr(s, "\"rtol\":"))) c->rtol = strtod(p + 7, NULL);
+    if ((p = strstr(s, "\"atol\":"))) c->atol = strtod(p + 7, NULL);
+  }
+  ny_diag_clear(&c->cx->diag);
+  if (!suite_inputs(&c->a, c->model, &c->name, &c->n_name))
+    return give_up(c, SUITE_FAIL, "model.onnx is not a protobuf message");
+  for (; c->n_sets < MAX_SETS; c->n_sets++) {
+    const char *set = ny_strf(&c->a, "%s/test_data_set_%d", c->dir, c->n_sets);
+    if (stat(set, &st)) break;
+    io *s = &c->set[c->n_sets];
+    if (!read_side(c, set, "input", s->in, &s->n_in) || !read_side(c, set, "output", s->out, &s->n_out)) return false;
+    if (s->n_in > c->n_name)
+      return give_up(c, SUITE_SKIP, "%zu inputs are given, the model has %zu", s->n_in, c->n_name);
+  }
+  return c->n_sets > 0 || give_up(c, SUITE_FAIL, "no test data");
+}
+
+/* ---- Import, with as little help as possible */
+static ny_unit *import(suite_one *c, int level) {
+  suite_input in[MAX_IO];
+  const io *s = &c->set[0];
+  ny_bytes model = c->model;
+  ny_unit *u = NULL;
+  for (size_t i = 0; i < s->n_in; i++) {
+    ny_fmt f = (ny_fmt)s->in[i].type->fmt;
+    int64_t count = 0;
+    ny_type_static_count(c->cx, s->in[i].type, &count);
+    bool ints = ny_is_int(f) || f == NY_bool;
+    c->pinned[i] = (level >= 2 && ints && count <= 64 && s->in[i].type->rank <= 1) ||
+                   (level >= 3 && ny_is_float(f) && count <= 64);
+    in[i] = (suite_input){.name = c->name[i], .t = &s->in[i], .pin = c->pinned[i]};
+  }
+  if (level) model = suite_specialise(&c->a, c->model, in, s->n_in);
+  ny_diag_clear(&c->cx->diag);
+  if (ny_import_onnx_memory(c->cx, model.p, (size_t)model.n, "model.onnx", NULL, 0, &u)) return NULL;
+  return u;
+}
+
+static const char *diag_text(suite_one *c) {
+  ny_text t = {0};
+  ny_diag_print(&c->cx->diag, &t);
+  char *s = ny_strdup(&c->a, t.s ? t.s : "?");
+  ny_text_free(&t);
+  return s;
+}
+
+static ny_unit *import_somehow(suite_one *c) {
+  const char *first = NULL;
+  for (int level = 0; level <= 3; level++) {
+    if (level >= 2 && c->n_sets > 1) break; /* constants come from one data set */
+    ny_unit *u = import(c, level);
+    c->r->level = level;
+    if (u) return u;
+    nyb_status s = c->cx->diag.code;
+    if (s != NYB_E_UNSUPPORTED && s != NYB_E_SHAPE) {
+      give_up(c, SUITE_FAIL, "import: %s", diag_text(c));
+      return NULL;
+    }
+    first = diag_text(c);
+  }
+  give_up(c, SUITE_SKIP, "%s", first);
+  return NULL;
+}
+
+/* ---- Comparison */
+static bool same_number(double got, double want, double rtol, double atol) {
+  if (isnan(got) || isnan(want)) return isnan(got) && isnan(want);
+  if (got == want) return true;
+  if (isinf(got) || isinf(want)) return false;
+  return fabs(got - want) <= atol + rtol * fabs(want);
+}
+
+static bool compare(suite_one *c, const ny_tensor *got, const ny_tensor *want, size_t which) {
+  if (got->type != want->type) {
+    ny_text t = {0};
+    ny_text_addf(&t, "output %zu is ", which);
+    ny_type_print(c->cx, got->type, &t);
+    ny_text_add(&t, ", expected ");
+    ny_type_print(c->cx, want->type, &t);
+    give_up(c, SUITE_FAIL, "%s", t.s);
+    ny_text_free(&t);
+    return false;
+  }
+  ny_fmt f = (ny_fmt)want->type->fmt;
+  int64_t count = 0, wrong = 0, at = -1;
+  ny_type_static_count(c->cx, want->type, &count);
+  for (int64_t i = 0; i < count; i++) {
+    uint64_t k = (uint64_t)i;
+    bool ok = ny_is_float(f) ? same_number(ny_get_f(f, got->data, k), ny_get_f(f, want->data, k), c->rtol, c->atol)
+                             : ny_get_i(f, got->data, k) == ny_get_i(f, want->data, k);
+    if (!ok && !wrong++) at = i;
+  }
+  if (!wrong) return true;
+  uint64_t k = (uint64_t)at;
+  if (ny_is_float(f))
+    return give_up(c, SUITE_FAIL, "output %zu: %lld of %lld differ, first [%lld]: %.9g, expected %.9g", which,
+                   (long long)wrong, (long long)count, (long long)at, ny_get_f(f, got->data, k),
+                   ny_get_f(f, want->data, k));
+  return give_up(c, SUITE_FAIL, "output %zu: %lld of %lld differ, first [%lld]: %lld, expected %lld", which,
+                 (long long)wrong, (long long)count, (long long)at, (long long)ny_get_i(f, got->data, k),
+                 (long long)ny_get_i(f, want->data, k));
+}
+
+static bool run_set(suite_one *c, ny_unit *u, const io *s, suite_run *run, void *user) {
+  ny_tensor in[MAX_IO], out[MAX_IO] = {0};
+  size_t n_in = 0;
+  for (size_t i = 0; i < s->n_in; i++)
+    if (!c->pinned[i]) in[n_in++] = s->in[i];
+  if (n_in != u->first->body.n_arg)
+    return give_up(c, SUITE_FAIL, "the graph takes %u inputs, %zu are given", u->first->body.n_arg, n_in);
+  const ny_op *ret = u->first->body.last;
+  if (ret->n_in < s->n_out)
+    return give_up(c, SUITE_FAIL, "the graph gives %d results, %zu are expected", ret->n_in, s->n_out);
+  if (run(user, u, in, n_in, &c->a, out, ret->n_in)) {
+    bool unsupported = c->cx->diag.code == NYB_E_UNSUPPORTED;
+    return give_up(c, unsupported ? SUITE_SKIP : SUITE_FAIL, "run: %s", diag_text(c));
+  }
+  for (size_t i = 0; i < s->n_out; i++)
+    if (!compare(c, &out[i], &s->out[i], i)) return false;
+  return true;
+}
+
+nyb_status suite_evaluate(void *user, ny_unit *u, const ny_tensor *in, size_t n_in, ny_arena *a, ny_tensor *out,
+                          size_t n_out) {
+  (void)user;
+  return ny_eval_graph(u->first, in, n_in, a, UINT64_C(6) << 30, out, n_out);
+}
+
+void suite_case(const char *dir, suite_run *run, void *user, suite_result *out) {
+  suite_one *c = calloc(1, sizeof *c);
+  *out = (suite_result){.verdict = SUITE_FAIL};
+  if (!c) return;
+  c->dir = dir, c->r = out, c->cx = ny_ctx_new();
+  c->holder = ny_unit_new(c->cx);
+  ny_unit *u = read_case(c) ? import_somehow(c) : NULL;
+  if (u && ny_verify_unit(u))
+    give_up(c, SUITE_FAIL, "verify: %s", diag_text(c));
+  else if (u) {
+    int passed = 0;
+    while (passed < c->n_sets && run_set(c, u, &c->set[passed], run, user)) passed++;
+    if (passed == c->n_sets) out->verdict = SUITE_PASS;
+  }
+  if (u) ny_unit_free(u);
+  ny_unit_free(c->holder);
+  ny_arena_free(&c->a);
+  ny_ctx_free(c->cx);
+  free(c);
+}
+
+/* ---- Folders: one process a case, so that a crash is a failure of that case */
+typedef struct child {
+  pid_t pid;
+  int fd;
+  char *dir;
+} child;
+typedef struct pool {
+  const suite_options *o;
+  suite_count *count;
+  child running[64];
+  int n;
+} pool;
+
+static void report(pool *p, const char *dir, const suite_result *r) {
+  static const char *const word[] = {"PASS", "FAIL", "SKIP"};
+  suite_count *c = p->count;
+  if (r->verdict == SUITE_PASS)
+    c->passed++, c->level[r->level & 3]++;
+  else if (r->verdict == SUITE_FAIL)
+    c->failed++;
+  else
+    c->skipped++;
+  const char *base = strrchr(dir, '/');
+  if (r->verdict != SUITE_PASS || p->o->verbose)
+    printf("%s %s%s%s\n", word[r->verdict], base ? base + 1 : dir, r->why[0] ? ": " : "", r->why);
+}
+
+static void finish_one(pool *p) {
+  suite_result r = {.verdict = SUITE_FAIL};
+  child c = p->running[0];
+  ssize_t got = read(c.fd, &r, sizeof r);
+  int status = 0;
+  close(c.fd);
+  waitpid(c.pid, &status, 0);
+  if (got != (ssize_t)sizeof r) {
+    r = (suite_result){.verdict = SUITE_FAIL};
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
+      snprintf(r.why, sizeof r.why, "more than %d s", p->o->seconds);
+    else if (WIFSIGNALED(status))
+      snprintf(r.why, sizeof r.why, "crash: signal %d", WTERMSIG(status));
+    else
+      snprintf(r.why, sizeof r.why, "the process ended with %d", WEXITSTATUS(status));
+  }
+  report(p, c.dir, &r);
+  free(c.dir);
+  memmove(p->running, p->running + 1, sizeof p->running[0] * (size_t)--p->n);
+}
+
+static void start(pool *p, const char *dir) {
+  int fd[2];
+  int limit = p->o->jobs < 1 ? 1 : p->o->jobs > 64 ? 64 : p->o->jobs;
+  while (p->n >= limit) finish_one(p);
+  fflush(stdout);
+  if (pipe(fd)) return;
+  pid_t pid = fork();
+  if (pid == 0) {
+    suite_result r;
+    alarm((unsigned)p->o->seconds);
+    suite_case(dir, p->o->run, p->o->user, &r);
+    ssize_t n = write(fd[1], &r, sizeof r);
+    _exit(n == (ssize_t)sizeof r ? 0 : 1);
+  }
+  close(fd[1]);
+  if (pid < 0) {
+    close(fd[0]);
+    return;
+  }
+  p->running[p->n++] = (child){pid, fd[0], strdup(dir)};
+}
+
+static void folder(pool *p, const char *dir, int depth) {
+  char path[4096];
+  struct stat st;
+  struct dirent **list;
+  snprintf(path, sizeof path, "%s/model.onnx", dir);
+  if (!stat(path, &st)) {
+    start(p, dir);
+    return;
+  }
+  int n = depth < 4 ? scandir(dir, &list, NULL, alphasort) : 0;
+  for (int i = 0; i < n; i++) {
+    if (list[i]->d_name[0] != '.' && snprintf(path, sizeof path, "%s/%s", dir, list[i]->d_name) < (int)sizeof path &&
+        !stat(path, &st) && S_ISDIR(st.st_mode))
+      folder(p, path, depth + 1);
+    free(list[i]);
+  }
+  if (n > 0) free(list);
+}
+
+void suite_folder(const char *dir, const suite_options *o, suite_count *count) {
+  pool p = {.o = o, .count = count};
+  folder(&p, dir, 0);
+  while (p.n) finish_one(&p);
+}

@@ -1,0 +1,42 @@
+/* The ONNX backend suite as folders: CASE/model.onnx, CASE/data.json, CASE/test_data_set_N/{input,output}_M.pb. How a
+   case is executed is the caller's: the evaluator here, the compiled path elsewhere. */
+#ifndef NY_SUITE_H
+#define NY_SUITE_H
+#include "frontend.h"
+#include "pb.h"
+
+/* Runs the one graph of `u`; results live in `a`. On failure the context's diagnostic tells why. */
+typedef nyb_status suite_run(void *user, ny_unit *u, const ny_tensor *in, size_t n_in, ny_arena *a, ny_tensor *out,
+                             size_t n_out);
+typedef enum suite_verdict { SUITE_PASS, SUITE_FAIL, SUITE_SKIP } suite_verdict;
+typedef struct suite_result {
+  suite_verdict verdict;
+  int level; /* what import needed: 0 nothing, 1 shapes, 2 integer inputs as constants, 3 small float inputs too */
+  char why[1000];
+} suite_result;
+/* Imports and runs one case in this process. */
+void suite_case(const char *dir, suite_run *run, void *user, suite_result *out);
+
+typedef struct suite_options {
+  suite_run *run;
+  void *user;
+  int jobs, seconds; /* processes at a time; time limit of a case */
+  bool verbose;      /* a line for passing cases too */
+} suite_options;
+typedef struct suite_count {
+  int passed, failed, skipped, level[4];
+} suite_count;
+/* Every case in or under `dir`, each in a process of its own. */
+void suite_folder(const char *dir, const suite_options *o, suite_count *count);
+suite_run suite_evaluate; /* the reference evaluator */
+
+/* suite_edit.c: the model with static shapes for its inputs, and some inputs made constants. */
+typedef struct suite_input {
+  const char *name;
+  const ny_tensor *t; /* NULL: leave as it is */
+  bool pin;
+} suite_input;
+ny_bytes suite_specialise(ny_arena *a, ny_bytes model, const suite_input *in, size_t n);
+/* Names of the graph's inputs that have no initializer. */
+bool suite_inputs(ny_arena *a, ny_bytes model, const char ***name, size_t *n);
+#endif
