@@ -158,6 +158,7 @@ nyb_status ny_file_read(ny_arena *a, const char *path, size_t limit, char **out,
 /* $NYBBLE_CACHE, else $XDG_CACHE_HOME/nybble, else $HOME/.cache/nybble; created 0700. NULL when there is no usable place:
    not owned by us, or writable by others. */
 const char *ny_cache_dir(ny_arena *a);
+bool ny_private_dir(const char *path); /* made (0700) if missing; true when it is ours and nobody else may write there */
 
 /* ---- host.c: what this machine is. */
 typedef struct ny_host_facts {

@@ -131,6 +131,14 @@ static bool make_folders(char *path) {
   }
 }
 
+bool ny_private_dir(const char *path) {
+  char *copy = strdup(path);
+  bool made = copy && *copy && make_folders(copy);
+  free(copy);
+  struct stat st;
+  return made && !stat(path, &st) && S_ISDIR(st.st_mode) && st.st_uid == geteuid() && !(st.st_mode & 022);
+}
+
 const char *ny_cache_dir(ny_arena *a) {
   const char *own = getenv("NYBBLE_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
   char *path;
@@ -142,7 +150,5 @@ const char *ny_cache_dir(ny_arena *a) {
     path = ny_strf(a, "%s/.cache/nybble", home);
   else
     return NULL;
-  struct stat st;
-  if (!make_folders(path) || stat(path, &st) || !S_ISDIR(st.st_mode)) return NULL;
-  return st.st_uid == geteuid() && !(st.st_mode & 022) ? path : NULL;
+  return ny_private_dir(path) ? path : NULL;
 }

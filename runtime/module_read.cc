@@ -1,0 +1,163 @@
+/* The only place that knows flatbuffers: verifies the buffer with tight limits, then copies it into the plain rows of
+   module.h. No exceptions, no RTTI, nothing of the C++ library at run time. What the rows mean is checked in
+   module_check.c. */
+#include "module_generated.h"
+
+extern "C" {
+#include "module.h"
+}
+
+namespace {
+
+using namespace nyb::fb;
+
+template <typename T> uint32_t count(const flatbuffers::Vector<T> *v) { return v ? v->size() : 0; }
+template <typename T> T *rows(ny_arena *a, uint32_t n) { return static_cast<T *>(ny_alloc(a, sizeof(T) * size_t{n})); }
+const char *text(const flatbuffers::String *s) { return s ? s->c_str() : ""; }
+
+const char *const *strings(const flatbuffers::Vector<flatbuffers::Offset<flatbuffers::String>> *v, ny_arena *a,
+                           uint32_t *n) {
+  *n = count(v);
+  const char **out = rows<const char *>(a, *n);
+  for (uint32_t i = 0; i < *n; i++) out[i] = v->Get(i)->c_str();
+  return out;
+}
+
+/* Used in place: many rows may share one long vector, so copies could grow without bound. */
+const uint32_t *numbers(const flatbuffers::Vector<uint32_t> *v, uint32_t *n) {
+  static_assert(FLATBUFFERS_LITTLEENDIAN, "");
+  *n = count(v);
+  return v ? v->data() : nullptr;
+}
+
+ny_mod_segment segment(const Segment *s) {
+  ny_mod_segment out = {};
+  if (!s) return out;
+  out.offset = s->offset();
+  out.bytes = s->bytes();
+  for (unsigned i = 0; i < 32; i++) out.digest[i] = s->digest().b()->Get(i);
+  return out;
+}
+
+nyb_status value(const Value *v, ny_mod_value *out, ny_diag *d) {
+  out->name = text(v->name());
+  out->fmt = ny_fmt_by_name(text(v->format()), v->format() ? v->format()->size() : 0);
+  if (ny_module_dtype(out->fmt).bits == 0)
+    return ny_fail(d, NYB_E_PARSE, nullptr, "value %.80s has format %.20s, which cannot cross the API", out->name,
+                   text(v->format()));
+  out->rank = count(v->dims());
+  if (out->rank > NY_MOD_RANK || count(v->text()) > out->rank)
+    return ny_fail(d, NYB_E_PARSE, nullptr, "value %.80s has rank %u and %u texts, the limit is %d", out->name,
+                   out->rank, count(v->text()), int{NY_MOD_RANK});
+  for (uint32_t i = 0; i < out->rank; i++) {
+    out->dim[i] = v->dims()->Get(i);
+    bool named = i < count(v->text()) && v->text()->Get(i)->size();
+    out->text[i] = named ? v->text()->Get(i)->c_str() : nullptr;
+  }
+  out->buffer = v->buffer();
+  return NYB_OK;
+}
+
+nyb_status values(const flatbuffers::Vector<flatbuffers::Offset<Value>> *v, ny_arena *a, ny_mod_value **out,
+                  uint32_t *n, ny_diag *d) {
+  *n = count(v);
+  *out = rows<ny_mod_value>(a, *n);
+  for (uint32_t i = 0; i < *n; i++) NY_TRY(value(v->Get(i), &(*out)[i], d));
+  return NYB_OK;
+}
+
+void kernels(const Module *m, ny_arena *a, ny_mod *out) {
+  out->n_kernels = count(m->kernels());
+  out->kernel = rows<ny_mod_kernel>(a, out->n_kernels);
+  for (uint32_t i = 0; i < out->n_kernels; i++) {
+    const Kernel *k = m->kernels()->Get(i);
+    out->kernel[i] = {text(k->name()), text(k->family()), text(k->note()), k->entry(),
+                      k->scratch(),    k->n_buffers(),    k->n_dims()};
+  }
+}
+
+void commands(const Module *m, ny_arena *a, ny_mod *out) {
+  out->n_commands = count(m->commands());
+  out->command = rows<ny_mod_command>(a, out->n_commands);
+  for (uint32_t i = 0; i < out->n_commands; i++) {
+    const Command *c = m->commands()->Get(i);
+    ny_mod_command *o = &out->command[i];
+    o->kind = static_cast<uint8_t>(c->kind());
+    o->stacked = c->stacked();
+    o->kernel = c->kernel();
+    o->buffer = numbers(c->buffers(), &o->n_buffers);
+    o->dim = numbers(c->dims(), &o->n_dims);
+    o->extent = c->extent();
+    o->grain = c->grain();
+    o->bytes = c->bytes();
+    o->n_then = c->n_then();
+    o->n_else = c->n_else();
+  }
+}
+
+void tables(const Module *m, ny_arena *a, ny_mod *out) {
+  out->n_exprs = count(m->exprs());
+  out->expr = rows<ny_mod_expr>(a, out->n_exprs);
+  for (uint32_t i = 0; i < out->n_exprs; i++) {
+    const Expr *e = m->exprs()->Get(i);
+    out->expr[i] = {static_cast<uint8_t>(e->op()), e->a(), e->b(), e->value()};
+  }
+  out->n_buffers = count(m->buffers());
+  out->buffer = rows<ny_mod_buffer>(a, out->n_buffers);
+  for (uint32_t i = 0; i < out->n_buffers; i++) {
+    const Buffer *b = m->buffers()->Get(i);
+    out->buffer[i] = {static_cast<uint8_t>(b->place()), b->index(), b->offset(), b->bytes()};
+  }
+  out->n_segments = count(m->segments());
+  out->segment = rows<ny_mod_segment>(a, out->n_segments);
+  for (uint32_t i = 0; i < out->n_segments; i++) out->segment[i] = segment(m->segments()->Get(i));
+}
+
+bool too_many(const Module *m) {
+  const uint32_t n[] = {count(m->features()), count(m->symbols()),  count(m->exprs()),
+                        count(m->inputs()),   count(m->outputs()),  count(m->buffers()),
+                        count(m->kernels()),  count(m->commands()), count(m->segments())};
+  for (uint32_t x : n)
+    if (x > NY_MOD_MAX_ROWS) return true;
+  return false;
+}
+
+} // namespace
+
+extern "C" nyb_status ny_module_read(const void *fb, uint64_t fb_bytes, uint64_t first, uint64_t file_bytes,
+                                     ny_arena *a, ny_mod *out, ny_diag *d) {
+  *out = {};
+  if (fb_bytes < 16 || fb_bytes > NY_MOD_MAX_FLATBUFFER)
+    return ny_fail(d, NYB_E_PARSE, nullptr,
+                   "the module description has %llu bytes, more than 15 and at most %llu are expected",
+                   static_cast<unsigned long long>(fb_bytes), static_cast<unsigned long long>(NY_MOD_MAX_FLATBUFFER));
+  flatbuffers::Verifier::Options limits;
+  limits.max_depth = 8;
+  limits.max_tables = 4 * NY_MOD_MAX_ROWS;
+  flatbuffers::Verifier verifier(static_cast<const uint8_t *>(fb), fb_bytes, limits);
+  if (!VerifyModuleBuffer(verifier)) return ny_fail(d, NYB_E_PARSE, nullptr, "the module description is damaged");
+  const Module *m = GetModule(fb);
+  if (m->version() != NY_MOD_VERSION)
+    return ny_fail(d, NYB_E_UNSUPPORTED, nullptr, "the module has format version %u, this build reads %d", m->version(),
+                   int{NY_MOD_VERSION});
+  if (m->abi() != NYB_KERNEL_ABI)
+    return ny_fail(d, NYB_E_TARGET, nullptr, "the module's kernels have ABI %u, this build calls %d", m->abi(),
+                   NYB_KERNEL_ABI);
+  if (too_many(m))
+    return ny_fail(d, NYB_E_LIMIT, nullptr, "the module has a table of more than %d rows", int{NY_MOD_MAX_ROWS});
+  out->name = text(m->name());
+  out->producer = text(m->producer());
+  out->target = text(m->target());
+  out->arch = text(m->arch());
+  out->feature = strings(m->features(), a, &out->n_features);
+  out->symbol = strings(m->symbols(), a, &out->n_symbols);
+  tables(m, a, out);
+  kernels(m, a, out);
+  commands(m, a, out);
+  NY_TRY(values(m->inputs(), a, &out->input, &out->n_inputs, d));
+  NY_TRY(values(m->outputs(), a, &out->output, &out->n_outputs, d));
+  out->arena = m->arena();
+  out->code = segment(m->code());
+  out->graph = segment(m->graph());
+  return ny_module_check(out, first, file_bytes, d);
+}

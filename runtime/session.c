@@ -1,0 +1,183 @@
+/* Sessions: everything a run needs is allocated here. Sizes are evaluated for the largest dimensions the caller names;
+   a run with others evaluates the same tables again and only compares. */
+#include "session.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { MAX_THREADS = 1024 };
+
+/* ---- memory */
+static void block_free(ny_block_of_memory *b) {
+  if (b->p) munmap(b->p, (size_t)b->bytes);
+  *b = (ny_block_of_memory){0};
+}
+
+static nyb_status block_grow(ny_block_of_memory *b, uint64_t bytes, const char *what, ny_diag *d) {
+  if (bytes <= b->bytes) return NYB_OK;
+  uint64_t rounded = (bytes + 4095) & ~(uint64_t)4095;
+  void *p = rounded < bytes || rounded > SIZE_MAX
+                ? MAP_FAILED
+                : mmap(NULL, (size_t)rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED)
+    return ny_fail(d, NYB_E_NOMEM, NULL, "no memory for %llu bytes of %s: %s", (unsigned long long)bytes, what,
+                   strerror(errno));
+  if (rounded >= 4 << 20) madvise(p, (size_t)rounded, MADV_HUGEPAGE);
+  block_free(b);
+  *b = (ny_block_of_memory){p, rounded};
+  return NYB_OK;
+}
+
+/* ---- planning */
+static nyb_status too_small(nyb_session *s, const char *what, uint64_t need, uint64_t have) {
+  return ny_fail(&s->diag, NYB_E_SHAPE, NULL,
+                 "these sizes need %llu bytes of %s, the session has %llu: prepare it for them first",
+                 (unsigned long long)need, what, (unsigned long long)have);
+}
+
+static nyb_status fit(nyb_session *s, ny_block_of_memory *b, uint64_t need, const char *what, bool grow) {
+  if (need <= b->bytes) return NYB_OK;
+  return grow ? block_grow(b, need, what, &s->diag) : too_small(s, what, need, b->bytes);
+}
+
+static void place_arena(nyb_session *s) {
+  for (uint32_t i = 0; i < s->mod->n_buffers; i++)
+    if (s->mod->buffer[i].place == NY_MP_ARENA) s->ptr[i] = (char *)s->arena.p + s->val[s->mod->buffer[i].offset];
+}
+
+nyb_status ny_session_plan(nyb_session *s, bool grow) {
+  const ny_mod *m = s->mod;
+  s->planned = false;
+  NY_TRY(ny_plan_eval(m, s->sym, s->val, &s->diag));
+  NY_TRY(ny_plan_check(m, s->val, &s->diag));
+  NY_TRY(fit(s, &s->arena, (uint64_t)s->val[m->arena], "activation memory", grow));
+  for (uint32_t i = 0; i < m->n_outputs; i++) {
+    uint64_t bytes = 0;
+    ny_plan_value_bytes(&m->output[i], s->val, &bytes);
+    NY_TRY(fit(s, &s->output[i], bytes ? bytes : 1, "output memory", grow));
+    for (uint32_t k = 0; k < m->output[i].rank; k++) s->out_shape[i][k] = s->val[m->output[i].dim[k]];
+  }
+  place_arena(s);
+  s->planned = true;
+  return NYB_OK;
+}
+
+/* ---- opening */
+static void find_sites(nyb_session *s) {
+  const ny_mod *m = s->mod;
+  for (uint32_t i = 0; i < m->n_inputs; i++)
+    for (uint32_t k = 0; k < m->input[i].rank; k++) {
+      const ny_mod_expr *e = &m->expr[m->input[i].dim[k]];
+      if (e->op == NY_MX_SYMBOL && !s->site[e->value].bound) s->site[e->value] = (ny_binding_site){i, k, true};
+    }
+}
+
+static void make_tables(nyb_session *s) {
+  const ny_mod *m = s->mod;
+  uint32_t buffers = 0, dims = 0;
+  for (uint32_t i = 0; i < m->n_kernels; i++) {
+    const ny_mod_kernel *k = &m->kernel[i];
+    if (k->n_buffers > buffers) buffers = k->n_buffers;
+    if (k->n_dims > dims) dims = k->n_dims;
+    if (k->scratch > s->scratch_stride) s->scratch_stride = k->scratch;
+  }
+  /* A page and a line apart, so that the threads' scratch does not fall into the same cache sets. */
+  if (s->scratch_stride) s->scratch_stride = ((s->scratch_stride + 4095) & ~(uint64_t)4095) + 64;
+  s->sym = NY_NEW_ARRAY(&s->rows, int64_t, m->n_symbols);
+  s->val = NY_NEW_ARRAY(&s->rows, int64_t, m->n_exprs);
+  s->site = NY_NEW_ARRAY(&s->rows, ny_binding_site, m->n_symbols);
+  s->output = NY_NEW_ARRAY(&s->rows, ny_block_of_memory, m->n_outputs);
+  s->out_shape = ny_alloc(&s->rows, sizeof *s->out_shape * m->n_outputs);
+  s->ptr = NY_NEW_ARRAY(&s->rows, void *, m->n_buffers);
+  s->launch_ptr = NY_NEW_ARRAY(&s->rows, void *, buffers);
+  s->launch_dim = NY_NEW_ARRAY(&s->rows, int64_t, dims);
+  for (uint32_t i = 0; i < m->n_symbols; i++) s->sym[i] = 1;
+  for (uint32_t i = 0; i < m->n_buffers; i++)
+    if (m->buffer[i].place == NY_MP_WEIGHT)
+      s->ptr[i] = (void *)(uintptr_t)(s->module->map.data + m->segment[m->buffer[i].index].offset);
+  find_sites(s);
+}
+
+static nyb_status set_dims(nyb_session *s, const nyb_dim *dims, size_t n) {
+  for (size_t i = 0; i < n; i++) {
+    uint32_t k = 0;
+    const char *name = dims[i].name ? dims[i].name : "";
+    if (*name == '?') name++; /* as it is printed */
+    while (k < s->mod->n_symbols && strcmp(s->mod->symbol[k], name)) k++;
+    if (k == s->mod->n_symbols)
+      return ny_fail(&s->diag, NYB_E_ARGUMENT, NULL, "the module has no dimension named %s", name);
+    if (dims[i].size < 0)
+      return ny_fail(&s->diag, NYB_E_ARGUMENT, NULL, "dimension %s cannot be %lld", name, (long long)dims[i].size);
+    s->sym[k] = dims[i].size;
+  }
+  return NYB_OK;
+}
+
+static nyb_status fill(nyb_session *s, const nyb_session_options *o) {
+  ny_host_facts host;
+  ny_host_read(&host);
+  if (o->threads < 0 || o->threads > MAX_THREADS)
+    return ny_fail(&s->diag, NYB_E_ARGUMENT, NULL, "a session has 1 to %d threads, not %d", MAX_THREADS, o->threads);
+  if (s->mod->code.bytes && !s->module->code)
+    return ny_fail(&s->diag, NYB_E_TRUST, NULL, "the module's code was not loaded");
+  s->threads = o->threads ? o->threads : host.n_cpu < MAX_THREADS ? host.n_cpu : MAX_THREADS;
+  make_tables(s);
+  NY_TRY(set_dims(s, o->dims, o->n_dims));
+  uint64_t scratch;
+  if (__builtin_mul_overflow(s->scratch_stride, (uint64_t)s->threads, &scratch)) scratch = UINT64_MAX;
+  NY_TRY(block_grow(&s->scratch, scratch, "scratch memory", &s->diag));
+  NY_TRY(ny_session_plan(s, true));
+  return ny_pool_new(s->threads, o->spin_us ? o->spin_us < 0 ? 0 : o->spin_us : 50, &s->pool, &s->diag);
+}
+
+NYB_API nyb_status nyb_session_open(nyb_module *module, const nyb_session_options *options, nyb_session **out_session) {
+  if (!module || !out_session) return NYB_E_ARGUMENT;
+  *out_session = NULL;
+  nyb_session_options o = {0};
+  if (options) memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
+  nyb_session *s = calloc(1, sizeof *s);
+  if (!s) return NYB_E_NOMEM;
+  s->module = module;
+  s->mod = &module->mod;
+  s->diag.file = module->path;
+  nyb_status r = fill(s, &o);
+  if (r) {
+    ny_context_report(module->cx, &s->diag);
+    nyb_session_close(s);
+    return r;
+  }
+  *out_session = s;
+  return NYB_OK;
+}
+
+NYB_API nyb_status nyb_session_prepare(nyb_session *session, const nyb_dim *dims, size_t n_dims) {
+  if (!session || (n_dims && !dims)) return NYB_E_ARGUMENT;
+  ny_diag_clear(&session->diag);
+  nyb_status r = set_dims(session, dims, n_dims);
+  if (!r) r = ny_session_plan(session, true);
+  return r ? ny_context_report(session->module->cx, &session->diag) : NYB_OK;
+}
+
+NYB_API void nyb_session_close(nyb_session *session) {
+  if (!session) return;
+  ny_pool_free(session->pool);
+  block_free(&session->arena);
+  block_free(&session->scratch);
+  for (uint32_t i = 0; session->output && i < session->mod->n_outputs; i++) block_free(&session->output[i]);
+  ny_arena_free(&session->rows);
+  free(session);
+}
+
+NYB_API nyb_status nyb_session_describe(const nyb_session *session, nyb_session_stats *out) {
+  if (!session || !out || !out->size) return NYB_E_ARGUMENT;
+  uint64_t outputs = 0;
+  for (uint32_t i = 0; i < session->mod->n_outputs; i++) outputs += session->output[i].bytes;
+  nyb_session_stats all = {.size = out->size,
+                           .arena_bytes = session->arena.bytes + outputs,
+                           .scratch_bytes = session->scratch.bytes,
+                           .weight_bytes = session->module->info.weight_bytes,
+                           .threads = session->threads};
+  memcpy(out, &all, out->size < sizeof all ? out->size : sizeof all);
+  return NYB_OK;
+}
