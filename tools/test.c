@@ -23,7 +23,7 @@ static nyb_tensor borrow(const ny_tensor *t) {
   return (nyb_tensor){.data = t->data, .device = {1, 0}, .ndim = t->type->rank, .dtype = ny_module_dtype((ny_fmt)t->type->fmt), .shape = (int64_t *)t->type->dim};
 }
 
-static nyb_status run_module(nyb_context *cx, nyb_module *m, ny_ctx *ir, const ny_tensor *in, size_t n_in, ny_arena *a, ny_tensor *out, size_t n_out) {
+static nyb_status run_module(nyb_module *m, ny_ctx *ir, const ny_tensor *in, size_t n_in, ny_arena *a, ny_tensor *out, size_t n_out) {
   nyb_module_info info = {.size = sizeof info};
   NY_TRY(nyb_module_describe(m, &info));
   nyb_tensor *ti = NY_NEW_ARRAY(a, nyb_tensor, n_in + 1), *to = NY_NEW_ARRAY(a, nyb_tensor, n_out + 1);
@@ -61,7 +61,7 @@ static nyb_status run_compiled(void *user, ny_unit *u, const ny_tensor *in, size
   nyb_status s = ny_compile(u, po, 1, path);
   if (!s) s = nyb_load(cx, path, &trust, &m);
   unlink(path);
-  if (!s) s = run_module(cx, m, u->cx, in, n_in, a, out, n_out);
+  if (!s) s = run_module(m, u->cx, in, n_in, a, out, n_out);
   if (s) failed(cx, u->cx, s);
   nyb_module_close(m);
   nyb_close(cx);
