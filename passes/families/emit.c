@@ -82,9 +82,7 @@ ny_loop ny_emit_for(ny_emit *e, ny_dim lo, ny_dim hi, ny_dim step, int unroll, n
 }
 
 void ny_emit_end(ny_emit *e, ny_loop l) {
-  if (!l.op) return;
-  ny_build(&e->b, NY_yield, NULL, 0, NULL, 0);
-  e->b.block = l.outer;
+  if (l.op) e->b.block = l.outer;
 }
 
 const ny_type *ny_tile_type(ny_ctx *cx, ny_fmt f, ny_dim rows, ny_dim cols) {
