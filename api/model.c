@@ -2,6 +2,7 @@
 #include "model.h"
 
 #include "frontend.h"
+#include "module.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -33,21 +34,46 @@ static nyb_status wrap(nyb_context *cx, ny_ctx *ir, ny_unit *u, nyb_model **out)
   return NYB_OK;
 }
 
-/* Text is parsed with the symbols bound by substitution in the printed dimensions: `shape` then infers the rest. */
+static nyb_status parse_text(ny_ctx *ir, const char *text, size_t bytes, const char *path, const ny_binding *dims, size_t n, ny_unit **out) {
+  NY_TRY(ny_parse_unit(ir, text, bytes, path, out));
+  nyb_status s = n ? ny_bind_unit(*out, dims, n) : NYB_OK;
+  if (s) ny_unit_free(*out);
+  return s;
+}
+
 static nyb_status import_text(ny_ctx *ir, const char *path, const ny_binding *dims, size_t n, ny_unit **out) {
   ny_arena a = {0};
   char *text;
   size_t bytes;
   nyb_status s = ny_file_read(&a, path, (size_t)1 << 31, &text, &bytes, &ir->diag);
-  if (!s) s = ny_parse_unit(ir, text, bytes, path, out);
-  if (!s && n) s = ny_bind_unit(*out, dims, n);
+  if (!s) s = parse_text(ir, text, bytes, path, dims, n, out);
   ny_arena_free(&a);
+  return s;
+}
+
+/* The portable graph of a module. It may come from a stranger, so it may read no other file than its own. */
+static nyb_status import_module(nyb_context *cx, ny_ctx *ir, const char *path, const ny_binding *dims, size_t n, ny_unit **out) {
+  nyb_module *m;
+  NY_TRY(ny_module_open(cx, path, &m, &ir->diag));
+  const ny_mod_segment *g = &m->mod.graph;
+  nyb_status s = g->bytes ? parse_text(ir, (const char *)m->map.data + g->offset, g->bytes, path, dims, n, out)
+                          : ny_fail(&ir->diag, NYB_E_UNSUPPORTED, NULL, "%s holds no portable graph, so it cannot be compiled again", path);
+  nyb_module_close(m);
+  for (uint32_t i = 0; !s && i < (*out)->n_maps; i++)
+    if (strcmp((*out)->map_names[i], path)) s = ny_fail(&ir->diag, NYB_E_VERIFY, NULL, "the graph in %s asks for another file, %s", path, (*out)->map_names[i]);
+  if (s && *out) ny_unit_free(*out);
   return s;
 }
 
 static bool has_suffix(const char *path, const char *suffix) {
   size_t n = strlen(path), k = strlen(suffix);
   return n >= k && !strcmp(path + n - k, suffix);
+}
+
+static nyb_status import_file(nyb_context *cx, ny_ctx *ir, const char *path, const ny_binding *dims, size_t n, ny_unit **out) {
+  if (has_suffix(path, ".nyt")) return import_text(ir, path, dims, n, out);
+  if (has_suffix(path, ".nyb")) return import_module(cx, ir, path, dims, n, out);
+  return ny_import_onnx(ir, path, dims, n, out);
 }
 
 NYB_API nyb_status nyb_import(nyb_context *cx, const char *path, const nyb_import_options *options, nyb_model **out_model) {
@@ -59,7 +85,7 @@ NYB_API nyb_status nyb_import(nyb_context *cx, const char *path, const nyb_impor
   size_t n;
   ny_unit *u = NULL;
   nyb_status s = bind(cx, ir, options, &dims, &n);
-  if (!s) s = ny_model_hand_over(cx, ir, path, has_suffix(path, ".nyt") ? import_text(ir, path, dims, n, &u) : ny_import_onnx(ir, path, dims, n, &u));
+  if (!s) s = ny_model_hand_over(cx, ir, path, import_file(cx, ir, path, dims, n, &u));
   if (!s) s = wrap(cx, ir, u, out_model);
   if (s) ny_ctx_free(ir);
   return s;

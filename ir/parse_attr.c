@@ -9,7 +9,8 @@ static nyb_status open_file(ny_parser *p, ny_name file, const ny_map **map) {
   const char *slash = p->path ? strrchr(p->path, '/') : NULL;
   if (!p->path) return ny_p_fail(p, "blobs in files need the path of this text");
   const char *path = file;
-  if (*file != '/' && slash) { /* beside this text, else as it was opened */
+  if (!strcmp(file, ".")) path = p->path; /* the very file this text stands in: a module */
+  else if (*file != '/' && slash) { /* beside this text, else as it was opened */
     char *beside = ny_strf(&p->scratch, "%.*s/%s", (int)(slash - p->path), p->path, file);
     if (!access(beside, F_OK)) path = beside;
   }
@@ -36,7 +37,7 @@ static nyb_status file_blob(ny_parser *p, const ny_blob **out) {
 
 nyb_status ny_p_blob(ny_parser *p) {
   uint64_t number;
-  const ny_blob *b;
+  const ny_blob *b = NULL;
   NY_TRY(ny_p_uint(p, &number));
   if (number != p->n_blobs) return ny_p_fail(p, "blob %llu where blob %u comes next", (unsigned long long)number, p->n_blobs);
   NY_TRY(ny_p_expect(p, '='));

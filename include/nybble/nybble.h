@@ -100,7 +100,7 @@ typedef struct nyb_import_options {
   const nyb_dim *dims; /* symbols replaced by constants during import */
   size_t n_dims;
 } nyb_import_options;
-/* Reads an .onnx or .nyt file. The file (and external data beside it) stays mapped while the model is open; weights are not copied. */
+/* Reads an .onnx or .nyt file, or the portable graph of a .nyb. The file (and external data beside it) stays mapped while the model is open; weights are not copied. */
 NYB_API nyb_status nyb_import(nyb_context *cx, const char *path, const nyb_import_options *options, nyb_model **out_model);
 /* The same from memory, which must outlive the model. External data is refused. */
 NYB_API nyb_status nyb_import_memory(nyb_context *cx, const void *data, size_t bytes, const nyb_import_options *options, nyb_model **out_model);
