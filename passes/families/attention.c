@@ -42,13 +42,14 @@ static ny_coord at_scratch(ny_emit *e, const attn *s, ny_dim row, bool one) {
 /* Runs body over [0, count) in tiles of `rows`, then single rows. */
 typedef void rows_fn(ny_emit *e, attn *s, int rows, ny_dim row);
 static void each_row_tile(ny_emit *e, attn *s, ny_dim count, int rows, rows_fn *body) {
-  ny_dim row, rest = ny_dim_mod(e->cx, count, rows), full = ny_dim_sub(e->cx, count, rest);
-  if (full != 0) {
-    ny_loop l = ny_emit_for(e, 0, full, rows, 1, &row);
-    body(e, s, rows, row);
+  ny_dim row, tiles = ny_dim_div(e->cx, count, rows), full = ny_dim_mul(e->cx, tiles, rows);
+  if (tiles == 1) body(e, s, rows, 0);
+  else if (tiles != 0) {
+    ny_loop l = ny_emit_for(e, 0, tiles, 1, 1, &row);
+    body(e, s, rows, ny_dim_mul(e->cx, row, rows));
     ny_emit_end(e, l);
   }
-  if (rest == 0) return;
+  if (ny_dim_divides(e->cx, count, rows)) return;
   ny_loop l = ny_emit_for(e, full, count, 1, 1, &row);
   body(e, s, 1, row);
   ny_emit_end(e, l);

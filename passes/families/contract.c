@@ -3,6 +3,8 @@
    (their lines all fall into one set). Between tiles that fit, speed hardly differs; waste decides. */
 #include "contract.h"
 
+#include <string.h>
+
 enum { LINE_SETS = 4096 }; /* bytes a cache way covers: rows this far apart share a set */
 enum { ROWS_CAP = 10 };    /* twenty sums hide the latency of any multiply-add pipe; more rows only lengthen the code */
 
@@ -121,18 +123,54 @@ void ny_emit_mma(ny_emit *e, ny_value *sum, ny_value *a, ny_value *b) {
   if (a && b) ny_build(&e->b, NY_mma, (ny_value *[]){sum, a, b}, 3, NULL, 0);
 }
 
+static bool same_dims(const ny_type *a, const ny_type *b) {
+  return a->rank == b->rank && !memcmp(a->dim, b->dim, sizeof a->dim[0] * a->rank);
+}
+
+/* Coordinates of op's result from those of its operand number i; false when they do not follow. */
+static bool follow(ny_emit *e, const ny_op *op, int i, const ny_coord *at, ny_coord *out) {
+  const ny_type *from = ny_in(op, i)->type, *to = op->out[0]->type;
+  if (ny_kinds[op->kind].flags & NY_MAP || op->kind == NY_cast || op->kind == NY_bitcast) {
+    if (!same_dims(from, to)) return false;
+    memcpy(out, at, sizeof *at * to->rank);
+  } else if (op->kind == NY_transpose) {
+    for (int d = 0; d < to->rank; d++) out[d] = at[op->attr[NY_AT(transpose, perm)].dims.v[d]];
+  } else if (op->kind == NY_reshape) {
+    ny_coord_reshape(e, from, at, to, out);
+  } else {
+    return false;
+  }
+  return true;
+}
+
+/* Everything that follows from `of` gets its coordinates in the order of the body; views get their operand's tile, because going back through a
+   view does not always give the very coordinates it was reached by. */
 void ny_emit_epilogue(ny_emit *e, ny_value *of, const ny_coord *at, ny_value *sum) {
-  ny_op *yield = ny_group_yield(e->group);
+  const ny_op *yield = ny_group_yield(e->group);
   ny_value *t = ny_emit_cast(e, sum, (ny_fmt)of->type->fmt);
   if (!t) return;
+  uint32_t n = 0;
+  for (const ny_op *op = of->def; op; op = op->next)
+    for (int o = 0; o < op->n_out; o++) n = op->out[o]->id >= n ? op->out[o]->id + 1 : n;
+  const ny_coord **known = NY_NEW_ARRAY(e->a, const ny_coord *, n);
+  known[of->id] = at;
   ny_emit_know(e, of, at, t);
-  for (int i = 0; i < yield->n_in; i++) {
-    ny_coord to[NY_MAX_RANK];
-    if (!ny_coord_forward(e, of, at, ny_in(yield, i), to)) {
-      e->failed = true;
-      return;
+  for (const ny_op *op = of->def->next; op && op != yield; op = op->next) {
+    ny_coord *to = NY_NEW_ARRAY(e->a, ny_coord, NY_MAX_RANK);
+    for (int i = 0; i < op->n_in && op->n_out == 1; i++) {
+      const ny_value *x = ny_in(op, i);
+      if (x->id >= n || !known[x->id] || !follow(e, op, i, known[x->id], to)) continue;
+      known[op->out[0]->id] = to;
+      if (!(ny_kinds[op->kind].flags & NY_VIEW)) break;
+      ny_value *tile = ny_emit_at(e, ny_in(op, i), known[x->id]);
+      if (tile) ny_emit_know(e, op->out[0], to, tile);
+      break;
     }
-    ny_emit_result(e, i, to);
+  }
+  for (int i = 0; i < yield->n_in; i++) {
+    const ny_value *r = ny_in(yield, i);
+    if (r->id < n && known[r->id]) ny_emit_result(e, i, known[r->id]);
+    else e->failed = true;
   }
 }
 
