@@ -50,25 +50,32 @@ static void put_atom(const ny_ctx *cx, ny_dim d, ny_text *out) {
   }
 }
 
-/* One product with its sign; an atom among others is a factor, alone it needs no brackets. */
+static bool is_lt(const ny_ctx *cx, ny_dim d) { return d < 0 && ny_dim_get(cx, d)->kind == NY_DIM_LT; }
+
+/* One product with its sign; an atom among others is a factor, alone it needs no brackets unless it is a comparison in a sum. */
 static void put_term(const ny_ctx *cx, const ny_term *t, bool first, ny_text *out) {
   ny_text_add(out, t->coef < 0 ? "-" : first ? "" : "+");
   uint64_t size = t->coef < 0 ? 0 - (uint64_t)t->coef : (uint64_t)t->coef;
   for (uint32_t i = 0; i < t->n; i++) {
     if (i) ny_text_add(out, "*");
-    if (t->n > 1 || t->coef != 1) put_factor(cx, t->atom[i], out);
+    if (t->n > 1 || t->coef != 1 || is_lt(cx, t->atom[i])) put_factor(cx, t->atom[i], out);
     else put_atom(cx, t->atom[i], out);
   }
   if (t->n && size != 1) ny_text_addf(out, "*%llu", (unsigned long long)size);
   if (!t->n) ny_text_addf(out, "%llu", (unsigned long long)size);
 }
 
+static void put_side(const ny_ctx *cx, ny_dim d, ny_text *out) {
+  if (is_lt(cx, d)) put_factor(cx, d, out);
+  else put(cx, d, out);
+}
+
 static void put(const ny_ctx *cx, ny_dim d, ny_text *out) {
-  const ny_dim_node *x = d < 0 ? ny_dim_get(cx, d) : NULL;
-  if (x && x->kind == NY_DIM_LT) {
-    put(cx, x->a, out);
+  if (is_lt(cx, d)) {
+    const ny_dim_node *x = ny_dim_get(cx, d);
+    put_side(cx, x->a, out);
     ny_text_add(out, "<");
-    put(cx, x->b, out);
+    put_side(cx, x->b, out);
     return;
   }
   ny_poly p;
