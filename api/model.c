@@ -37,7 +37,10 @@ static nyb_status wrap(nyb_context *cx, ny_ctx *ir, ny_unit *u, nyb_model **out)
 static nyb_status parse_text(ny_ctx *ir, const char *text, size_t bytes, const char *path, const ny_binding *dims, size_t n, ny_unit **out) {
   NY_TRY(ny_parse_unit(ir, text, bytes, path, out));
   nyb_status s = n ? ny_bind_unit(*out, dims, n) : NYB_OK;
-  if (s) ny_unit_free(*out);
+  if (s) {
+    ny_unit_free(*out);
+    *out = NULL;
+  }
   return s;
 }
 
