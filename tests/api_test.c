@@ -4,6 +4,7 @@
 #include <math.h>
 #include <nybble/nybble.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
