@@ -79,7 +79,7 @@ static bool of_dims(query *q, const ny_op *op, known *out) {
 
 static bool of_iota(query *q, const ny_op *op, known *out) {
   (void)q;
-  int64_t axis = op->attr[NY_AT(iota, axis)].i, at[NY_MAX_RANK];
+  int64_t axis = op->attr[NY_AT(iota, axis)].i, at[NY_MAX_RANK] = {0};
   if (axis < 0) axis += out->rank;
   for (int i = 0; i < out->n; i++) {
     unravel(out, i, at);
