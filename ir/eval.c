@@ -1,7 +1,8 @@
-/* The reference evaluator: walks a graph op by op over concrete tensors. Slow, obvious, and the definition of every op; this file holds the walk,
-   memory and control flow, the eval_*.c beside it hold the ops. A value's storage is freed after its last use, so a large model needs little more than
-   its largest step; everything that is alive counts against the caller's limit. Sizes come from the inputs: a symbol is bound by the first input dim that is
-   that symbol alone, and every other size is checked against what the bindings say. */
+/* The reference evaluator: walks a graph op by op over concrete tensors. Slow, obvious, and the definition of every op;
+   this file holds the walk, memory and control flow, the eval_*.c beside it hold the ops. A value's storage is freed
+   after its last use, so a large model needs little more than its largest step; everything that is alive counts against
+   the caller's limit. Sizes come from the inputs: a symbol is bound by the first input dim that is that symbol alone,
+   and every other size is checked against what the bindings say. */
 #include "eval.h"
 
 #include <inttypes.h>
@@ -61,13 +62,15 @@ static const char *dim_text(ny_ev *ev, ny_dim d) {
 nyb_status ny_ev_dim(ny_ev *ev, const ny_op *op, ny_dim d, int64_t *out) {
   if (d >= 0) return *out = d, NYB_OK;
   if (d != NY_DIM_INVALID && ny_dim_eval(ev->cx, d, ev->env, ev->n_env, out)) return NYB_OK;
-  return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "%s: the size %s has no value here", ny_kinds[op->kind].name, d == NY_DIM_INVALID ? "(invalid)" : dim_text(ev, d));
+  return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "%s: the size %s has no value here", ny_kinds[op->kind].name,
+                    d == NY_DIM_INVALID ? "(invalid)" : dim_text(ev, d));
 }
 
 nyb_status ny_ev_list(ny_ev *ev, const ny_op *op, int slot, int n, int64_t def, int64_t *out) {
   const ny_attr *a = &op->attr[slot];
   if (a->dims.n && a->dims.n != (uint32_t)n)
-    return NY_EV_FAIL(ev, op, NYB_E_VERIFY, "%s: %u entries in %s, for %d dims", ny_kinds[op->kind].name, a->dims.n, ny_kinds[op->kind].attr[slot].name, n);
+    return NY_EV_FAIL(ev, op, NYB_E_VERIFY, "%s: %u entries in %s, for %d dims", ny_kinds[op->kind].name, a->dims.n,
+                      ny_kinds[op->kind].attr[slot].name, n);
   for (int i = 0; i < n; i++) {
     out[i] = def;
     if (a->dims.n) NY_TRY(ny_ev_dim(ev, op, a->dims.v[i], &out[i]));
@@ -76,7 +79,8 @@ nyb_status ny_ev_list(ny_ev *ev, const ny_op *op, int slot, int n, int64_t def, 
 }
 
 nyb_status ny_ev_axis(ny_ev *ev, const ny_op *op, int64_t axis, int rank, int *out) {
-  if (axis < -rank || axis >= rank) return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "%s: axis %" PRId64 " of rank %d", ny_kinds[op->kind].name, axis, rank);
+  if (axis < -rank || axis >= rank)
+    return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "%s: axis %" PRId64 " of rank %d", ny_kinds[op->kind].name, axis, rank);
   *out = (int)(axis < 0 ? axis + rank : axis);
   return NYB_OK;
 }
@@ -86,7 +90,8 @@ nyb_status ny_ev_fits(ny_ev *ev, const ny_op *op, const ny_type *from, const ny_
     int j = i + to->rank - from->rank;
     int64_t n = j < 0 ? -1 : to->dim[j];
     if (j < 0 || (from->dim[i] != n && from->dim[i] != 1))
-      return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "%s: dim %d of size %" PRId64 " does not stretch to %" PRId64, ny_kinds[op->kind].name, i, from->dim[i], n);
+      return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "%s: dim %d of size %" PRId64 " does not stretch to %" PRId64,
+                        ny_kinds[op->kind].name, i, from->dim[i], n);
   }
   return NYB_OK;
 }
@@ -110,17 +115,19 @@ nyb_status ny_ev_bind(ny_ev *ev, const ny_type *declared, const ny_type *actual)
   return NYB_OK;
 }
 
-/* Checks an actual type against a declared one. Sizes that still have no value are accepted: only results of a body can have such. */
-static nyb_status match(ny_ev *ev, const ny_loc *loc, const char *what, const char *name, const ny_type *declared, const ny_type *actual) {
+/* Checks an actual type against a declared one. Sizes that still have no value are accepted: only results of a body can
+ * have such. */
+static nyb_status match(ny_ev *ev, const ny_loc *loc, const char *what, const char *name, const ny_type *declared,
+                        const ny_type *actual) {
   if (declared->fmt != actual->fmt || declared->rank != actual->rank)
-    return ny_fail(&ev->cx->diag, NYB_E_TYPE, loc, "%s %s is %s of rank %d, not %s of rank %d", what, name, ny_fmts[declared->fmt].name, declared->rank,
-                   ny_fmts[actual->fmt].name, actual->rank);
+    return ny_fail(&ev->cx->diag, NYB_E_TYPE, loc, "%s %s is %s of rank %d, not %s of rank %d", what, name,
+                   ny_fmts[declared->fmt].name, declared->rank, ny_fmts[actual->fmt].name, actual->rank);
   for (int i = 0; i < declared->rank; i++) {
     int64_t want = declared->dim[i];
     if (want < 0 && !ny_dim_eval(ev->cx, want, ev->env, ev->n_env, &want)) continue;
     if (want != actual->dim[i])
-      return ny_fail(&ev->cx->diag, NYB_E_SHAPE, loc, "%s %s has %" PRId64 " in dim %d, where %s is %" PRId64, what, name, actual->dim[i], i,
-                     dim_text(ev, declared->dim[i]), want);
+      return ny_fail(&ev->cx->diag, NYB_E_SHAPE, loc, "%s %s has %" PRId64 " in dim %d, where %s is %" PRId64, what,
+                     name, actual->dim[i], i, dim_text(ev, declared->dim[i]), want);
   }
   return NYB_OK;
 }
@@ -130,7 +137,9 @@ static nyb_status concrete(ny_ev *ev, const ny_op *op, const ny_type *t, const n
   bool same = true;
   for (int i = 0; i < c.rank; i++) {
     NY_TRY(ny_ev_dim(ev, op, t->dim[i], &c.dim[i]));
-    if (c.dim[i] < 0) return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "%s: result dim %d (%s) is %" PRId64, ny_kinds[op->kind].name, i, dim_text(ev, t->dim[i]), c.dim[i]);
+    if (c.dim[i] < 0)
+      return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "%s: result dim %d (%s) is %" PRId64, ny_kinds[op->kind].name, i,
+                        dim_text(ev, t->dim[i]), c.dim[i]);
     same = same && c.dim[i] == t->dim[i];
   }
   *out = same ? t : ny_type_get(ev->cx, c);
@@ -142,7 +151,9 @@ static void *data_of(ny_buf *b) { return b + 1; }
 
 static ny_buf *buf_new(ny_ev *ev, const ny_loc *loc, const char *what, uint64_t bytes, ny_buf **list) {
   if (bytes > ev->limit || ev->live > ev->limit - bytes) {
-    ny_fail(&ev->cx->diag, NYB_E_LIMIT, loc, "%s needs %" PRIu64 " bytes beside %" PRIu64 " in use; the limit is %" PRIu64, what, bytes, ev->live, ev->limit);
+    ny_fail(&ev->cx->diag, NYB_E_LIMIT, loc,
+            "%s needs %" PRIu64 " bytes beside %" PRIu64 " in use; the limit is %" PRIu64, what, bytes, ev->live,
+            ev->limit);
     return NULL;
   }
   ny_buf *b = bytes < SIZE_MAX - sizeof *b ? malloc(sizeof *b + (bytes ? bytes : 1)) : NULL;
@@ -183,11 +194,14 @@ static nyb_status storage(ny_ev *ev, const ny_loc *loc, const char *what, const 
   for (int i = 0; i < t->rank; i++) empty = empty || t->dim[i] == 0;
   for (int i = 0; i < t->rank; i++)
     if (t->dim[i] < 0 || (!empty && (__builtin_mul_overflow(n, (uint64_t)t->dim[i], &n) || n > INT64_MAX)))
-      return ny_fail(&ev->cx->diag, NYB_E_LIMIT, loc, "%s: dim %d of %" PRId64 " makes the tensor too large to address", what, i, t->dim[i]);
+      return ny_fail(&ev->cx->diag, NYB_E_LIMIT, loc, "%s: dim %d of %" PRId64 " makes the tensor too large to address",
+                     what, i, t->dim[i]);
   if (!ny_fmts[t->fmt].bits || ny_fmts[t->fmt].kind == 'Q')
-    return ny_fail(&ev->cx->diag, NYB_E_UNSUPPORTED, loc, "%s: the evaluator has no arithmetic on %s", what, ny_fmts[t->fmt].name);
+    return ny_fail(&ev->cx->diag, NYB_E_UNSUPPORTED, loc, "%s: the evaluator has no arithmetic on %s", what,
+                   ny_fmts[t->fmt].name);
   *bytes = ny_fmt_bytes((ny_fmt)t->fmt, empty ? 0 : n);
-  if (*bytes == UINT64_MAX) return ny_fail(&ev->cx->diag, NYB_E_LIMIT, loc, "%s: the tensor is too large to address", what);
+  if (*bytes == UINT64_MAX)
+    return ny_fail(&ev->cx->diag, NYB_E_LIMIT, loc, "%s: the tensor is too large to address", what);
   return NYB_OK;
 }
 
@@ -222,7 +236,8 @@ static nyb_status holds(ny_ev *ev, const ny_op *op, const ny_value *v) {
 
 /* ---- Plan: after which op each value is dead. A use inside a body counts as one of the op that holds the body. */
 static const ny_op *user_in(const ny_block *b, const ny_op *user) {
-  for (int depth = 0; user && user->parent != b && depth <= MAX_DEPTH; depth++) user = user->parent ? user->parent->parent : NULL;
+  for (int depth = 0; user && user->parent != b && depth <= MAX_DEPTH; depth++)
+    user = user->parent ? user->parent->parent : NULL;
   return user && user->parent == b ? user : NULL;
 }
 
@@ -238,7 +253,8 @@ static void plan_value(ny_ev *ev, const ny_block *b, ny_value *v, const ny_op *l
 
 static nyb_status plan_block(ny_ev *ev, ny_block *b, uint32_t *order, int depth) {
   uint32_t n = 0;
-  if (depth > MAX_DEPTH) return ny_fail(&ev->cx->diag, NYB_E_LIMIT, NULL, "bodies are nested more than %d deep", MAX_DEPTH);
+  if (depth > MAX_DEPTH)
+    return ny_fail(&ev->cx->diag, NYB_E_LIMIT, NULL, "bodies are nested more than %d deep", MAX_DEPTH);
   for (ny_op *op = b->first; op; op = op->next) {
     order[op->id] = n++;
     for (int i = 0; i < op->n_body; i++) NY_TRY(plan_block(ev, op->body[i], order, depth + 1));
@@ -265,7 +281,8 @@ static nyb_status run_block(ny_ev *ev, ny_block *b, ny_slot *res, int n_res) {
   for (ny_op *op = b->first; op; op = op->next) {
     bool end = (ny_kinds[op->kind].flags & NY_TERM) != 0;
     if (!end) NY_TRY(run_op(ev, op));
-    if (end && op->n_in != n_res) return NY_EV_FAIL(ev, op, NYB_E_VERIFY, "a body gives %d results, %d are wanted", op->n_in, n_res);
+    if (end && op->n_in != n_res)
+      return NY_EV_FAIL(ev, op, NYB_E_VERIFY, "a body gives %d results, %d are wanted", op->n_in, n_res);
     for (int i = 0; end && i < n_res; i++) {
       NY_TRY(holds(ev, op, ny_in(op, i)));
       res[i] = share(ev->slot[ny_in(op, i)->id]);
@@ -273,17 +290,20 @@ static nyb_status run_block(ny_ev *ev, ny_block *b, ny_slot *res, int n_res) {
     for (ny_value *v = ev->dies_first[op->id]; v; v = ev->dies_next[v->id]) drop(ev, &ev->slot[v->id]);
     if (end) return NYB_OK;
   }
-  return ny_fail(&ev->cx->diag, NYB_E_VERIFY, b->parent ? b->parent->loc : NULL, "a block does not end in ret or yield");
+  return ny_fail(&ev->cx->diag, NYB_E_VERIFY, b->parent ? b->parent->loc : NULL,
+                 "a block does not end in ret or yield");
 }
 
 /* Runs body i of op on arguments, whose references it takes over. */
 static nyb_status run_body(ny_ev *ev, ny_op *op, int i, ny_slot *arg, uint32_t n_arg, ny_slot *res, int n_res) {
   if (i >= op->n_body || op->body[i]->n_arg != n_arg || ev->depth >= MAX_DEPTH)
-    return NY_EV_FAIL(ev, op, NYB_E_VERIFY, "%s: body %d takes other than %u arguments, or is nested too deeply", ny_kinds[op->kind].name, i, n_arg);
+    return NY_EV_FAIL(ev, op, NYB_E_VERIFY, "%s: body %d takes other than %u arguments, or is nested too deeply",
+                      ny_kinds[op->kind].name, i, n_arg);
   ny_block *b = op->body[i];
   for (uint32_t k = 0; k < n_arg; k++) {
     ny_ev_bind(ev, b->arg[k]->type, arg[k].t.type);
-    NY_TRY(match(ev, op->loc, "a body's argument", b->arg[k]->name ? b->arg[k]->name : "", b->arg[k]->type, arg[k].t.type));
+    NY_TRY(match(ev, op->loc, "a body's argument", b->arg[k]->name ? b->arg[k]->name : "", b->arg[k]->type,
+                 arg[k].t.type));
     give(ev, b->arg[k], arg[k]);
     arg[k] = (ny_slot){0};
   }
@@ -305,7 +325,8 @@ static nyb_status adopt(ny_ev *ev, ny_op *op, ny_slot *res) {
 
 static nyb_status run_if(ny_ev *ev, ny_op *op) {
   const ny_tensor *c = &ev->slot[ny_in(op, 0)->id].t;
-  if (c->type->fmt != NY_bool || ny_count(c->type) != 1) return NY_EV_FAIL(ev, op, NYB_E_TYPE, "if: the condition is not one bool");
+  if (c->type->fmt != NY_bool || ny_count(c->type) != 1)
+    return NY_EV_FAIL(ev, op, NYB_E_TYPE, "if: the condition is not one bool");
   ny_slot *res = ny_ev_tmp(ev, op, op->n_out, sizeof *res);
   if (!res) return ev->cx->diag.code;
   NY_TRY(run_body(ev, op, ny_get_i(NY_bool, c->data, 0) ? 0 : 1, NULL, 0, res, op->n_out));
@@ -325,7 +346,8 @@ static nyb_status stack_slice(ny_ev *ev, const ny_op *op, ny_slot *to, const ny_
   const ny_type *s = slice->t.type;
   if (!to->t.type) {
     ny_type t = *s;
-    if (t.rank == NY_MAX_RANK) return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "loop: stacking slices of rank %d exceeds the greatest rank", t.rank);
+    if (t.rank == NY_MAX_RANK)
+      return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "loop: stacking slices of rank %d exceeds the greatest rank", t.rank);
     memmove(t.dim + 1, t.dim, sizeof t.dim - sizeof *t.dim);
     t.dim[0] = trip, t.rank++;
     NY_TRY(slot_new(ev, op, ny_type_get(ev->cx, t), to));
@@ -358,8 +380,10 @@ static nyb_status run_loop(ny_ev *ev, ny_op *op) {
   bool cond = op->attr[NY_AT(loop, cond)].i != 0;
   int64_t trip = 0;
   NY_TRY(ny_ev_dim(ev, op, op->attr[NY_AT(loop, trip)].d, &trip));
-  if (n < carried || (cond && (!carried || n > carried))) return NY_EV_FAIL(ev, op, NYB_E_VERIFY, "loop: %d results of %d carried values", n, carried);
-  ny_slot *res = ny_ev_tmp(ev, op, (uint64_t)n, sizeof *res), *arg = ny_ev_tmp(ev, op, (uint64_t)(n + carried + 1), sizeof *arg);
+  if (n < carried || (cond && (!carried || n > carried)))
+    return NY_EV_FAIL(ev, op, NYB_E_VERIFY, "loop: %d results of %d carried values", n, carried);
+  ny_slot *res = ny_ev_tmp(ev, op, (uint64_t)n, sizeof *res),
+          *arg = ny_ev_tmp(ev, op, (uint64_t)(n + carried + 1), sizeof *arg);
   if (!res || !arg) return ev->cx->diag.code;
   memset(res, 0, (size_t)n * sizeof *res);
   memset(arg, 0, (size_t)(n + carried + 1) * sizeof *arg);
@@ -375,7 +399,9 @@ static nyb_status run_loop(ny_ev *ev, ny_op *op) {
     if (res[k].t.type) continue;
     NY_TRY(concrete(ev, op, op->out[k]->type, &t));
     NY_TRY(slot_new(ev, op, t, &res[k]));
-    if (ny_count(t)) return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "loop: no iteration, but a stacked result of %" PRId64 " elements", ny_count(t));
+    if (ny_count(t))
+      return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "loop: no iteration, but a stacked result of %" PRId64 " elements",
+                        ny_count(t));
   }
   return adopt(ev, op, res);
 }
@@ -420,11 +446,16 @@ static nyb_status run_op(ny_ev *ev, ny_op *op) {
   nyb_status s = NYB_OK;
   for (int i = 0; i < op->n_in && !s; i++) s = holds(ev, op, ny_in(op, i));
   if (s) return s;
-  if (op->kind == NY_if) s = run_if(ev, op);
-  else if (op->kind == NY_loop) s = run_loop(ev, op);
-  else if (op->kind == NY_group) s = run_group(ev, op);
-  else if (eval_fn[op->kind]) s = run_leaf(ev, op);
-  else s = NY_EV_FAIL(ev, op, NYB_E_VERIFY, "%s does not stand at graph level", ny_kinds[op->kind].name);
+  if (op->kind == NY_if)
+    s = run_if(ev, op);
+  else if (op->kind == NY_loop)
+    s = run_loop(ev, op);
+  else if (op->kind == NY_group)
+    s = run_group(ev, op);
+  else if (eval_fn[op->kind])
+    s = run_leaf(ev, op);
+  else
+    s = NY_EV_FAIL(ev, op, NYB_E_VERIFY, "%s does not stand at graph level", ny_kinds[op->kind].name);
   free_tmps(ev, mark);
   return s;
 }
@@ -442,7 +473,9 @@ static nyb_status keep(ny_ev *ev, const ny_slot *s, ny_arena *a, ny_tensor *out)
   uint64_t bytes = 0;
   NY_TRY(storage(ev, NULL, "a result", s->t.type, &bytes));
   if (bytes > ev->limit || ev->live > ev->limit - bytes)
-    return ny_fail(&ev->cx->diag, NYB_E_LIMIT, NULL, "a result needs %" PRIu64 " bytes beside %" PRIu64 " in use; the limit is %" PRIu64, bytes, ev->live, ev->limit);
+    return ny_fail(&ev->cx->diag, NYB_E_LIMIT, NULL,
+                   "a result needs %" PRIu64 " bytes beside %" PRIu64 " in use; the limit is %" PRIu64, bytes, ev->live,
+                   ev->limit);
   ev->live += bytes; /* held by the caller's arena from here on */
   *out = (ny_tensor){s->t.type, ny_alloc(a, bytes ? bytes : 1)};
   memcpy(out->data, s->t.data, bytes);
@@ -451,7 +484,8 @@ static nyb_status keep(ny_ev *ev, const ny_slot *s, ny_arena *a, ny_tensor *out)
 
 static nyb_status take_inputs(ny_ev *ev, const ny_tensor *in, size_t n_in) {
   ny_block *b = &ev->g->body;
-  if (n_in != b->n_arg) return ny_fail(&ev->cx->diag, NYB_E_ARGUMENT, NULL, "%zu inputs given, the graph has %u", n_in, b->n_arg);
+  if (n_in != b->n_arg)
+    return ny_fail(&ev->cx->diag, NYB_E_ARGUMENT, NULL, "%zu inputs given, the graph has %u", n_in, b->n_arg);
   for (size_t i = 0; i < n_in; i++) ny_ev_bind(ev, b->arg[i]->type, in[i].type);
   for (size_t i = 0; i < n_in; i++) {
     uint64_t bytes = 0;
@@ -478,7 +512,8 @@ static nyb_status eval_graph(ny_ev *ev, const ny_tensor *in, size_t n_in, ny_are
   return NYB_OK;
 }
 
-nyb_status ny_eval_graph(ny_graph *g, const ny_tensor *in, size_t n_in, ny_arena *a, uint64_t limit, ny_tensor *out, size_t n_out) {
+nyb_status ny_eval_graph(ny_graph *g, const ny_tensor *in, size_t n_in, ny_arena *a, uint64_t limit, ny_tensor *out,
+                         size_t n_out) {
   ny_ev ev;
   ev_begin(&ev, g, limit);
   nyb_status s = eval_graph(&ev, in, n_in, a, out, n_out);
@@ -489,7 +524,8 @@ nyb_status ny_eval_graph(ny_graph *g, const ny_tensor *in, size_t n_in, ny_arena
 /* An op with bodies runs as in a graph; any other needs no plan and writes straight into the caller's arena. */
 static nyb_status eval_op(ny_ev *ev, ny_op *op, const ny_tensor *in, ny_arena *a, ny_tensor *out) {
   for (int i = 0; i < op->n_in; i++) ny_ev_bind(ev, ny_in(op, i)->type, in[i].type);
-  for (int i = 0; i < op->n_in; i++) NY_TRY(match(ev, op->loc, "operand of", ny_kinds[op->kind].name, ny_in(op, i)->type, in[i].type));
+  for (int i = 0; i < op->n_in; i++)
+    NY_TRY(match(ev, op->loc, "operand of", ny_kinds[op->kind].name, ny_in(op, i)->type, in[i].type));
   if (op->n_body) {
     NY_TRY(plan(ev, op->parent));
     for (int i = 0; i < op->n_in; i++) ev->slot[ny_in(op, i)->id] = (ny_slot){in[i], NULL};

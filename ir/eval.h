@@ -1,6 +1,7 @@
-/* Inside the reference evaluator: what its files share. Nothing outside ir/eval*.c includes this, except tests of its parts.
-   Numbers: a float op computes in double and rounds once, to the format of its result, with no saturation; integers compute in int64 modulo
-   2^bits of the format (u64 as its bit pattern: compared, divided and shifted as unsigned); bool is 0 or 1. */
+/* Inside the reference evaluator: what its files share. Nothing outside ir/eval*.c includes this, except tests of its
+   parts. Numbers: a float op computes in double and rounds once, to the format of its result, with no saturation;
+   integers compute in int64 modulo 2^bits of the format (u64 as its bit pattern: compared, divided and shifted as
+   unsigned); bool is 0 or 1. */
 #ifndef NY_EVAL_H
 #define NY_EVAL_H
 #include "ir.h"
@@ -22,21 +23,23 @@ typedef struct ny_ev { /* one evaluation */
   size_t n_env, cap_env;
   uint64_t live, limit; /* bytes of buffers and temporaries */
   ny_buf *bufs, *tmps;
-  ny_slot *slot;                   /* by value id; NULL when a single op is evaluated */
+  ny_slot *slot;                      /* by value id; NULL when a single op is evaluated */
   ny_value **dies_first, **dies_next; /* values an op is the last to use: first by op id, next by value id */
   int depth;
 } ny_ev;
-typedef nyb_status ny_eval_fn(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_tensor *out); /* out: types set, data allocated, not cleared */
+typedef nyb_status ny_eval_fn(ny_ev *ev, const ny_op *op, const ny_tensor *in,
+                              ny_tensor *out); /* out: types set, data allocated, not cleared */
 
 /* eval_move.c */
-ny_eval_fn ny_ev_reshape, ny_ev_transpose, ny_ev_broadcast, ny_ev_slice, ny_ev_pad, ny_ev_concat, ny_ev_gather, ny_ev_gather_elements,
-    ny_ev_gather_nd, ny_ev_scatter_elements, ny_ev_scatter_nd;
+ny_eval_fn ny_ev_reshape, ny_ev_transpose, ny_ev_broadcast, ny_ev_slice, ny_ev_pad, ny_ev_concat, ny_ev_gather,
+    ny_ev_gather_elements, ny_ev_gather_nd, ny_ev_scatter_elements, ny_ev_scatter_nd;
 /* eval_gen.c */
 ny_eval_fn ny_ev_const, ny_ev_dims, ny_ev_iota, ny_ev_random;
 /* eval_map.c */
 ny_eval_fn ny_ev_map, ny_ev_cast;
 /* eval_reduce.c, eval_rows.c */
-ny_eval_fn ny_ev_reduce, ny_ev_argreduce, ny_ev_scan, ny_ev_topk, ny_ev_window, ny_ev_softmax, ny_ev_layer_norm, ny_ev_rms_norm;
+ny_eval_fn ny_ev_reduce, ny_ev_argreduce, ny_ev_scan, ny_ev_topk, ny_ev_window, ny_ev_softmax, ny_ev_layer_norm,
+    ny_ev_rms_norm;
 /* eval_contract.c */
 ny_eval_fn ny_ev_matmul, ny_ev_conv, ny_ev_attention;
 /* eval_tile.c */
@@ -62,14 +65,16 @@ void ny_store_f(ny_fmt f, void *p, uint64_t at, size_t n, const double *x);
 void ny_store_i(ny_fmt f, void *p, uint64_t at, size_t n, const int64_t *x);
 void ny_round_n(ny_fmt f, double *x, size_t n);
 void ny_wrap_n(ny_fmt f, int64_t *x, size_t n);
-void ny_copy_elems(ny_fmt f, void *to, uint64_t to_at, const void *from, uint64_t from_at, uint64_t n); /* elements, without looking at them */
-double ny_lowest_f(ny_fmt f);                                                                    /* identity of max */
+void ny_copy_elems(ny_fmt f, void *to, uint64_t to_at, const void *from, uint64_t from_at,
+                   uint64_t n); /* elements, without looking at them */
+double ny_lowest_f(ny_fmt f);   /* identity of max */
 int64_t ny_lowest_i(ny_fmt f), ny_highest_i(ny_fmt f);
-int64_t ny_f_to_i(ny_fmt f, double x); /* truncates, saturates; NaN gives 0; bool is x != 0 */
+int64_t ny_f_to_i(ny_fmt f, double x);               /* truncates, saturates; NaN gives 0; bool is x != 0 */
 double ny_i_to_f(ny_fmt from, int64_t x, ny_fmt to); /* such that one more rounding, to `to`, is right */
-int64_t ny_count(const ny_type *t);  /* of a static type whose storage exists */
+int64_t ny_count(const ny_type *t);                  /* of a static type whose storage exists */
 void ny_strides(const ny_type *t, int64_t *s);
-void ny_bcast_strides(const ny_type *from, int rank, int64_t *s); /* 0 where a dimension stretches to a shape of `rank` */
+void ny_bcast_strides(const ny_type *from, int rank,
+                      int64_t *s); /* 0 where a dimension stretches to a shape of `rank` */
 
 enum { NY_ND_OPS = 4 };
 typedef struct ny_nd { /* walks a shape in row-major order with up to four element offsets */
@@ -102,9 +107,11 @@ typedef struct ny_ew {
 } ny_ew;
 uint64_t ny_ew_room(const ny_op *op); /* bytes of `room` below */
 void ny_ew_init(ny_ew *w, const ny_op *op, const ny_fmt *fmt, void *room);
-/* n <= NY_EW_CHUNK elements; a parameter's lane is in[i]. The result is not rounded yet and lives until the next call. */
+/* n <= NY_EW_CHUNK elements; a parameter's lane is in[i]. The result is not rounded yet and lives until the next call.
+ */
 const ny_num *ny_ew_run(ny_ew *w, const ny_num *const *in, size_t n);
 
 void ny_philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
-nyb_status ny_kernel_run(ny_ev *ev, ny_graph *k, const ny_tensor *buffer, size_t n, size_t n_read_only, const ny_loc *loc);
+nyb_status ny_kernel_run(ny_ev *ev, ny_graph *k, const ny_tensor *buffer, size_t n, size_t n_read_only,
+                         const ny_loc *loc);
 #endif

@@ -1,6 +1,7 @@
-/* Contractions. Matmul and convolution become one small register-blocked product over packed panels, floats in double (a float product is exact in it)
-   and integers in 64 bits modulo 2^64, so that the wrapped result is right for any narrower format; each result element sums over k in order and
-   is rounded once. That is more exact than the f32 accumulation compiled code uses, and is what it is compared with. */
+/* Contractions. Matmul and convolution become one small register-blocked product over packed panels, floats in double
+   (a float product is exact in it) and integers in 64 bits modulo 2^64, so that the wrapped result is right for any
+   narrower format; each result element sums over k in order and is rounded once. That is more exact than the f32
+   accumulation compiled code uses, and is what it is compared with. */
 #include "eval.h"
 
 #include <inttypes.h>
@@ -10,13 +11,17 @@
 enum { STRIP = 4, ROWS = 16 }; /* columns of a panel and rows of a group; rows packed at a time */
 
 static void load(ny_fmt f, const void *p, int64_t at, int64_t n, ny_num *out) {
-  if (ny_is_float(f)) ny_load_f(f, p, (uint64_t)at, (size_t)n, &out->f);
-  else ny_load_i(f, p, (uint64_t)at, (size_t)n, &out->i);
+  if (ny_is_float(f))
+    ny_load_f(f, p, (uint64_t)at, (size_t)n, &out->f);
+  else
+    ny_load_i(f, p, (uint64_t)at, (size_t)n, &out->i);
 }
 
 static void store(ny_fmt f, void *p, int64_t at, int64_t n, const ny_num *x) {
-  if (ny_is_float(f)) ny_store_f(f, p, (uint64_t)at, (size_t)n, &x->f);
-  else ny_store_i(f, p, (uint64_t)at, (size_t)n, &x->i);
+  if (ny_is_float(f))
+    ny_store_f(f, p, (uint64_t)at, (size_t)n, &x->f);
+  else
+    ny_store_i(f, p, (uint64_t)at, (size_t)n, &x->i);
 }
 
 typedef double pair __attribute__((vector_size(16)));
@@ -84,7 +89,8 @@ static void multiply(product *p, int64_t rows, int64_t at, int64_t column) {
       (p->is_float ? tile_f : tile_i)(p->k, p->a + r * p->k, p->b + s * p->k * STRIP, c);
       for (int i = 0; i < STRIP; i++) memcpy(p->c + (r + i) * width + s * STRIP, c + i * STRIP, STRIP * sizeof *c);
     }
-  for (int64_t r = 0; r < rows; r++) store((ny_fmt)p->out->type->fmt, p->out->data, (at + r) * p->pitch + column, p->n, p->c + r * width);
+  for (int64_t r = 0; r < rows; r++)
+    store((ny_fmt)p->out->type->fmt, p->out->data, (at + r) * p->pitch + column, p->n, p->c + r * width);
 }
 
 static int64_t packed_at(int64_t k, int64_t j, int64_t depth, int64_t p) { return (j / p * depth + k) * p + j % p; }
@@ -93,10 +99,12 @@ static nyb_status same_class(ny_ev *ev, const ny_op *op, const ny_tensor *in, co
   ny_fmt a = (ny_fmt)in[0].type->fmt, b = (ny_fmt)in[1].type->fmt, c = (ny_fmt)out->type->fmt;
   *is_float = ny_is_float(a);
   if (*is_float == ny_is_float(b) && *is_float == ny_is_float(c)) return NYB_OK;
-  return NY_EV_FAIL(ev, op, NYB_E_TYPE, "%s of %s and %s giving %s", ny_kinds[op->kind].name, ny_fmts[a].name, ny_fmts[b].name, ny_fmts[c].name);
+  return NY_EV_FAIL(ev, op, NYB_E_TYPE, "%s of %s and %s giving %s", ny_kinds[op->kind].name, ny_fmts[a].name,
+                    ny_fmts[b].name, ny_fmts[c].name);
 }
 
-static nyb_status matmul_sizes(ny_ev *ev, const ny_op *op, const ny_type *x, const ny_type *y, const ny_type *to, int64_t packed, product *p) {
+static nyb_status matmul_sizes(ny_ev *ev, const ny_op *op, const ny_type *x, const ny_type *y, const ny_type *to,
+                               int64_t packed, product *p) {
   int r = to->rank, xr = x->rank, yr = y->rank;
   bool ok = xr >= 2 && yr >= 2 && r >= 2 && xr <= r && (packed ? yr == 3 : yr <= r) && packed >= 0;
   if (ok) {
@@ -108,7 +116,10 @@ static nyb_status matmul_sizes(ny_ev *ev, const ny_op *op, const ny_type *x, con
     int a = i - (r - xr), b = packed ? -1 : i - (r - yr);
     ok = (a < 0 || x->dim[a] == 1 || x->dim[a] == to->dim[i]) && (b < 0 || y->dim[b] == 1 || y->dim[b] == to->dim[i]);
   }
-  return ok ? NYB_OK : NY_EV_FAIL(ev, op, NYB_E_SHAPE, "matmul: the shapes do not fit together (ranks %d, %d, %d, packed %" PRId64 ")", xr, yr, r, packed);
+  return ok ? NYB_OK
+            : NY_EV_FAIL(ev, op, NYB_E_SHAPE,
+                         "matmul: the shapes do not fit together (ranks %d, %d, %d, packed %" PRId64 ")", xr, yr, r,
+                         packed);
 }
 
 /* Strides of the batch dims of t in a result of `rank`; the last two dims are the matrix. */
@@ -165,8 +176,10 @@ typedef struct conv {
 
 static bool conv_dim_fits(const conv *v, int d, int64_t in, int64_t out) {
   int64_t reach = 0, go = 0;
-  return v->kernel[d] > 0 && v->stride[d] > 0 && v->dilation[d] > 0 && !__builtin_mul_overflow(v->kernel[d] - 1, v->dilation[d], &reach) &&
-         !__builtin_mul_overflow(out - 1, v->stride[d], &go) && !__builtin_add_overflow(reach, go, &go) && (out == 0 || go < in);
+  return v->kernel[d] > 0 && v->stride[d] > 0 && v->dilation[d] > 0 &&
+         !__builtin_mul_overflow(v->kernel[d] - 1, v->dilation[d], &reach) &&
+         !__builtin_mul_overflow(out - 1, v->stride[d], &go) && !__builtin_add_overflow(reach, go, &go) &&
+         (out == 0 || go < in);
 }
 
 static bool conv_weight_fits(const conv *v, const ny_type *w, int64_t m) {
@@ -179,7 +192,8 @@ static bool conv_weight_fits(const conv *v, const ny_type *w, int64_t m) {
   return ok;
 }
 
-static nyb_status conv_read(ny_ev *ev, const ny_op *op, const ny_type *x, const ny_type *w, const ny_type *to, conv *v) {
+static nyb_status conv_read(ny_ev *ev, const ny_op *op, const ny_type *x, const ny_type *w, const ny_type *to,
+                            conv *v) {
   v->s = x->rank - 2, v->group = op->attr[NY_AT(conv, group)].i, v->packed = op->attr[NY_AT(conv, packed)].i;
   bool ok = v->s >= 0 && to->rank == x->rank && v->group > 0 && v->packed >= 0 && x->dim[0] == to->dim[0];
   int64_t m = ok ? to->dim[to->rank - 1] : 0, c = ok ? x->dim[x->rank - 1] : 0;
@@ -189,13 +203,16 @@ static nyb_status conv_read(ny_ev *ev, const ny_op *op, const ny_type *x, const 
     NY_TRY(ny_ev_list(ev, op, NY_AT(conv, stride), v->s, 1, v->stride));
     NY_TRY(ny_ev_list(ev, op, NY_AT(conv, dilation), v->s, 1, v->dilation));
     /* unpacked weights carry the kernel's size themselves */
-    for (int d = 0; !v->packed && !op->attr[NY_AT(conv, kernel)].dims.n && w->rank == x->rank && d < v->s; d++) v->kernel[d] = w->dim[d];
+    for (int d = 0; !v->packed && !op->attr[NY_AT(conv, kernel)].dims.n && w->rank == x->rank && d < v->s; d++)
+      v->kernel[d] = w->dim[d];
     v->c = c / v->group, v->m = m / v->group, v->taps = 1;
   }
   for (int d = 0; ok && d < v->s; d++)
     ok = conv_dim_fits(v, d, x->dim[d + 1], to->dim[d + 1]) && !__builtin_mul_overflow(v->taps, v->kernel[d], &v->taps);
   if (!ok || !conv_weight_fits(v, w, m))
-    return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "conv: input, weights (packed %" PRId64 ", group %" PRId64 ") and result do not fit together", v->packed, v->group);
+    return NY_EV_FAIL(ev, op, NYB_E_SHAPE,
+                      "conv: input, weights (packed %" PRId64 ", group %" PRId64 ") and result do not fit together",
+                      v->packed, v->group);
   v->tap = ny_ev_tmp(ev, op, (uint64_t)v->taps, sizeof *v->tap);
   if (!v->tap) return ev->cx->diag.code;
   ny_strides(x, v->own);
@@ -259,8 +276,10 @@ static void attend_row(const heads *h, int64_t i, const ny_tensor *mask, int64_t
     double s = 0;
     for (int64_t t = 0; t < h->d; t++) s += h->q[t] * h->k[j * h->d + t];
     s *= h->scale;
-    if (mask && mask->type->fmt == NY_bool) s = ny_get_i(NY_bool, mask->data, (uint64_t)(mask_at + j * mask_step)) ? s : -HUGE_VAL;
-    else if (mask) s += ny_get_f((ny_fmt)mask->type->fmt, mask->data, (uint64_t)(mask_at + j * mask_step));
+    if (mask && mask->type->fmt == NY_bool)
+      s = ny_get_i(NY_bool, mask->data, (uint64_t)(mask_at + j * mask_step)) ? s : -HUGE_VAL;
+    else if (mask)
+      s += ny_get_f((ny_fmt)mask->type->fmt, mask->data, (uint64_t)(mask_at + j * mask_step));
     if (h->causal && j > i) s = -HUGE_VAL;
     h->p[j] = s;
     top = ny_fold_f(NY_FOLD_max, top, s);
@@ -283,11 +302,13 @@ static nyb_status attention_sizes(ny_ev *ev, const ny_op *op, const ny_tensor *i
   if (op->n_in < 4) return NYB_OK;
   ny_type scores = *q;
   scores.dim[3] = h->n;
-  if (ny_is_int((ny_fmt)in[3].type->fmt)) return NY_EV_FAIL(ev, op, NYB_E_TYPE, "attention: a mask is bool or float, not %s", ny_fmts[in[3].type->fmt].name);
+  if (ny_is_int((ny_fmt)in[3].type->fmt))
+    return NY_EV_FAIL(ev, op, NYB_E_TYPE, "attention: a mask is bool or float, not %s", ny_fmts[in[3].type->fmt].name);
   return ny_ev_fits(ev, op, in[3].type, &scores);
 }
 
-/* The whole row in double, one rounding at the end. A row with every key hidden gives NaN, as softmax of -inf only does. */
+/* The whole row in double, one rounding at the end. A row with every key hidden gives NaN, as softmax of -inf only
+ * does. */
 nyb_status ny_ev_attention(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_tensor *out) {
   heads h = {.scale = op->attr[NY_AT(attention, scale)].f, .causal = op->attr[NY_AT(attention, causal)].i != 0};
   NY_TRY(attention_sizes(ev, op, in, out->type, &h));

@@ -12,14 +12,17 @@ nyb_status ny_ev_const(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_tenso
   const ny_blob *blob = op->attr[NY_AT(const, data)].blob;
   if (blob) {
     if (blob->bytes < bytes)
-      return NY_EV_FAIL(ev, op, NYB_E_VERIFY, "a constant needs %" PRIu64 " bytes, its blob has %" PRIu64, bytes, blob->bytes);
+      return NY_EV_FAIL(ev, op, NYB_E_VERIFY, "a constant needs %" PRIu64 " bytes, its blob has %" PRIu64, bytes,
+                        blob->bytes);
     memcpy(out->data, blob->data, bytes);
     return NYB_OK;
   }
   double x = op->attr[NY_AT(const, splat)].f;
   for (uint64_t i = 0; i < n; i++) {
-    if (ny_is_float(f)) ny_put_f(f, out->data, i, x, false);
-    else ny_put_i(f, out->data, i, ny_f_to_i(f, x));
+    if (ny_is_float(f))
+      ny_put_f(f, out->data, i, x, false);
+    else
+      ny_put_i(f, out->data, i, ny_f_to_i(f, x));
   }
   return NYB_OK;
 }
@@ -28,7 +31,8 @@ nyb_status ny_ev_dims(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_tensor
   (void)in;
   const ny_attr *a = &op->attr[NY_AT(dims, v)];
   if ((int64_t)a->dims.n != ny_count(out->type))
-    return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "%u dimension values for %" PRId64 " elements", a->dims.n, ny_count(out->type));
+    return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "%u dimension values for %" PRId64 " elements", a->dims.n,
+                      ny_count(out->type));
   for (uint32_t i = 0; i < a->dims.n; i++) {
     int64_t v = 0;
     NY_TRY(ny_ev_dim(ev, op, a->dims.v[i], &v));
@@ -46,13 +50,16 @@ nyb_status ny_ev_iota(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_tensor
   ny_strides(out->type, s);
   for (int64_t i = 0; i < n; i++) {
     int64_t v = i / s[axis] % out->type->dim[axis];
-    if (ny_is_float(f)) ny_put_f(f, out->data, (uint64_t)i, (double)v, false);
-    else ny_put_i(f, out->data, (uint64_t)i, v);
+    if (ny_is_float(f))
+      ny_put_f(f, out->data, (uint64_t)i, (double)v, false);
+    else
+      ny_put_i(f, out->data, (uint64_t)i, v);
   }
   return NYB_OK;
 }
 
-/* Philox4x32-10: ten rounds of two 32x32->64 bit products (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011). */
+/* Philox4x32-10: ten rounds of two 32x32->64 bit products (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as
+ * easy as 1, 2, 3", SC 2011). */
 void ny_philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]) {
   uint32_t c[4], k0 = key[0], k1 = key[1];
   memcpy(c, counter, sizeof c);
@@ -64,16 +71,17 @@ void ny_philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t ou
   memcpy(out, c, sizeof c);
 }
 
-/* The definition of `random`, for whoever compiles it. Word w(j) is word j % 4 of Philox with counter = (low 32 bits of j / 4, high 32 bits, 0, 0) and
-   key = (low, high 32 bits of seed). The bits of element e, in row-major order:
-     f64      B = 53: ((w(2e) << 32 | w(2e + 1)) >> 11)          other floats   B = 24: w(e) >> 8
-   uniform: bits(e) * 2^-B, rounded to the format (so a 16-bit result can be 1).
-   normal (Box and Muller 1958), for the pair p = e & ~1 with u = (bits(p) + 1) * 2^-B and v = bits(p + 1) * 2^-B:
-     sqrt(-2 ln u) * cos(2 pi v) for even e, sin for odd e; in double, then rounded. */
+/* The definition of `random`, for whoever compiles it. Word w(j) is word j % 4 of Philox with counter = (low 32 bits of
+   j / 4, high 32 bits, 0, 0) and key = (low, high 32 bits of seed). The bits of element e, in row-major order: f64 B =
+   53: ((w(2e) << 32 | w(2e + 1)) >> 11)          other floats   B = 24: w(e) >> 8 uniform: bits(e) * 2^-B, rounded to
+   the format (so a 16-bit result can be 1). normal (Box and Muller 1958), for the pair p = e & ~1 with u = (bits(p) +
+   1) * 2^-B and v = bits(p + 1) * 2^-B: sqrt(-2 ln u) * cos(2 pi v) for even e, sin for odd e; in double, then rounded.
+ */
 static double bits(uint64_t seed, bool wide, uint64_t e) {
   uint64_t j = wide ? 2 * e : e, block = j / 4;
   uint32_t w[4];
-  ny_philox4x32((const uint32_t[4]){(uint32_t)block, (uint32_t)(block >> 32), 0, 0}, (const uint32_t[2]){(uint32_t)seed, (uint32_t)(seed >> 32)}, w);
+  ny_philox4x32((const uint32_t[4]){(uint32_t)block, (uint32_t)(block >> 32), 0, 0},
+                (const uint32_t[2]){(uint32_t)seed, (uint32_t)(seed >> 32)}, w);
   if (!wide) return (double)(w[j % 4] >> 8);
   return (double)(((uint64_t)w[j % 4] << 32 | w[j % 4 + 1]) >> 11);
 }
@@ -85,7 +93,8 @@ nyb_status ny_ev_random(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_tens
   ny_name dist = op->attr[NY_AT(random, dist)].s;
   bool normal = dist && !strcmp(dist, "normal"), wide = f == NY_f64;
   if (!ny_is_float(f) || !(normal || (dist && !strcmp(dist, "uniform"))))
-    return NY_EV_FAIL(ev, op, NYB_E_TYPE, "random makes floats, uniform or normal; not %s %s", dist ? dist : "?", ny_fmts[f].name);
+    return NY_EV_FAIL(ev, op, NYB_E_TYPE, "random makes floats, uniform or normal; not %s %s", dist ? dist : "?",
+                      ny_fmts[f].name);
   uint64_t seed = (uint64_t)op->attr[NY_AT(random, seed)].i, n = (uint64_t)ny_count(out->type);
   double unit = ldexp(1, wide ? -53 : -24);
   for (uint64_t e = 0; e < n; e++) {

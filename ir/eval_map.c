@@ -1,6 +1,7 @@
-/* Elementwise ops and casts. An elementwise row is walked node by node over chunks of 256 elements, each node a loop over its lane, so that the
-   walk costs little beside the arithmetic and needs no generated code. Attributes and literals take the class (float or integer) of the arithmetic.
-   Division by zero, the quotient of the lowest integer and -1, and shifts of the width or more are defined here: see int_op. */
+/* Elementwise ops and casts. An elementwise row is walked node by node over chunks of 256 elements, each node a loop
+   over its lane, so that the walk costs little beside the arithmetic and needs no generated code. Attributes and
+   literals take the class (float or integer) of the arithmetic. Division by zero, the quotient of the lowest integer
+   and -1, and shifts of the width or more are defined here: see int_op. */
 #include "eval.h"
 
 #include <math.h>
@@ -36,18 +37,23 @@ void ny_ew_init(ny_ew *w, const ny_op *op, const ny_fmt *fmt, void *room) {
   for (int i = 0; i < w->x->n; i++) {
     const ny_snode *s = &w->x->node[i];
     ny_num *lane = w->lane + (size_t)i * NY_EW_CHUNK;
-    if (s->op == NY_S_param) w->cls[i] = (uint8_t)class_of(fmt[s->a]);
-    else if (s->op == NY_S_attr) splat(lane, attr_value(op, s->a, t)), w->cls[i] = (uint8_t)t;
-    else if (s->op == NY_S_num) splat(lane, t == NY_CLS_F ? (ny_num){.f = s->x} : (ny_num){.i = (int64_t)s->x}), w->cls[i] = (uint8_t)t;
-    else if (is_logic(s->op)) w->cls[i] = NY_CLS_I;
-    else w->cls[i] = w->cls[s->op == NY_S_select ? s->b : s->a];
+    if (s->op == NY_S_param)
+      w->cls[i] = (uint8_t)class_of(fmt[s->a]);
+    else if (s->op == NY_S_attr)
+      splat(lane, attr_value(op, s->a, t)), w->cls[i] = (uint8_t)t;
+    else if (s->op == NY_S_num)
+      splat(lane, t == NY_CLS_F ? (ny_num){.f = s->x} : (ny_num){.i = (int64_t)s->x}), w->cls[i] = (uint8_t)t;
+    else if (is_logic(s->op))
+      w->cls[i] = NY_CLS_I;
+    else
+      w->cls[i] = w->cls[s->op == NY_S_select ? s->b : s->a];
   }
 }
 
-#define EACH(e)                                                                                                    \
-  for (size_t i = 0; i < n; i++) e;                                                                                \
+#define EACH(e)                                                                                                        \
+  for (size_t i = 0; i < n; i++) e;                                                                                    \
   return
-#define F1(name, e)                                                                                                \
+#define F1(name, e)                                                                                                    \
   case NY_S_##name: EACH(r[i].f = e)
 static void float_op(int op, ny_num *r, const ny_num *a, const ny_num *b, size_t n) {
   switch (op) {
@@ -75,7 +81,7 @@ static void float_op(int op, ny_num *r, const ny_num *a, const ny_num *b, size_t
     F1(floor, floor(a[i].f));
     F1(ceil, ceil(a[i].f));
     F1(trunc, trunc(a[i].f));
-    F1(rint, nearbyint(a[i].f)); /* half to even: the default rounding mode */
+    F1(rint, nearbyint(a[i].f));       /* half to even: the default rounding mode */
   default: EACH(r[i].f = (double)NAN); /* a row whose node has no float meaning: caught by the test of every row */
   }
 }
@@ -92,15 +98,17 @@ static int64_t int_rem(int64_t a, int64_t b, bool u) {
   return u ? (int64_t)((uint64_t)a % (uint64_t)b) : a % b;
 }
 
-/* A shift count is taken as unsigned, so a negative one is also "the width or more": 0, or copies of the sign for >> of a signed format. */
+/* A shift count is taken as unsigned, so a negative one is also "the width or more": 0, or copies of the sign for >> of
+ * a signed format. */
 static int64_t shift_right(int64_t a, int64_t b, unsigned width, bool u) {
   bool far = (uint64_t)b >= width;
   if (u) return far ? 0 : (int64_t)((uint64_t)a >> b);
   return a >> (far ? 63 : b);
 }
 
-#define I1(name, e)                                                                                                \
-  case NY_S_##name: EACH(r[i].i = (int64_t)(e))
+#define I1(name, e)                                                                                                    \
+  case NY_S_##name:                                                                                                    \
+    EACH(r[i].i = (int64_t)(e))
 #define UN(x) ((uint64_t)(x)[i].i)
 static void int_op(int op, ny_num *r, const ny_num *a, const ny_num *b, size_t n, unsigned width, bool u) {
   switch (op) {
@@ -122,10 +130,10 @@ static void int_op(int op, ny_num *r, const ny_num *a, const ny_num *b, size_t n
 }
 #undef I1
 
-#define CMP(name, op)                                                                                              \
-  case NY_S_##name:                                                                                                \
-    if (c == NY_CLS_F) { EACH(r[i].i = a[i].f op b[i].f); }                                                        \
-    if (c == NY_CLS_U) { EACH(r[i].i = UN(a) op UN(b)); }                                                          \
+#define CMP(name, op)                                                                                                  \
+  case NY_S_##name:                                                                                                    \
+    if (c == NY_CLS_F) { EACH(r[i].i = a[i].f op b[i].f); }                                                            \
+    if (c == NY_CLS_U) { EACH(r[i].i = UN(a) op UN(b)); }                                                              \
     EACH(r[i].i = a[i].i op b[i].i)
 static void logic_op(int op, ny_num *r, const ny_num *a, const ny_num *b, size_t n, int c) {
   switch (op) {
@@ -174,8 +182,10 @@ typedef struct operand {
 } operand;
 
 static void load(ny_fmt f, const void *p, uint64_t at, size_t n, ny_num *out) {
-  if (ny_is_float(f)) ny_load_f(f, p, at, n, &out->f);
-  else ny_load_i(f, p, at, n, &out->i);
+  if (ny_is_float(f))
+    ny_load_f(f, p, at, n, &out->f);
+  else
+    ny_load_i(f, p, at, n, &out->i);
 }
 
 static void operand_init(operand *o, const ny_tensor *in, const ny_type *to) {
@@ -217,8 +227,10 @@ nyb_status ny_ev_map(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_tensor 
     size_t n = count - at < NY_EW_CHUNK ? (size_t)(count - at) : NY_EW_CHUNK;
     for (int i = 0; i < op->n_in; i++) operand_fill(&o[i], at, n);
     const ny_num *r = ny_ew_run(&w, lane, n);
-    if (ny_is_float((ny_fmt)to->fmt)) ny_store_f((ny_fmt)to->fmt, out->data, (uint64_t)at, n, &r->f);
-    else ny_store_i((ny_fmt)to->fmt, out->data, (uint64_t)at, n, &r->i);
+    if (ny_is_float((ny_fmt)to->fmt))
+      ny_store_f((ny_fmt)to->fmt, out->data, (uint64_t)at, n, &r->f);
+    else
+      ny_store_i((ny_fmt)to->fmt, out->data, (uint64_t)at, n, &r->i);
   }
   return NYB_OK;
 }
@@ -227,15 +239,21 @@ nyb_status ny_ev_map(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_tensor 
 nyb_status ny_ev_cast(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_tensor *out) {
   (void)ev;
   ny_fmt from = (ny_fmt)in->type->fmt, to = (ny_fmt)out->type->fmt;
-  bool saturate = op->attr[NY_AT(cast, saturate)].i != 0 && ny_fmts[to].bits <= 8; /* wider formats overflow to infinity */
+  bool saturate =
+      op->attr[NY_AT(cast, saturate)].i != 0 && ny_fmts[to].bits <= 8; /* wider formats overflow to infinity */
   int64_t count = ny_count(out->type);
   for (int64_t at = 0; at < count; at += NY_EW_CHUNK) {
     ny_num x[NY_EW_CHUNK];
     size_t n = count - at < NY_EW_CHUNK ? (size_t)(count - at) : NY_EW_CHUNK;
     load(from, in->data, (uint64_t)at, n, x);
     for (size_t i = 0; i < n; i++) {
-      if (ny_is_float(to)) ny_put_f(to, out->data, (uint64_t)at + i, ny_is_float(from) ? x[i].f : ny_i_to_f(from, x[i].i, to), saturate);
-      else ny_put_i(to, out->data, (uint64_t)at + i, ny_is_float(from) ? ny_f_to_i(to, x[i].f) : to == NY_bool ? x[i].i != 0 : x[i].i);
+      if (ny_is_float(to))
+        ny_put_f(to, out->data, (uint64_t)at + i, ny_is_float(from) ? x[i].f : ny_i_to_f(from, x[i].i, to), saturate);
+      else
+        ny_put_i(to, out->data, (uint64_t)at + i,
+                 ny_is_float(from) ? ny_f_to_i(to, x[i].f)
+                 : to == NY_bool   ? x[i].i != 0
+                                   : x[i].i);
     }
   }
   return NYB_OK;

@@ -1,6 +1,7 @@
-/* Ops whose results are elements of their inputs: views, padding, concatenation, gathers and scatters. Elements are moved without being looked at
-   (only a scatter that combines does arithmetic), in the longest contiguous runs there are. Indices come from data: they are brought into
-   range as ops.def says, and indexing an empty dimension is an error. */
+/* Ops whose results are elements of their inputs: views, padding, concatenation, gathers and scatters. Elements are
+   moved without being looked at (only a scatter that combines does arithmetic), in the longest contiguous runs there
+   are. Indices come from data: they are brought into range as ops.def says, and indexing an empty dimension is an
+   error. */
 #include "eval.h"
 
 #include <inttypes.h>
@@ -38,7 +39,8 @@ nyb_status ny_ev_transpose(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_t
   ny_strides(in->type, own);
   unsigned seen = 0;
   for (int i = 0; i < rank; i++) {
-    if (in->type->rank != rank || perm[i] < 0 || perm[i] >= rank || (seen >> perm[i] & 1) || in->type->dim[perm[i]] != out->type->dim[i])
+    if (in->type->rank != rank || perm[i] < 0 || perm[i] >= rank || (seen >> perm[i] & 1) ||
+        in->type->dim[perm[i]] != out->type->dim[i])
       return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "transpose: result dim %d is not input dim %" PRId64, i, perm[i]);
     seen |= 1u << perm[i];
     step[i] = own[perm[i]];
@@ -57,7 +59,8 @@ nyb_status ny_ev_broadcast(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_t
 
 nyb_status ny_ev_slice(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_tensor *out) {
   int rank = in->type->rank;
-  if (out->type->rank != rank) return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "slice: rank %d becomes %d", rank, out->type->rank);
+  if (out->type->rank != rank)
+    return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "slice: rank %d becomes %d", rank, out->type->rank);
   int64_t start[NY_MAX_RANK], step[NY_MAX_RANK], own[NY_MAX_RANK], base = 0;
   NY_TRY(ny_ev_list(ev, op, NY_AT(slice, start), rank, 0, start));
   NY_TRY(ny_ev_list(ev, op, NY_AT(slice, step), rank, 1, step));
@@ -65,9 +68,11 @@ nyb_status ny_ev_slice(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_tenso
   if (!ny_count(out->type)) return NYB_OK;
   for (int i = 0; i < rank; i++) {
     int64_t n = in->type->dim[i], last = 0;
-    if (__builtin_mul_overflow(out->type->dim[i] - 1, step[i], &last) || __builtin_add_overflow(last, start[i], &last) || start[i] < 0 ||
-        start[i] >= n || last < 0 || last >= n)
-      return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "slice: dim %d of size %" PRId64 " has no elements %" PRId64 " to %" PRId64, i, n, start[i], last);
+    if (__builtin_mul_overflow(out->type->dim[i] - 1, step[i], &last) ||
+        __builtin_add_overflow(last, start[i], &last) || start[i] < 0 || start[i] >= n || last < 0 || last >= n)
+      return NY_EV_FAIL(ev, op, NYB_E_SHAPE,
+                        "slice: dim %d of size %" PRId64 " has no elements %" PRId64 " to %" PRId64, i, n, start[i],
+                        last);
     base += start[i] * own[i];
     step[i] = out->type->dim[i] == 1 ? 0 : step[i] * own[i];
   }
@@ -104,22 +109,27 @@ static nyb_status pad_maps(ny_ev *ev, const ny_op *op, const ny_tensor *in, cons
   NY_TRY(ny_ev_list(ev, op, NY_AT(pad, interior), rank, 0, interior));
   for (int d = 0; d < rank; d++) {
     if (interior[d] < 0 || interior[d] == INT64_MAX || (mode && interior[d]))
-      return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "pad: interior %" PRId64 " in dim %d with mode %s", interior[d], d, names[mode]);
+      return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "pad: interior %" PRId64 " in dim %d with mode %s", interior[d], d,
+                        names[mode]);
     map[d] = ny_ev_tmp(ev, op, (uint64_t)out->type->dim[d], sizeof **map);
     if (!map[d]) return ev->cx->diag.code;
-    for (int64_t o = 0; o < out->type->dim[d]; o++) map[d][o] = pad_source(mode, in->type->dim[d], o, lo[d], interior[d]);
+    for (int64_t o = 0; o < out->type->dim[d]; o++)
+      map[d][o] = pad_source(mode, in->type->dim[d], o, lo[d], interior[d]);
   }
   return NYB_OK;
 }
 
 /* Writes the row of the last dim that starts at `at`: runs from the input, the fill elsewhere. */
-static void pad_row(const ny_tensor *in, const ny_tensor *out, const int64_t *map, int64_t n, int64_t at, int64_t base, const ny_tensor *fill) {
+static void pad_row(const ny_tensor *in, const ny_tensor *out, const int64_t *map, int64_t n, int64_t at, int64_t base,
+                    const ny_tensor *fill) {
   ny_fmt f = FMT(*out);
   for (int64_t o = 0, run = 1; o < n; o += run) {
     int64_t s = base < 0 ? -1 : map[o];
     for (run = 1; s >= 0 && o + run < n && map[o + run] == s + run;) run++;
-    if (s >= 0) ny_copy_elems(f, out->data, (uint64_t)(at + o), in->data, (uint64_t)(base + s), (uint64_t)run);
-    else ny_copy_elems(f, out->data, (uint64_t)(at + o), fill->data, 0, 1);
+    if (s >= 0)
+      ny_copy_elems(f, out->data, (uint64_t)(at + o), in->data, (uint64_t)(base + s), (uint64_t)run);
+    else
+      ny_copy_elems(f, out->data, (uint64_t)(at + o), fill->data, 0, 1);
   }
 }
 
@@ -156,13 +166,15 @@ nyb_status ny_ev_concat(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_tens
   for (int k = 0; k < op->n_in; k++) {
     const ny_type *t = in[k].type;
     int64_t run = t->rank == rank ? span(t, axis, rank) : -1;
-    if (run < 0 || span(t, 0, axis) != outer || span(t, axis + 1, rank) != span(out->type, axis + 1, rank) || run > row - at)
+    if (run < 0 || span(t, 0, axis) != outer || span(t, axis + 1, rank) != span(out->type, axis + 1, rank) ||
+        run > row - at)
       return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "concat: input %d does not fit the result", k);
     for (int64_t o = 0; o < outer; o++)
       ny_copy_elems(FMT(*out), out->data, (uint64_t)(o * row + at), in[k].data, (uint64_t)(o * run), (uint64_t)run);
     at += run;
   }
-  if (at != row) return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "concat: inputs fill %" PRId64 " of %" PRId64 " elements", at, row);
+  if (at != row)
+    return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "concat: inputs fill %" PRId64 " of %" PRId64 " elements", at, row);
   return NYB_OK;
 }
 
@@ -176,7 +188,8 @@ static int64_t index_at(const ny_tensor *index, int64_t at, int64_t n) {
 
 static nyb_status need_elements(ny_ev *ev, const ny_op *op, const ny_type *t, int dim, const ny_type *index) {
   if (t->dim[dim] > 0 || !ny_count(index)) return NYB_OK;
-  return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "%s: %" PRId64 " indices into dim %d, which is empty", ny_kinds[op->kind].name, ny_count(index), dim);
+  return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "%s: %" PRId64 " indices into dim %d, which is empty", ny_kinds[op->kind].name,
+                    ny_count(index), dim);
 }
 
 nyb_status ny_ev_gather(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_tensor *out) {
@@ -185,21 +198,27 @@ nyb_status ny_ev_gather(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_tens
   NY_TRY(ny_ev_axis(ev, op, op->attr[NY_AT(gather, axis)].i, x->rank, &axis));
   NY_TRY(need_elements(ev, op, x, axis, in[1].type));
   int64_t outer = span(x, 0, axis), n = x->dim[axis], run = span(x, axis + 1, x->rank), m = ny_count(in[1].type);
-  if (outer * m * run != ny_count(out->type)) return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "gather: the result has another size");
+  if (outer * m * run != ny_count(out->type))
+    return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "gather: the result has another size");
   for (int64_t o = 0; o < outer; o++)
     for (int64_t j = 0; j < m; j++)
-      ny_copy_elems(FMT(*out), out->data, (uint64_t)((o * m + j) * run), in[0].data, (uint64_t)((o * n + index_at(&in[1], j, n)) * run), (uint64_t)run);
+      ny_copy_elems(FMT(*out), out->data, (uint64_t)((o * m + j) * run), in[0].data,
+                    (uint64_t)((o * n + index_at(&in[1], j, n)) * run), (uint64_t)run);
   return NYB_OK;
 }
 
-/* Walks the index tensor of gather_elements and scatter_elements: at[0] is the position in x when the axis is left out. */
-static nyb_status elements_walk(ny_ev *ev, const ny_op *op, int64_t axis_attr, const ny_tensor *in, ny_nd *it, int *axis, int64_t *step) {
+/* Walks the index tensor of gather_elements and scatter_elements: at[0] is the position in x when the axis is left out.
+ */
+static nyb_status elements_walk(ny_ev *ev, const ny_op *op, int64_t axis_attr, const ny_tensor *in, ny_nd *it,
+                                int *axis, int64_t *step) {
   const ny_type *x = in[0].type, *index = in[1].type;
   NY_TRY(ny_ev_axis(ev, op, axis_attr, x->rank, axis));
   NY_TRY(need_elements(ev, op, x, *axis, index));
   bool ok = x->rank == index->rank;
   for (int d = 0; ok && d < x->rank; d++) ok = d == *axis || index->dim[d] <= x->dim[d];
-  if (!ok) return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "%s: the index reaches outside the data beside its axis", ny_kinds[op->kind].name);
+  if (!ok)
+    return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "%s: the index reaches outside the data beside its axis",
+                      ny_kinds[op->kind].name);
   ny_nd_init(it, index->rank, index->dim, 1);
   ny_strides(x, it->step[0]);
   *step = it->step[0][*axis];
@@ -212,13 +231,16 @@ nyb_status ny_ev_gather_elements(ny_ev *ev, const ny_op *op, const ny_tensor *in
   int axis = 0;
   int64_t step = 0, n = ny_count(in[1].type);
   NY_TRY(elements_walk(ev, op, op->attr[NY_AT(gather_elements, axis)].i, in, &it, &axis, &step));
-  if (ny_count(out->type) != n) return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "gather_elements: the result has not the size of the index");
+  if (ny_count(out->type) != n)
+    return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "gather_elements: the result has not the size of the index");
   for (int64_t i = 0; i < n; i++, ny_nd_next(&it))
-    ny_copy_elems(FMT(*out), out->data, (uint64_t)i, in[0].data, (uint64_t)(it.at[0] + index_at(&in[1], i, in[0].type->dim[axis]) * step), 1);
+    ny_copy_elems(FMT(*out), out->data, (uint64_t)i, in[0].data,
+                  (uint64_t)(it.at[0] + index_at(&in[1], i, in[0].type->dim[axis]) * step), 1);
   return NYB_OK;
 }
 
-/* Position in x of the coordinate of k entries that starts at `at` in the index, the entries applying to dims from `first`. */
+/* Position in x of the coordinate of k entries that starts at `at` in the index, the entries applying to dims from
+ * `first`. */
 static int64_t coordinate(const ny_tensor *x, const ny_tensor *index, int64_t at, int64_t k, int first) {
   int64_t s[NY_MAX_RANK], p = 0;
   ny_strides(x->type, s);
@@ -230,7 +252,8 @@ static nyb_status nd_sizes(ny_ev *ev, const ny_op *op, const ny_tensor *in, int6
   const ny_type *x = in[0].type, *index = in[1].type;
   *k = index->rank ? index->dim[index->rank - 1] : -1;
   if (*k < 0 || batch < 0 || batch >= index->rank || *k > x->rank - batch)
-    return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "%s: coordinates of %" PRId64 " after %" PRId64 " batch dims into rank %d", ny_kinds[op->kind].name, *k, batch, x->rank);
+    return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "%s: coordinates of %" PRId64 " after %" PRId64 " batch dims into rank %d",
+                      ny_kinds[op->kind].name, *k, batch, x->rank);
   for (int j = 0; j < *k; j++) NY_TRY(need_elements(ev, op, x, (int)batch + j, index));
   *run = span(x, (int)(batch + *k), x->rank);
   return NYB_OK;
@@ -240,13 +263,15 @@ nyb_status ny_ev_gather_nd(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_t
   int64_t batch = op->attr[NY_AT(gather_nd, batch)].i, k = 0, run = 0;
   NY_TRY(nd_sizes(ev, op, in, batch, &k, &run));
   const ny_type *x = in[0].type, *index = in[1].type;
-  int64_t outer = span(x, 0, (int)batch), each = span(index, (int)batch, index->rank - 1), block = span(x, (int)batch, x->rank);
+  int64_t outer = span(x, 0, (int)batch), each = span(index, (int)batch, index->rank - 1),
+          block = span(x, (int)batch, x->rank);
   if (span(index, 0, (int)batch) != outer || outer * each * run != ny_count(out->type))
     return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "gather_nd: batch dims differ or the result has another size");
   for (int64_t o = 0; o < outer; o++)
     for (int64_t j = 0; j < each; j++)
       ny_copy_elems(FMT(*out), out->data, (uint64_t)((o * each + j) * run), in[0].data,
-                    (uint64_t)(o * block + coordinate(&in[0], &in[1], (o * each + j) * k, k, (int)batch)), (uint64_t)run);
+                    (uint64_t)(o * block + coordinate(&in[0], &in[1], (o * each + j) * k, k, (int)batch)),
+                    (uint64_t)run);
   return NYB_OK;
 }
 
@@ -257,15 +282,19 @@ static void fold_into(ny_fold o, ny_fmt f, void *to, int64_t at, const void *fro
   }
   for (int64_t i = 0; i < n; i++) {
     uint64_t t = (uint64_t)(at + i), s = (uint64_t)(from_at + i);
-    if (ny_is_float(f)) ny_put_f(f, to, t, ny_fold_f(o, ny_get_f(f, to, t), ny_get_f(f, from, s)), false);
-    else ny_put_i(f, to, t, ny_fold_i(o, f, ny_get_i(f, to, t), ny_get_i(f, from, s)));
+    if (ny_is_float(f))
+      ny_put_f(f, to, t, ny_fold_f(o, ny_get_f(f, to, t), ny_get_f(f, from, s)), false);
+    else
+      ny_put_i(f, to, t, ny_fold_i(o, f, ny_get_i(f, to, t), ny_get_i(f, from, s)));
   }
 }
 
-static nyb_status scatter_begin(ny_ev *ev, const ny_op *op, ny_name name, const ny_tensor *in, ny_tensor *out, ny_fold *o) {
+static nyb_status scatter_begin(ny_ev *ev, const ny_op *op, ny_name name, const ny_tensor *in, ny_tensor *out,
+                                ny_fold *o) {
   *o = ny_fold_of(name);
   if (*o == NY_FOLD_none || ny_count(in->type) != ny_count(out->type) || FMT(in[2]) != FMT(*out))
-    return NY_EV_FAIL(ev, op, NYB_E_VERIFY, "%s: op %s, or the result is unlike the data", ny_kinds[op->kind].name, name ? name : "?");
+    return NY_EV_FAIL(ev, op, NYB_E_VERIFY, "%s: op %s, or the result is unlike the data", ny_kinds[op->kind].name,
+                      name ? name : "?");
   memcpy(out->data, in->data, ny_fmt_bytes(FMT(*out), (uint64_t)ny_count(out->type)));
   return NYB_OK;
 }
@@ -278,7 +307,9 @@ nyb_status ny_ev_scatter_elements(ny_ev *ev, const ny_op *op, const ny_tensor *i
   int64_t step = 0, n = ny_count(in[1].type);
   NY_TRY(scatter_begin(ev, op, op->attr[NY_AT(scatter_elements, op)].s, in, out, &o));
   NY_TRY(elements_walk(ev, op, op->attr[NY_AT(scatter_elements, axis)].i, in, &it, &axis, &step));
-  if (ny_count(in[2].type) != n) return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "scatter_elements: %" PRId64 " indices, %" PRId64 " updates", n, ny_count(in[2].type));
+  if (ny_count(in[2].type) != n)
+    return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "scatter_elements: %" PRId64 " indices, %" PRId64 " updates", n,
+                      ny_count(in[2].type));
   for (int64_t i = 0; i < n; i++, ny_nd_next(&it))
     fold_into(o, FMT(*out), out->data, it.at[0] + index_at(&in[1], i, in[0].type->dim[axis]) * step, in[2].data, i, 1);
   return NYB_OK;
@@ -291,7 +322,9 @@ nyb_status ny_ev_scatter_nd(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_
   NY_TRY(nd_sizes(ev, op, in, 0, &k, &run));
   int64_t n = span(in[1].type, 0, in[1].type->rank - 1);
   if (ny_count(in[2].type) != n * run)
-    return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "scatter_nd: %" PRId64 " slices of %" PRId64 ", but %" PRId64 " updates", n, run, ny_count(in[2].type));
-  for (int64_t i = 0; i < n; i++) fold_into(o, FMT(*out), out->data, coordinate(&in[0], &in[1], i * k, k, 0), in[2].data, i * run, run);
+    return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "scatter_nd: %" PRId64 " slices of %" PRId64 ", but %" PRId64 " updates", n,
+                      run, ny_count(in[2].type));
+  for (int64_t i = 0; i < n; i++)
+    fold_into(o, FMT(*out), out->data, coordinate(&in[0], &in[1], i * k, k, 0), in[2].data, i * run, run);
   return NYB_OK;
 }

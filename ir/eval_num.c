@@ -1,22 +1,23 @@
-/* Numbers and shapes of the evaluator: packed storage to and from double and int64 a run at a time (the common formats without a call per element),
-   the folds that reductions, scans, scatters and stores share, and a walker over n-dimensional shapes. */
+/* Numbers and shapes of the evaluator: packed storage to and from double and int64 a run at a time (the common formats
+   without a call per element), the folds that reductions, scans, scatters and stores share, and a walker over
+   n-dimensional shapes. */
 #include "eval.h"
 
 #include <math.h>
 #include <string.h>
 
-#define GET(T)                                                                                                     \
-  for (size_t i = 0; i < n; i++) {                                                                                 \
-    T v;                                                                                                           \
-    memcpy(&v, (const char *)p + (at + i) * sizeof v, sizeof v);                                                   \
-    out[i] = v;                                                                                                    \
-  }                                                                                                                \
+#define GET(T)                                                                                                         \
+  for (size_t i = 0; i < n; i++) {                                                                                     \
+    T v;                                                                                                               \
+    memcpy(&v, (const char *)p + (at + i) * sizeof v, sizeof v);                                                       \
+    out[i] = v;                                                                                                        \
+  }                                                                                                                    \
   return
-#define PUT(T)                                                                                                     \
-  for (size_t i = 0; i < n; i++) {                                                                                 \
-    T v = (T)x[i];                                                                                                 \
-    memcpy((char *)p + (at + i) * sizeof v, &v, sizeof v);                                                         \
-  }                                                                                                                \
+#define PUT(T)                                                                                                         \
+  for (size_t i = 0; i < n; i++) {                                                                                     \
+    T v = (T)x[i];                                                                                                     \
+    memcpy((char *)p + (at + i) * sizeof v, &v, sizeof v);                                                             \
+  }                                                                                                                    \
   return
 
 void ny_load_f(ny_fmt f, const void *p, uint64_t at, size_t n, double *out) {
@@ -123,7 +124,8 @@ int64_t ny_f_to_i(ny_fmt f, double x) {
 double ny_i_to_f(ny_fmt from, int64_t x, ny_fmt to) {
   bool negative = from != NY_u64 && x < 0;
   uint64_t u = negative ? 0 - (uint64_t)x : (uint64_t)x;
-  /* A double holds 53 bits. For a narrower target, round to odd first, so that the second rounding sees whether anything was lost. */
+  /* A double holds 53 bits. For a narrower target, round to odd first, so that the second rounding sees whether
+   * anything was lost. */
   if (u >> 53 && to != NY_f64) u = (u & ~(uint64_t)0x7ff) | ((u & 0x7ff) ? 0x800 : 0);
   return negative ? -(double)u : (double)u;
 }

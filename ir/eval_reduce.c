@@ -1,5 +1,5 @@
-/* Reductions, running folds, sliding windows, positions of extremes and top-k. Floats accumulate in double in row-major order and are rounded once;
-   integers wrap at every step. A sum of bools is "any", a product "all". */
+/* Reductions, running folds, sliding windows, positions of extremes and top-k. Floats accumulate in double in row-major
+   order and are rounded once; integers wrap at every step. A sum of bools is "any", a product "all". */
 #include "eval.h"
 
 #include <inttypes.h>
@@ -9,14 +9,18 @@
 
 static ny_num get(ny_fmt f, const void *p, int64_t at) {
   ny_num x;
-  if (ny_is_float(f)) ny_load_f(f, p, (uint64_t)at, 1, &x.f);
-  else ny_load_i(f, p, (uint64_t)at, 1, &x.i);
+  if (ny_is_float(f))
+    ny_load_f(f, p, (uint64_t)at, 1, &x.f);
+  else
+    ny_load_i(f, p, (uint64_t)at, 1, &x.i);
   return x;
 }
 
 static void put(ny_fmt f, void *p, int64_t at, ny_num x) {
-  if (ny_is_float(f)) ny_store_f(f, p, (uint64_t)at, 1, &x.f);
-  else ny_store_i(f, p, (uint64_t)at, 1, &x.i);
+  if (ny_is_float(f))
+    ny_store_f(f, p, (uint64_t)at, 1, &x.f);
+  else
+    ny_store_i(f, p, (uint64_t)at, 1, &x.i);
 }
 
 static ny_num fold(ny_fold o, ny_fmt f, ny_num a, ny_num b) {
@@ -71,8 +75,10 @@ nyb_status ny_ev_reduce(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_tens
   for (int64_t at = 0; at < count; at += width, ny_nd_next(&it))
     for (int64_t c = 0; c < width; c += NY_EW_CHUNK) {
       size_t m = width - c < NY_EW_CHUNK ? (size_t)(width - c) : NY_EW_CHUNK;
-      if (ny_is_float(f)) ny_load_f(f, in->data, (uint64_t)(at + c), m, &row->f);
-      else ny_load_i(f, in->data, (uint64_t)(at + c), m, &row->i);
+      if (ny_is_float(f))
+        ny_load_f(f, in->data, (uint64_t)(at + c), m, &row->f);
+      else
+        ny_load_i(f, in->data, (uint64_t)(at + c), m, &row->i);
       ny_num *a = acc + it.at[0] + c * inner;
       for (size_t i = 0; i < m; i++, a += inner) *a = fold(o, f, *a, row[i]);
     }
@@ -113,7 +119,8 @@ nyb_status ny_ev_argreduce(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_t
   NY_TRY(fold_of(ev, op, op->attr[NY_AT(argreduce, op)].s, &o));
   if (o < NY_FOLD_max) return NY_EV_FAIL(ev, op, NYB_E_VERIFY, "argreduce finds max or min");
   if (ny_count(out->type) != r.outer * r.inner || (!r.n && r.outer && r.inner))
-    return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "argreduce: %" PRId64 " results from %" PRId64 " elements each", ny_count(out->type), r.n);
+    return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "argreduce: %" PRId64 " results from %" PRId64 " elements each",
+                      ny_count(out->type), r.n);
   for (int64_t a = 0; a < r.outer; a++)
     for (int64_t b = 0; b < r.inner; b++) {
       uint64_t best = 0;
@@ -204,11 +211,14 @@ static nyb_status window_read(ny_ev *ev, const ny_op *op, const ny_type *x, cons
   for (int d = 0; d < x->rank; d++) {
     int64_t reach = 0, go = 0;
     bool ok = to->rank == x->rank && w->size[d] > 0 && w->stride[d] > 0 && w->dilation[d] > 0 &&
-              !__builtin_mul_overflow(w->size[d] - 1, w->dilation[d], &reach) && !__builtin_mul_overflow(to->dim[d] - 1, w->stride[d], &go) &&
-              !__builtin_add_overflow(reach, go, &go) && (to->dim[d] == 0 || go < x->dim[d]) && !__builtin_mul_overflow(w->n, w->size[d], &w->n);
+              !__builtin_mul_overflow(w->size[d] - 1, w->dilation[d], &reach) &&
+              !__builtin_mul_overflow(to->dim[d] - 1, w->stride[d], &go) && !__builtin_add_overflow(reach, go, &go) &&
+              (to->dim[d] == 0 || go < x->dim[d]) && !__builtin_mul_overflow(w->n, w->size[d], &w->n);
     if (!ok)
-      return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "window: size %" PRId64 ", stride %" PRId64 ", dilation %" PRId64 " does not fit dim %d of %" PRId64, w->size[d],
-                        w->stride[d], w->dilation[d], d, x->dim[d]);
+      return NY_EV_FAIL(ev, op, NYB_E_SHAPE,
+                        "window: size %" PRId64 ", stride %" PRId64 ", dilation %" PRId64
+                        " does not fit dim %d of %" PRId64,
+                        w->size[d], w->stride[d], w->dilation[d], d, x->dim[d]);
   }
   w->offset = ny_ev_tmp(ev, op, (uint64_t)w->n, sizeof *w->offset);
   if (!w->offset) return ev->cx->diag.code;

@@ -23,13 +23,15 @@ nyb_status ny_ev_softmax(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_ten
         top = ny_fold_f(NY_FOLD_max, top, row[j]);
       }
       for (int64_t j = 0; j < n; j++) sum += row[j] = exp(row[j] - top);
-      for (int64_t j = 0; j < n; j++) row[j] /= sum, ny_store_f(f, out->data, (uint64_t)((a * n + j) * inner + b), 1, &row[j]);
+      for (int64_t j = 0; j < n; j++)
+        row[j] /= sum, ny_store_f(f, out->data, (uint64_t)((a * n + j) * inner + b), 1, &row[j]);
     }
   return NYB_OK;
 }
 
 /* mean and variance over the row (variance about the mean, divided by the count); rms_norm takes the mean as 0. */
-static nyb_status norm(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_tensor *out, int64_t axis_attr, double eps, bool centred) {
+static nyb_status norm(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_tensor *out, int64_t axis_attr, double eps,
+                       bool centred) {
   const ny_type *t = in->type;
   int axis = 0;
   NY_TRY(ny_ev_axis(ev, op, axis_attr, t->rank, &axis));

@@ -1,6 +1,7 @@
-/* Runs a tile program over concrete buffers: one grid point after the other, each op on whole tiles held as double or int64 and rounded to the tile's
-   format after every op. Nothing is trusted: an access outside its buffer is an error naming kernel, op, offset and size, a store to an operand of the
-   launch likewise. Memory that nobody wrote reads as all ones (NaN, -1), so that a kernel which forgets an element shows. */
+/* Runs a tile program over concrete buffers: one grid point after the other, each op on whole tiles held as double or
+   int64 and rounded to the tile's format after every op. Nothing is trusted: an access outside its buffer is an error
+   naming kernel, op, offset and size, a store to an operand of the launch likewise. Memory that nobody wrote reads as
+   all ones (NaN, -1), so that a kernel which forgets an element shows. */
 #include "eval.h"
 
 #include <inttypes.h>
@@ -27,7 +28,7 @@ typedef struct machine {
   ny_graph *k;
   const ny_loc *loc; /* of the launch */
   ny_arena arena;
-  cell *cell;           /* by value id */
+  cell *cell;            /* by value id */
   prepared *ready, **of; /* of: by op id */
   ny_binding *env;
   size_t n_env, n_outer, cap_env;
@@ -40,8 +41,9 @@ typedef nyb_status tile_fn(machine *m, ny_op *op);
 
 static const ny_loc *where(const machine *m, const ny_op *op) { return op->loc ? op->loc : m->loc; }
 
-#define FAIL(m, op, code, fmt, ...)                                                                                \
-  ny_fail(&(m)->k->cx->diag, code, where(m, op), "kernel %s, %s: " fmt, (m)->k->name ? (m)->k->name : "?", ny_kinds[(op)->kind].name, __VA_ARGS__)
+#define FAIL(m, op, code, fmt, ...)                                                                                    \
+  ny_fail(&(m)->k->cx->diag, code, where(m, op), "kernel %s, %s: " fmt, (m)->k->name ? (m)->k->name : "?",             \
+          ny_kinds[(op)->kind].name, __VA_ARGS__)
 
 static nyb_status dim(machine *m, const ny_op *op, ny_dim d, int64_t *out) {
   if (d >= 0) return *out = d, NYB_OK;
@@ -58,8 +60,10 @@ static cell *result(const machine *m, const ny_op *op) { return &m->cell[op->out
 static size_t size_of(const cell *c) { return (size_t)(c->rows * c->cols); }
 
 static void rounded(cell *c) {
-  if (ny_is_float(c->fmt)) ny_round_n(c->fmt, &c->x->f, size_of(c));
-  else ny_wrap_n(c->fmt, &c->x->i, size_of(c));
+  if (ny_is_float(c->fmt))
+    ny_round_n(c->fmt, &c->x->f, size_of(c));
+  else
+    ny_wrap_n(c->fmt, &c->x->i, size_of(c));
 }
 
 /* A tile's elements stretched to rows x cols; `room` is used only when it is not that shape already. */
@@ -75,27 +79,31 @@ static const ny_num *stretched(const cell *c, int64_t rows, int64_t cols, ny_num
 /* ---- Access to buffers */
 typedef struct access {
   cell *b;
-  const ny_num *index; /* stretched to the tile, or NULL */
+  const ny_num *index;                             /* stretched to the tile, or NULL */
   int64_t off, s0, s1, istride, rows, cols, width; /* rows, cols: inside the limits; width: of the tile */
 } access;
 
 static nyb_status out_of_range(machine *m, const ny_op *op, const access *a, int64_t at) {
   const ny_value *v = ny_in(op, 0);
-  return FAIL(m, op, NYB_E_INTERNAL, "offset %" PRId64 " of buffer %s, which has %" PRId64 " elements", at, v->name ? v->name : "(unnamed)", a->b->count);
+  return FAIL(m, op, NYB_E_INTERNAL, "offset %" PRId64 " of buffer %s, which has %" PRId64 " elements", at,
+              v->name ? v->name : "(unnamed)", a->b->count);
 }
 
 static bool element_at(const access *a, int64_t r, int64_t c, int64_t *at) {
   int64_t x = 0, y = 0, z = 0;
-  bool bad = __builtin_mul_overflow(r, a->s0, &x) || __builtin_mul_overflow(c, a->s1, &y) || __builtin_add_overflow(x, y, &x) ||
-             __builtin_add_overflow(x, a->off, &x);
-  if (a->index) bad = bad || __builtin_mul_overflow(a->index[r * a->width + c].i, a->istride, &z) || __builtin_add_overflow(x, z, &x);
+  bool bad = __builtin_mul_overflow(r, a->s0, &x) || __builtin_mul_overflow(c, a->s1, &y) ||
+             __builtin_add_overflow(x, y, &x) || __builtin_add_overflow(x, a->off, &x);
+  if (a->index)
+    bad =
+        bad || __builtin_mul_overflow(a->index[r * a->width + c].i, a->istride, &z) || __builtin_add_overflow(x, z, &x);
   *at = bad ? INT64_MIN : x;
   return !bad && x >= 0 && x < a->b->count;
 }
 
-/* Reads the attributes and checks every element that will be touched. An affine access is within range when its four corners are. */
-static nyb_status access_read(machine *m, const ny_op *op, ny_dim off, const ny_attr *stride, const ny_attr *lim, ny_dim istride, const cell *tile,
-                              const cell *index, access *a) {
+/* Reads the attributes and checks every element that will be touched. An affine access is within range when its four
+ * corners are. */
+static nyb_status access_read(machine *m, const ny_op *op, ny_dim off, const ny_attr *stride, const ny_attr *lim,
+                              ny_dim istride, const cell *tile, const cell *index, access *a) {
   *a = (access){.b = in(m, op, 0), .rows = tile->rows, .cols = tile->cols, .width = tile->cols};
   NY_TRY(dim(m, op, off, &a->off));
   NY_TRY(dim(m, op, stride->dims.v[0], &a->s0));
@@ -118,7 +126,8 @@ static nyb_status access_read(machine *m, const ny_op *op, ny_dim off, const ny_
     return NYB_OK;
   }
   for (int corner = 0; corner < 4; corner++)
-    if (!element_at(a, corner & 1 ? a->rows - 1 : 0, corner & 2 ? a->cols - 1 : 0, &at)) return out_of_range(m, op, a, at);
+    if (!element_at(a, corner & 1 ? a->rows - 1 : 0, corner & 2 ? a->cols - 1 : 0, &at))
+      return out_of_range(m, op, a, at);
   return NYB_OK;
 }
 
@@ -129,24 +138,29 @@ static int64_t at_of(const access *a, int64_t r, int64_t c) {
 }
 
 static void get(ny_fmt f, const void *p, int64_t at, size_t n, ny_num *out) {
-  if (ny_is_float(f)) ny_load_f(f, p, (uint64_t)at, n, &out->f);
-  else ny_load_i(f, p, (uint64_t)at, n, &out->i);
+  if (ny_is_float(f))
+    ny_load_f(f, p, (uint64_t)at, n, &out->f);
+  else
+    ny_load_i(f, p, (uint64_t)at, n, &out->i);
 }
 
 static void put(ny_fmt f, void *p, int64_t at, size_t n, const ny_num *x) {
-  if (ny_is_float(f)) ny_store_f(f, p, (uint64_t)at, n, &x->f);
-  else ny_store_i(f, p, (uint64_t)at, n, &x->i);
+  if (ny_is_float(f))
+    ny_store_f(f, p, (uint64_t)at, n, &x->f);
+  else
+    ny_store_i(f, p, (uint64_t)at, n, &x->i);
 }
 
 static nyb_status run_load(machine *m, ny_op *op) {
   access a;
   cell *t = result(m, op);
-  NY_TRY(access_read(m, op, op->attr[NY_AT(load, off)].d, &op->attr[NY_AT(load, stride)], &op->attr[NY_AT(load, lim)], op->attr[NY_AT(load, istride)].d, t,
-                     op->n_in > 1 ? in(m, op, 1) : NULL, &a));
+  NY_TRY(access_read(m, op, op->attr[NY_AT(load, off)].d, &op->attr[NY_AT(load, stride)], &op->attr[NY_AT(load, lim)],
+                     op->attr[NY_AT(load, istride)].d, t, op->n_in > 1 ? in(m, op, 1) : NULL, &a));
   if (a.rows < t->rows || a.cols < t->cols) memset(t->x, 0, size_of(t) * sizeof *t->x);
   for (int64_t r = 0; r < a.rows; r++) {
     ny_num *row = t->x + r * t->cols;
-    if (a.s1 == 1 && !a.index) get(t->fmt, a.b->data, at_of(&a, r, 0), (size_t)a.cols, row);
+    if (a.s1 == 1 && !a.index)
+      get(t->fmt, a.b->data, at_of(&a, r, 0), (size_t)a.cols, row);
     else
       for (int64_t c = 0; c < a.cols; c++) get(t->fmt, a.b->data, at_of(&a, r, c), 1, row + c);
   }
@@ -157,9 +171,12 @@ static nyb_status run_store(machine *m, ny_op *op) {
   access a;
   cell *t = in(m, op, 1);
   ny_fold o = ny_fold_of(op->attr[NY_AT(store, op)].s);
-  NY_TRY(access_read(m, op, op->attr[NY_AT(store, off)].d, &op->attr[NY_AT(store, stride)], &op->attr[NY_AT(store, lim)], op->attr[NY_AT(store, istride)].d,
-                     t, op->n_in > 2 ? in(m, op, 2) : NULL, &a));
-  if (a.b->read_only) return FAIL(m, op, NYB_E_INTERNAL, "buffer %s is an operand, not a result", ny_in(op, 0)->name ? ny_in(op, 0)->name : "(unnamed)");
+  NY_TRY(access_read(m, op, op->attr[NY_AT(store, off)].d, &op->attr[NY_AT(store, stride)],
+                     &op->attr[NY_AT(store, lim)], op->attr[NY_AT(store, istride)].d, t,
+                     op->n_in > 2 ? in(m, op, 2) : NULL, &a));
+  if (a.b->read_only)
+    return FAIL(m, op, NYB_E_INTERNAL, "buffer %s is an operand, not a result",
+                ny_in(op, 0)->name ? ny_in(op, 0)->name : "(unnamed)");
   for (int64_t r = 0; r < a.rows; r++) {
     const ny_num *row = t->x + r * t->cols;
     if (a.s1 == 1 && !a.index && o == NY_FOLD_set) {
@@ -170,8 +187,10 @@ static nyb_status run_store(machine *m, ny_op *op) {
       ny_num x = row[c], old = {0};
       int64_t at = at_of(&a, r, c);
       if (o != NY_FOLD_set) get(t->fmt, a.b->data, at, 1, &old);
-      if (ny_is_float(t->fmt)) x.f = ny_fold_f(o, old.f, x.f);
-      else x.i = ny_fold_i(o, t->fmt, old.i, x.i);
+      if (ny_is_float(t->fmt))
+        x.f = ny_fold_f(o, old.f, x.f);
+      else
+        x.i = ny_fold_i(o, t->fmt, old.i, x.i);
       put(t->fmt, a.b->data, at, 1, &x);
     }
   }
@@ -189,8 +208,10 @@ static nyb_status run_tile(machine *m, ny_op *op) {
   cell *c = result(m, op);
   double fill = op->attr[NY_AT(tile, fill)].f;
   ny_num x = {.i = 0};
-  if (ny_is_float(c->fmt)) x.f = ny_round_to(c->fmt, fill);
-  else x.i = ny_f_to_i(c->fmt, fill);
+  if (ny_is_float(c->fmt))
+    x.f = ny_round_to(c->fmt, fill);
+  else
+    x.i = ny_f_to_i(c->fmt, fill);
   for (size_t i = 0; i < size_of(c); i++) c->x[i] = x;
   return NYB_OK;
 }
@@ -209,7 +230,8 @@ static nyb_status run_index(machine *m, ny_op *op) {
   NY_TRY(dim(m, op, op->attr[NY_AT(index, stride)].dims.v[0], &s0));
   NY_TRY(dim(m, op, op->attr[NY_AT(index, stride)].dims.v[1], &s1));
   for (int64_t r = 0; r < t->rows; r++)
-    for (int64_t c = 0; c < t->cols; c++) t->x[r * t->cols + c].i = (int64_t)((uint64_t)off + (uint64_t)r * (uint64_t)s0 + (uint64_t)c * (uint64_t)s1);
+    for (int64_t c = 0; c < t->cols; c++)
+      t->x[r * t->cols + c].i = (int64_t)((uint64_t)off + (uint64_t)r * (uint64_t)s0 + (uint64_t)c * (uint64_t)s1);
   return NYB_OK;
 }
 
@@ -242,14 +264,18 @@ static nyb_status run_reduce(machine *m, ny_op *op) {
   }
   int64_t s1 = gone[1] ? 0 : 1, s0 = gone[0] ? 0 : gone[1] ? 1 : x->cols;
   ny_num first = {.i = 0};
-  if (fl) first.f = ny_fold_first_f(o, x->fmt);
-  else first.i = ny_fold_first_i(o, x->fmt);
+  if (fl)
+    first.f = ny_fold_first_f(o, x->fmt);
+  else
+    first.i = ny_fold_first_i(o, x->fmt);
   for (size_t i = 0; i < size_of(t); i++) t->x[i] = first;
   for (int64_t r = 0; r < x->rows; r++)
     for (int64_t c = 0; c < x->cols; c++) {
       ny_num *to = t->x + r * s0 + c * s1, v = x->x[r * x->cols + c];
-      if (fl) to->f = ny_fold_f(o, to->f, v.f);
-      else to->i = ny_fold_i(o, x->fmt, to->i, v.i);
+      if (fl)
+        to->f = ny_fold_f(o, to->f, v.f);
+      else
+        to->i = ny_fold_i(o, x->fmt, to->i, v.i);
     }
   rounded(t);
   return NYB_OK;
@@ -257,11 +283,14 @@ static nyb_status run_reduce(machine *m, ny_op *op) {
 
 static nyb_status run_cast(machine *m, ny_op *op) {
   cell *t = result(m, op), *x = in(m, op, 0);
-  bool narrow = op->attr[NY_AT(cast, saturate)].i && ny_fmts[t->fmt].bits <= 8 && ny_is_float(t->fmt), from_float = ny_is_float(x->fmt);
+  bool narrow = op->attr[NY_AT(cast, saturate)].i && ny_fmts[t->fmt].bits <= 8 && ny_is_float(t->fmt),
+       from_float = ny_is_float(x->fmt);
   for (size_t i = 0; i < size_of(t); i++) {
     ny_num v = x->x[i];
-    if (ny_is_float(t->fmt)) t->x[i].f = from_float ? v.f : ny_i_to_f(x->fmt, v.i, t->fmt);
-    else t->x[i].i = from_float ? ny_f_to_i(t->fmt, v.f) : v.i;
+    if (ny_is_float(t->fmt))
+      t->x[i].f = from_float ? v.f : ny_i_to_f(x->fmt, v.i, t->fmt);
+    else
+      t->x[i].i = from_float ? ny_f_to_i(t->fmt, v.f) : v.i;
     if (!narrow) continue;
     ny_put_f(t->fmt, m->bits, 0, t->x[i].f, true);
     t->x[i].f = ny_get_f(t->fmt, m->bits, 0);
@@ -272,14 +301,16 @@ static nyb_status run_cast(machine *m, ny_op *op) {
 
 static nyb_status run_bitcast(machine *m, ny_op *op) {
   cell *t = result(m, op), *x = in(m, op, 0);
-  if (ny_fmt_bytes(t->fmt, size_of(t)) != ny_fmt_bytes(x->fmt, size_of(x))) return FAIL(m, op, NYB_E_VERIFY, "the widths differ%s", "");
+  if (ny_fmt_bytes(t->fmt, size_of(t)) != ny_fmt_bytes(x->fmt, size_of(x)))
+    return FAIL(m, op, NYB_E_VERIFY, "the widths differ%s", "");
   put(x->fmt, m->bits, 0, size_of(x), x->x);
   get(t->fmt, m->bits, 0, size_of(t), t->x);
   return NYB_OK;
 }
 
 static prepared *prepare(machine *m, ny_op *op) {
-  prepared want = {.kind = (ny_kind)op->kind, .op = ny_kinds[op->kind].n_attr ? op : NULL, .fmt = {NY_none, NY_none, NY_none}};
+  prepared want = {
+      .kind = (ny_kind)op->kind, .op = ny_kinds[op->kind].n_attr ? op : NULL, .fmt = {NY_none, NY_none, NY_none}};
   for (int i = 0; i < op->n_in; i++) want.fmt[i] = in(m, op, i)->fmt;
   for (prepared *p = m->ready; p; p = p->next)
     if (p->kind == want.kind && p->op == want.op && !memcmp(p->fmt, want.fmt, sizeof want.fmt)) return p;
@@ -317,7 +348,8 @@ static nyb_status run_for(machine *m, ny_op *op) {
   NY_TRY(dim(m, op, op->attr[NY_AT(for, lo)].d, &lo));
   NY_TRY(dim(m, op, op->attr[NY_AT(for, hi)].d, &hi));
   NY_TRY(dim(m, op, op->attr[NY_AT(for, step)].d, &step));
-  if (step <= 0 || m->depth >= MAX_NEST) return FAIL(m, op, NYB_E_VERIFY, "step %" PRId64 ", %d loops deep", step, m->depth);
+  if (step <= 0 || m->depth >= MAX_NEST)
+    return FAIL(m, op, NYB_E_VERIFY, "step %" PRId64 ", %d loops deep", step, m->depth);
   size_t slot = m->n_env;
   nyb_status s = NYB_OK;
   push(m, op->attr[NY_AT(for, var)].s, lo);
@@ -341,8 +373,11 @@ static tile_fn *const tile_fns[NY_N_KINDS] = {
 #undef OP
 #undef EW
 #undef ATTR
-    [NY_for] = run_for,     [NY_local] = run_local, [NY_tile] = run_tile,   [NY_set] = run_set,   [NY_load] = run_load,
-    [NY_store] = run_store, [NY_index] = run_index, [NY_mma] = run_mma,     [NY_cast] = run_cast, [NY_reduce] = run_reduce,
+    [NY_for] = run_for,         [NY_local] = run_local,
+    [NY_tile] = run_tile,       [NY_set] = run_set,
+    [NY_load] = run_load,       [NY_store] = run_store,
+    [NY_index] = run_index,     [NY_mma] = run_mma,
+    [NY_cast] = run_cast,       [NY_reduce] = run_reduce,
     [NY_bitcast] = run_bitcast, [NY_barrier] = nothing, /* one grid point is run by one thread */
 };
 
@@ -385,11 +420,13 @@ static bool shape(const ny_type *t, cell *c) {
   if (t->rank > 2) return false;
   c->fmt = (ny_fmt)t->fmt;
   c->rows = t->rank > 1 ? t->dim[0] : 1, c->cols = t->rank ? t->dim[t->rank - 1] : 1;
-  return c->rows > 0 && c->cols > 0 && c->rows <= 1 << 20 && c->cols <= 1 << 20 && ny_fmts[c->fmt].bits && ny_fmts[c->fmt].kind != 'Q';
+  return c->rows > 0 && c->cols > 0 && c->rows <= 1 << 20 && c->cols <= 1 << 20 && ny_fmts[c->fmt].bits &&
+         ny_fmts[c->fmt].kind != 'Q';
 }
 
 static uint64_t local_bytes(const machine *m, const ny_type *t, int64_t *count) {
-  bool ok = ny_type_static_count(m->k->cx, t, count) && *count >= 0 && ny_fmts[t->fmt].bits && ny_fmts[t->fmt].kind != 'Q';
+  bool ok =
+      ny_type_static_count(m->k->cx, t, count) && *count >= 0 && ny_fmts[t->fmt].bits && ny_fmts[t->fmt].kind != 'Q';
   return ok ? (ny_fmt_bytes((ny_fmt)t->fmt, (uint64_t)*count) + 15) / 16 * 16 : UINT64_MAX;
 }
 
@@ -397,7 +434,8 @@ static nyb_status measure(void *user, ny_op *op) {
   sizes *s = user;
   for (int i = 0; i < op->n_in; i++) {
     bool buffer = i == 0 && (op->kind == NY_load || op->kind == NY_store);
-    if (buffer == (in(s->m, op, i)->rows > 0)) return FAIL(s->m, op, NYB_E_VERIFY, "operand %d is not a %s", i, buffer ? "buffer" : "tile");
+    if (buffer == (in(s->m, op, i)->rows > 0))
+      return FAIL(s->m, op, NYB_E_VERIFY, "operand %d is not a %s", i, buffer ? "buffer" : "tile");
   }
   for (int i = 0; i < op->n_out; i++) {
     const ny_type *t = op->out[i]->type;
@@ -411,7 +449,8 @@ static nyb_status measure(void *user, ny_op *op) {
       fits = shape(t, c) && !__builtin_add_overflow(s->tiles, size_of(c), &s->tiles);
       if (fits && size_of(c) > s->m->largest) s->m->largest = size_of(c);
     }
-    if (!fits) return FAIL(s->m, op, NYB_E_VERIFY, "result %d is neither a tile nor a buffer the evaluator can hold", i);
+    if (!fits)
+      return FAIL(s->m, op, NYB_E_VERIFY, "result %d is neither a tile nor a buffer the evaluator can hold", i);
   }
   return NYB_OK;
 }
@@ -435,14 +474,19 @@ static nyb_status assign(void *user, ny_op *op) {
 static nyb_status set_up(machine *m, const ny_tensor *buffer, size_t n, size_t n_read_only) {
   ny_block *b = &m->k->body;
   sizes s = {.m = m};
-  if (!b->first || n != b->n_arg) return ny_fail(&m->k->cx->diag, NYB_E_INTERNAL, m->loc, "kernel %s takes %u buffers, %zu are given", m->k->name, b->n_arg, n);
+  if (!b->first || n != b->n_arg)
+    return ny_fail(&m->k->cx->diag, NYB_E_INTERNAL, m->loc, "kernel %s takes %u buffers, %zu are given", m->k->name,
+                   b->n_arg, n);
   m->cell = NY_NEW_ARRAY(&m->arena, cell, m->k->next_value + 1);
   m->of = NY_NEW_ARRAY(&m->arena, prepared *, m->k->next_op + 1);
   for (size_t i = 0; i < n; i++) {
     if (buffer[i].type->fmt != b->arg[i]->type->fmt)
-      return ny_fail(&m->k->cx->diag, NYB_E_TYPE, m->loc, "kernel %s: buffer %zu holds %s, not %s", m->k->name, i, ny_fmts[buffer[i].type->fmt].name,
-                     ny_fmts[b->arg[i]->type->fmt].name);
-    m->cell[b->arg[i]->id] = (cell){.data = buffer[i].data, .count = ny_count(buffer[i].type), .fmt = (ny_fmt)buffer[i].type->fmt, .read_only = i < n_read_only};
+      return ny_fail(&m->k->cx->diag, NYB_E_TYPE, m->loc, "kernel %s: buffer %zu holds %s, not %s", m->k->name, i,
+                     ny_fmts[buffer[i].type->fmt].name, ny_fmts[b->arg[i]->type->fmt].name);
+    m->cell[b->arg[i]->id] = (cell){.data = buffer[i].data,
+                                    .count = ny_count(buffer[i].type),
+                                    .fmt = (ny_fmt)buffer[i].type->fmt,
+                                    .read_only = i < n_read_only};
     for (int d = 0; d < buffer[i].type->rank && buffer[i].type->rank == b->arg[i]->type->rank; d++) {
       ny_dim e = b->arg[i]->type->dim[d];
       int64_t known = 0;
@@ -460,7 +504,8 @@ static nyb_status set_up(machine *m, const ny_tensor *buffer, size_t n, size_t n
   return ny_walk(b, assign, &s);
 }
 
-nyb_status ny_kernel_run(ny_ev *ev, ny_graph *k, const ny_tensor *buffer, size_t n, size_t n_read_only, const ny_loc *loc) {
+nyb_status ny_kernel_run(ny_ev *ev, ny_graph *k, const ny_tensor *buffer, size_t n, size_t n_read_only,
+                         const ny_loc *loc) {
   machine m = {.ev = ev, .k = k, .loc = loc};
   if (!k->kernel) return ny_fail(&k->cx->diag, NYB_E_VERIFY, loc, "%s is not a kernel", k->name);
   for (size_t i = 0; i < ev->n_env; i++) push(&m, ev->env[i].sym, ev->env[i].value);
@@ -479,6 +524,7 @@ nyb_status ny_ev_launch(ny_ev *ev, const ny_op *op, const ny_tensor *operand, ny
   ny_tensor *buffer = ny_ev_tmp(ev, op, n, sizeof *buffer);
   if (!buffer) return ev->cx->diag.code;
   for (size_t i = 0; i < n; i++) buffer[i] = i < op->n_in ? operand[i] : out[i - op->n_in];
-  for (int i = 0; i < op->n_out; i++) memset(out[i].data, 0xff, ny_fmt_bytes((ny_fmt)out[i].type->fmt, (uint64_t)ny_count(out[i].type)));
+  for (int i = 0; i < op->n_out; i++)
+    memset(out[i].data, 0xff, ny_fmt_bytes((ny_fmt)out[i].type->fmt, (uint64_t)ny_count(out[i].type)));
   return ny_kernel_run(ev, k, buffer, n, op->n_in, op->loc);
 }

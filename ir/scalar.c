@@ -1,6 +1,7 @@
-/* An elementwise row's expression text as a DAG of scalar ops. The text is C with C's precedences; equal subexpressions become one node, so that
-   what the evaluator, the LLVM emitter and any later back end walk is already free of repeated work. Every row is parsed at the first call: about
-   sixty short strings, a few microseconds. A malformed row is our own bug, so it aborts with the row's name and the place. */
+/* An elementwise row's expression text as a DAG of scalar ops. The text is C with C's precedences; equal subexpressions
+   become one node, so that what the evaluator, the LLVM emitter and any later back end walk is already free of repeated
+   work. Every row is parsed at the first call: about sixty short strings, a few microseconds. A malformed row is our
+   own bug, so it aborts with the row's name and the place. */
 #include "ir.h"
 
 #include <ctype.h>
@@ -76,7 +77,8 @@ static uint16_t ternary(parser *p);
 
 static uint16_t call(parser *p, const char *name, size_t n) {
   int op = 0, arg[3] = {0};
-  while (op < NY_N_SCALARS && !(strlen(scalar_rows[op].spelling) == n && !memcmp(scalar_rows[op].spelling, name, n))) op++;
+  while (op < NY_N_SCALARS && !(strlen(scalar_rows[op].spelling) == n && !memcmp(scalar_rows[op].spelling, name, n)))
+    op++;
   if (op == NY_N_SCALARS) bad_row(p, "unknown function");
   need(p, '(');
   for (int i = 0; i < scalar_rows[op].arity; i++) {
@@ -164,7 +166,8 @@ static void parse_rows(void) {
     uint16_t root = ternary(&p);
     skip(&p);
     if (*p.s) bad_row(&p, "unexpected text");
-    if (root != p.n - 1) bad_row(&p, "the result is not the last node"); /* impossible: a result contains all nodes before it */
+    if (root != p.n - 1)
+      bad_row(&p, "the result is not the last node"); /* impossible: a result contains all nodes before it */
     if (used + (size_t)p.n > POOL) bad_row(&p, "POOL in scalar.c is too small");
     memcpy(&pool[used], p.node, (size_t)p.n * sizeof *p.node);
     table[k] = (ny_expr){&pool[used], (uint16_t)p.n};

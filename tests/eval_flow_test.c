@@ -1,4 +1,5 @@
-/* The evaluator on graphs given as text: control flow, symbols, tile programs and launches, and the errors bad data must give. */
+/* The evaluator on graphs given as text: control flow, symbols, tile programs and launches, and the errors bad data
+ * must give. */
 #include "graph_fixture.h"
 
 typedef struct unit { /* a parsed text and what evaluation needs */
@@ -31,8 +32,10 @@ static void add_in(unit *t, ny_fmt f, int rank, const int64_t *shape, const doub
   *in = (ny_tensor){type, ny_alloc(&t->a, ny_fmt_bytes(f, (uint64_t)n) + 1)};
   for (int64_t i = 0; i < n; i++) {
     double v = x ? x[i] : (double)i;
-    if (ny_is_float(f)) ny_put_f(f, in->data, (uint64_t)i, v, false);
-    else ny_put_i(f, in->data, (uint64_t)i, (int64_t)v);
+    if (ny_is_float(f))
+      ny_put_f(f, in->data, (uint64_t)i, v, false);
+    else
+      ny_put_i(f, in->data, (uint64_t)i, (int64_t)v);
   }
 }
 
@@ -44,7 +47,8 @@ static nyb_status run(unit *t, size_t n_out, uint64_t limit) {
 static void check_values(unit *t, size_t n_out, int which, const double *want, int64_t n, const char *what) {
   nyb_status s = run(t, n_out, 1 << 20);
   CHECK(!s && fx_count(t->out[which].type) == n, "%s: %s", what, t->cx->diag.message);
-  for (int64_t i = 0; !s && i < n; i++) CHECK(fx_get(&t->out[which], i) == want[i], "%s: element %d is %g", what, (int)i, fx_get(&t->out[which], i));
+  for (int64_t i = 0; !s && i < n; i++)
+    CHECK(fx_get(&t->out[which], i) == want[i], "%s: element %d is %g", what, (int)i, fx_get(&t->out[which], i));
   close_unit(t);
 }
 
@@ -90,7 +94,8 @@ static void test_loop(void) {
   t = parse("graph main(%go: bool[], %n: i32[]) {\n"
             "  %zero = const splat=0 : i32[]\n"
             "  %one = const splat=1 : i32[]\n"
-            "  %c, %left, %steps = loop %go, %n, %zero trip=100 cond=1 : bool[], i32[], i32[] (%i: i64[], %g: bool[], %k: i32[], %s: i32[]) {\n"
+            "  %c, %left, %steps = loop %go, %n, %zero trip=100 cond=1 : bool[], i32[], i32[] (%i: i64[], %g: bool[], "
+            "%k: i32[], %s: i32[]) {\n"
             "    %k1 = sub %k, %one : i32[]\n"
             "    %s1 = add %s, %k : i32[]\n"
             "    %g1 = gt %k1, %zero : bool[]\n"
@@ -192,25 +197,34 @@ static void test_kernel(void) {
 
 static void kernel_error(const char *body, nyb_status code, const char *has) {
   char text[1000];
-  snprintf(text, sizeof text, "graph main(%%a: f32[10]) {\n  %%c = launch %%a kernel=k : f32[10]\n  ret %%c\n}\n\nkernel k(%%a: f32[10]@global, %%c: f32[10]@global) {\n%s  ret\n}\n", body);
+  snprintf(text, sizeof text,
+           "graph main(%%a: f32[10]) {\n  %%c = launch %%a kernel=k : f32[10]\n  ret %%c\n}\n\nkernel k(%%a: "
+           "f32[10]@global, %%c: f32[10]@global) {\n%s  ret\n}\n",
+           body);
   unit t = parse(text);
   IN(&t, NY_f32, NULL, 10);
   check_error(&t, 1, 1 << 20, code, has);
 }
 
 static void test_kernel_errors(void) {
-  kernel_error("  %x = load %a off=6 stride=[0,1] : f32[1,5]\n", NYB_E_INTERNAL, "offset 10 of buffer a, which has 10 elements");
+  kernel_error("  %x = load %a off=6 stride=[0,1] : f32[1,5]\n", NYB_E_INTERNAL,
+               "offset 10 of buffer a, which has 10 elements");
   kernel_error("  %x = load %a stride=[-1,1] : f32[2,2]\n", NYB_E_INTERNAL, "offset -1 of buffer a");
   kernel_error("  %x = load %a stride=[0,9223372036854775807] : f32[1,5]\n", NYB_E_INTERNAL, "buffer a");
-  kernel_error("  %x = load %a stride=[0,1] : f32[1,5]\n  store %a, %x stride=[0,1]\n", NYB_E_INTERNAL, "operand, not a result");
-  kernel_error("  %i = index off=8 stride=[0,1] : i64[1,3]\n  %x = load %a, %i stride=[0,0] : f32[1,3]\n", NYB_E_INTERNAL, "offset 10 of");
+  kernel_error("  %x = load %a stride=[0,1] : f32[1,5]\n  store %a, %x stride=[0,1]\n", NYB_E_INTERNAL,
+               "operand, not a result");
+  kernel_error("  %i = index off=8 stride=[0,1] : i64[1,3]\n  %x = load %a, %i stride=[0,0] : f32[1,3]\n",
+               NYB_E_INTERNAL, "offset 10 of");
   kernel_error("  %x = load %a off=?zz stride=[0,1] : f32[1,5]\n", NYB_E_INTERNAL, "?zz has no value");
   kernel_error("  for var=i hi=4 step=0 {\n    barrier\n  }\n", NYB_E_VERIFY, "step 0");
 }
 
 static void kernel_values(const char *body, const double *want, const char *what) {
   char text[1500];
-  snprintf(text, sizeof text, "graph main(%%a: f32[4], %%i: i64[2]) {\n  %%c = launch %%a, %%i kernel=k : f32[4]\n  ret %%c\n}\n\nkernel k(%%a: f32[4]@global, %%i: i64[2]@global, %%c: f32[4]@global) {\n%s  ret\n}\n", body);
+  snprintf(text, sizeof text,
+           "graph main(%%a: f32[4], %%i: i64[2]) {\n  %%c = launch %%a, %%i kernel=k : f32[4]\n  ret %%c\n}\n\nkernel "
+           "k(%%a: f32[4]@global, %%i: i64[2]@global, %%c: f32[4]@global) {\n%s  ret\n}\n",
+           body);
   unit t = parse(text);
   static const double a[] = {5, 6, 7, 8}, i[] = {3, 1};
   IN(&t, NY_f32, a, 4);
@@ -219,17 +233,22 @@ static void kernel_values(const char *body, const double *want, const char *what
 }
 
 static void test_kernel_ops(void) {
-  kernel_values("  %j = load %i stride=[0,1] : i64[1,2]\n  %x = load %a, %j stride=[0,0] : f32[1,2]\n  %z = tile fill=1 : f32[1,4]\n  store %c, %z stride=[0,1]\n"
+  kernel_values("  %j = load %i stride=[0,1] : i64[1,2]\n  %x = load %a, %j stride=[0,0] : f32[1,2]\n  %z = tile "
+                "fill=1 : f32[1,4]\n  store %c, %z stride=[0,1]\n"
                 "  store %c, %x, %j stride=[0,0] op=sum\n",
                 (double[]){1, 7, 1, 9}, "indexed load and store");
-  kernel_values("  %x = load %a stride=[2,1] : f32[2,2]\n  %r = reduce %x op=max axes=[1] keep=1 : f32[2,1]\n  %s = reduce %x axes=[0] keep=1 : f32[1,2]\n"
+  kernel_values("  %x = load %a stride=[2,1] : f32[2,2]\n  %r = reduce %x op=max axes=[1] keep=1 : f32[2,1]\n  %s = "
+                "reduce %x axes=[0] keep=1 : f32[1,2]\n"
                 "  %y = add %r, %s : f32[2,2]\n  store %c, %y stride=[2,1]\n",
                 (double[]){18, 20, 20, 22}, "reduce and broadcast");
-  kernel_values("  %t = tile fill=2 : f32[1,4]\n  for var=n lo=1 hi=6 step=2 {\n    %x = load %a stride=[0,1] lim=[1,?n] : f32[1,4]\n    %y = add %t, %x : f32[1,4]\n    set %t, %y\n  }\n"
+  kernel_values("  %t = tile fill=2 : f32[1,4]\n  for var=n lo=1 hi=6 step=2 {\n    %x = load %a stride=[0,1] "
+                "lim=[1,?n] : f32[1,4]\n    %y = add %t, %x : f32[1,4]\n    set %t, %y\n  }\n"
                 "  store %c, %t stride=[0,1]\n",
                 (double[]){17, 14, 16, 10}, "for, limits and set");
-  kernel_values("  %x = load %a stride=[0,1] : f32[1,4]\n  %b = bitcast %x : i32[1,4]\n  %f = cast %b : f32[1,4]\n  %z = tile : i32[1,1]\n  %p = gt %b, %z : bool[1,4]\n"
-                "  %n = index off=10 stride=[0,-1] : i64[1,4]\n  %g = cast %n : f32[1,4]\n  %w = where %p, %g, %f : f32[1,4]\n  store %c, %w stride=[0,1]\n",
+  kernel_values("  %x = load %a stride=[0,1] : f32[1,4]\n  %b = bitcast %x : i32[1,4]\n  %f = cast %b : f32[1,4]\n  %z "
+                "= tile : i32[1,1]\n  %p = gt %b, %z : bool[1,4]\n"
+                "  %n = index off=10 stride=[0,-1] : i64[1,4]\n  %g = cast %n : f32[1,4]\n  %w = where %p, %g, %f : "
+                "f32[1,4]\n  store %c, %w stride=[0,1]\n",
                 (double[]){10, 9, 8, 7}, "bitcast, index, where");
 }
 

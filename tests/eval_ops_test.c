@@ -1,5 +1,5 @@
-/* Tensor ops of the evaluator against brute force on small shapes: movement, reductions, contractions, control flow, symbols, and the errors it must
-   give instead of reading out of range. */
+/* Tensor ops of the evaluator against brute force on small shapes: movement, reductions, contractions, control flow,
+   symbols, and the errors it must give instead of reading out of range. */
 #include "graph_fixture.h"
 
 static double at(const ny_tensor *t, int64_t a, int64_t b, int64_t c, int64_t d) {
@@ -13,7 +13,7 @@ static double at4(const ny_tensor *t, const int64_t *i) { return at(t, i[0], i[1
 static bool near(double a, double b) { return (a != a && b != b) || a == b || fabs(a - b) <= 1e-5 * (1 + fabs(b)); }
 
 /* Calls back for every index of a shape of rank <= 4. */
-#define EACH(t, i)                                                                                                 \
+#define EACH(t, i)                                                                                                     \
   for (int64_t i[4] = {0}, n_##i = fx_count((t)->type), k_##i = 0; k_##i < n_##i; k_##i++, next((t)->type, i))
 static void next(const ny_type *t, int64_t *i) {
   for (int d = t->rank - 1; d >= 0 && ++i[d] == t->dim[d]; d--) i[d] = 0;
@@ -27,7 +27,8 @@ static void test_views(void) {
   v[0] = ny_b_transpose(&f.b, x, (int[]){2, 0, 1});
   v[1] = ny_b_slice(&f.b, x, (ny_dim[]){2, 1, 0}, (ny_dim[]){ny_dim_const(f.cx, -1), 2, 3}, (ny_dim[]){3, 2, 2});
   v[2] = ny_b_reshape(&f.b, x, 2, (ny_dim[]){6, 10});
-  v[3] = ny_b_broadcast(&f.b, ny_b_slice(&f.b, x, (ny_dim[]){0, 0, 0}, NULL, (ny_dim[]){1, 4, 1}), 4, (ny_dim[]){2, 3, 4, 5});
+  v[3] = ny_b_broadcast(&f.b, ny_b_slice(&f.b, x, (ny_dim[]){0, 0, 0}, NULL, (ny_dim[]){1, 4, 1}), 4,
+                        (ny_dim[]){2, 3, 4, 5});
   v[4] = ny_b_concat(&f.b, (ny_value *[]){x, v[0] ? ny_b_transpose(&f.b, v[0], (int[]){1, 2, 0}) : NULL, x}, 3, 1);
   nyb_status s = fx_run(&f, v, 5);
   CHECK(!s, "views: %s", f.cx->diag.message);
@@ -58,14 +59,17 @@ static void test_pad(void) {
   for (int m = 0; m < 4; m++) {
     fx f = fx_new();
     ny_value *x = FX_IN(&f, NY_i4, NULL, 3, 5), *seven = ny_b_scalar(&f.b, NY_i4, 7);
-    const ny_tensor *t = fx_result(&f, ny_b_pad(&f.b, x, seven, (ny_dim[]){2, 1}, (ny_dim[]){1, 3}, NULL, modes[m]), "pad");
-    if (t) EACH(t, i) CHECK(at4(t, i) == padded(&f.in[0], m, i[0], i[1]), "pad %s at %d %d", modes[m], (int)i[0], (int)i[1]);
+    const ny_tensor *t =
+        fx_result(&f, ny_b_pad(&f.b, x, seven, (ny_dim[]){2, 1}, (ny_dim[]){1, 3}, NULL, modes[m]), "pad");
+    if (t)
+      EACH(t, i) CHECK(at4(t, i) == padded(&f.in[0], m, i[0], i[1]), "pad %s at %d %d", modes[m], (int)i[0], (int)i[1]);
     fx_free(&f);
   }
   fx f = fx_new(); /* interior */
   ny_value *x = FX_IN(&f, NY_f32, NULL, 4);
   const ny_tensor *t = fx_result(&f, ny_b_pad(&f.b, x, NULL, (ny_dim[]){1}, (ny_dim[]){0}, (ny_dim[]){2}, NULL), "pad");
-  for (int64_t i = 0; t && i < fx_count(t->type); i++) CHECK(fx_get(t, i) == (i >= 1 && (i - 1) % 3 == 0 ? fx_get(&f.in[0], (i - 1) / 3) : 0), "interior pad");
+  for (int64_t i = 0; t && i < fx_count(t->type); i++)
+    CHECK(fx_get(t, i) == (i >= 1 && (i - 1) % 3 == 0 ? fx_get(&f.in[0], (i - 1) / 3) : 0), "interior pad");
   CHECK(t && fx_count(t->type) == 11, "size of an interior pad");
   fx_free(&f);
 }
@@ -82,18 +86,29 @@ static void test_gather(void) {
   fx f = fx_new();
   static const double index[] = {0, 3, -1, 1, -9, 9};
   static const double coord[] = {0, 1, 2, -1, 1, 3};
-  ny_value *x = FX_IN(&f, NY_i16, NULL, 3, 4, 2), *i = FX_IN(&f, NY_i64, index, 2, 3), *e = FX_IN(&f, NY_i32, NULL, 2, 4, 2), *c = FX_IN(&f, NY_i64, coord, 3, 2);
-  ny_value *v[4] = {ny_b_gather(&f.b, x, i, 1), op2(&f, NY_gather_elements, (ny_value *[]){x, e}, 2, NY_AT(gather_elements, axis), 0),
-                    op2(&f, NY_gather_nd, (ny_value *[]){x, c}, 2, -1, 0),
-                    op2(&f, NY_gather_nd, (ny_value *[]){x, ny_b_reshape(&f.b, ny_b_slice(&f.b, c, (ny_dim[]){0, 0}, NULL, (ny_dim[]){3, 1}), 2, (ny_dim[]){3, 1})}, 2, NY_AT(gather_nd, batch), 1)};
+  ny_value *x = FX_IN(&f, NY_i16, NULL, 3, 4, 2), *i = FX_IN(&f, NY_i64, index, 2, 3),
+           *e = FX_IN(&f, NY_i32, NULL, 2, 4, 2), *c = FX_IN(&f, NY_i64, coord, 3, 2);
+  ny_value *v[4] = {
+      ny_b_gather(&f.b, x, i, 1), op2(&f, NY_gather_elements, (ny_value *[]){x, e}, 2, NY_AT(gather_elements, axis), 0),
+      op2(&f, NY_gather_nd, (ny_value *[]){x, c}, 2, -1, 0),
+      op2(&f, NY_gather_nd,
+          (ny_value *[]){x, ny_b_reshape(&f.b, ny_b_slice(&f.b, c, (ny_dim[]){0, 0}, NULL, (ny_dim[]){3, 1}), 2,
+                                         (ny_dim[]){3, 1})},
+          2, NY_AT(gather_nd, batch), 1)};
   nyb_status s = fx_run(&f, v, 4);
   CHECK(!s, "gather: %s", f.cx->diag.message);
   const ny_tensor *d = &f.in[0];
   if (!s) {
-    EACH(&f.out[0], k) CHECK(at4(&f.out[0], k) == AT(d, k[0], clamp_index((int64_t)index[k[1] * 3 + k[2]], 4), k[3]), "gather");
-    EACH(&f.out[1], k) CHECK(at4(&f.out[1], k) == AT(d, clamp_index((int64_t)at4(&f.in[2], k), 3), k[1], k[2]), "gather_elements");
-    EACH(&f.out[2], k) CHECK(at4(&f.out[2], k) == AT(d, clamp_index((int64_t)coord[k[0] * 2], 3), clamp_index((int64_t)coord[k[0] * 2 + 1], 4), k[1]), "gather_nd");
-    EACH(&f.out[3], k) CHECK(at4(&f.out[3], k) == AT(d, k[0], clamp_index((int64_t)coord[k[0] * 2], 4), k[1]), "gather_nd with batch");
+    EACH(&f.out[0], k)
+    CHECK(at4(&f.out[0], k) == AT(d, k[0], clamp_index((int64_t)index[k[1] * 3 + k[2]], 4), k[3]), "gather");
+    EACH(&f.out[1], k)
+    CHECK(at4(&f.out[1], k) == AT(d, clamp_index((int64_t)at4(&f.in[2], k), 3), k[1], k[2]), "gather_elements");
+    EACH(&f.out[2], k)
+    CHECK(at4(&f.out[2], k) ==
+              AT(d, clamp_index((int64_t)coord[k[0] * 2], 3), clamp_index((int64_t)coord[k[0] * 2 + 1], 4), k[1]),
+          "gather_nd");
+    EACH(&f.out[3], k)
+    CHECK(at4(&f.out[3], k) == AT(d, k[0], clamp_index((int64_t)coord[k[0] * 2], 4), k[1]), "gather_nd with batch");
   }
   fx_free(&f);
 }
@@ -103,8 +118,10 @@ static void test_scatter(void) {
   static const double index[] = {0, 2, 2, -1, 1, 0}, row[] = {2, 0, 2};
   for (int o = 0; o < 5; o++) {
     fx f = fx_new();
-    ny_value *x = FX_IN(&f, NY_f32, NULL, 3, 4), *i = FX_IN(&f, NY_i64, index, 3, 2), *u = FX_IN(&f, NY_f32, NULL, 3, 2), *r = FX_IN(&f, NY_i64, row, 3, 1), *w = FX_IN(&f, NY_f32, NULL, 3, 4);
-    ny_op *e = fx_op(&f, NY_scatter_elements, (ny_value *[]){x, i, u}, 3, x->type), *n = fx_op(&f, NY_scatter_nd, (ny_value *[]){x, r, w}, 3, x->type);
+    ny_value *x = FX_IN(&f, NY_f32, NULL, 3, 4), *i = FX_IN(&f, NY_i64, index, 3, 2),
+             *u = FX_IN(&f, NY_f32, NULL, 3, 2), *r = FX_IN(&f, NY_i64, row, 3, 1), *w = FX_IN(&f, NY_f32, NULL, 3, 4);
+    ny_op *e = fx_op(&f, NY_scatter_elements, (ny_value *[]){x, i, u}, 3, x->type),
+          *n = fx_op(&f, NY_scatter_nd, (ny_value *[]){x, r, w}, 3, x->type);
     e->attr[NY_AT(scatter_elements, axis)].i = 1;
     e->attr[NY_AT(scatter_elements, op)].s = n->attr[NY_AT(scatter_nd, op)].s = ny_intern(&f.cx->names, how[o]);
     nyb_status s = fx_run(&f, (ny_value *[]){e->out[0], n->out[0]}, 2);
@@ -115,14 +132,21 @@ static void test_scatter(void) {
       bool el = k < 6;
       double v = fx_get(&f.in[el ? 2 : 4], el ? k : k - 6);
       double *t = el ? &a[k / 2 * 4 + clamp_index((int64_t)index[k], 4)] : &b[(int)row[(k - 6) / 4] * 4 + (k - 6) % 4];
-      *t = o == 0 ? v : o == 1 ? (double)(float)(*t + v) : o == 2 ? (double)(float)(*t * v) : o == 3 ? fmax(*t, v) : fmin(*t, v);
+      *t = o == 0   ? v
+           : o == 1 ? (double)(float)(*t + v)
+           : o == 2 ? (double)(float)(*t * v)
+           : o == 3 ? fmax(*t, v)
+                    : fmin(*t, v);
     }
-    for (int k = 0; k < 12 && !s; k++) CHECK(fx_get(&f.out[0], k) == a[k] && fx_get(&f.out[1], k) == b[k], "scatter %s, element %d", how[o], k);
+    for (int k = 0; k < 12 && !s; k++)
+      CHECK(fx_get(&f.out[0], k) == a[k] && fx_get(&f.out[1], k) == b[k], "scatter %s, element %d", how[o], k);
     fx_free(&f);
   }
 }
 
-static double fold(int o, double a, double b) { return o == 0 ? a + b : o == 1 ? a * b : o == 2 ? (a > b ? a : b) : a < b ? a : b; }
+static double fold(int o, double a, double b) {
+  return o == 0 ? a + b : o == 1 ? a * b : o == 2 ? (a > b ? a : b) : a < b ? a : b;
+}
 static const char *const folds[] = {"sum", "prod", "max", "min"};
 static const double starts[] = {0, 1, (double)-INFINITY, (double)INFINITY};
 
@@ -147,7 +171,9 @@ static void test_reduce(void) {
   static const double v[] = {1, (double)NAN, 3, -2}, bytes[] = {100, 100, -3, 2};
   fx f = fx_new();
   ny_value *x = FX_IN(&f, NY_f16, v, 2, 2), *i = FX_IN(&f, NY_i8, bytes, 2, 2);
-  ny_value *r[3] = {ny_b_reduce(&f.b, "max", x, (int[]){1}, 1, false), ny_b_reduce(&f.b, "sum", i, (int[]){0, 1}, 2, false), ny_b_reduce(&f.b, "min", FX_IN(&f, NY_i8, NULL, 0, 2), (int[]){0}, 1, false)};
+  ny_value *r[3] = {ny_b_reduce(&f.b, "max", x, (int[]){1}, 1, false),
+                    ny_b_reduce(&f.b, "sum", i, (int[]){0, 1}, 2, false),
+                    ny_b_reduce(&f.b, "min", FX_IN(&f, NY_i8, NULL, 0, 2), (int[]){0}, 1, false)};
   nyb_status s = fx_run(&f, r, 3);
   CHECK(!s && isnan(fx_get(&f.out[0], 0)) && fx_get(&f.out[0], 1) == 3, "NaN wins max: %s", f.cx->diag.message);
   CHECK(!s && fx_get(&f.out[1], 0) == -57, "an i8 sum wraps");
@@ -170,7 +196,8 @@ static void test_scan_topk(void) {
     if (t) EACH(t, i) {
         double w = starts[o];
         for (int64_t k = 0; k < 5; k++)
-          if (reverse ? k > i[1] || (k == i[1] && !exclusive) : k < i[1] || (k == i[1] && !exclusive)) w = fold(o, w, AT(&f.in[0], i[0], k, i[2]));
+          if (reverse ? k > i[1] || (k == i[1] && !exclusive) : k < i[1] || (k == i[1] && !exclusive))
+            w = fold(o, w, AT(&f.in[0], i[0], k, i[2]));
         CHECK(near(at4(t, i), w), "scan mode %d", mode);
       }
     fx_free(&f);
@@ -180,11 +207,14 @@ static void test_scan_topk(void) {
   for (int largest = 0; largest < 2; largest++) {
     fx f = fx_new();
     ny_value *x = FX_IN(&f, NY_f32, v, 8);
-    const ny_type *t[2] = {ny_tensor_type(f.cx, NY_f32, 1, (ny_dim[]){4}), ny_tensor_type(f.cx, NY_i64, 1, (ny_dim[]){4})};
+    const ny_type *t[2] = {ny_tensor_type(f.cx, NY_f32, 1, (ny_dim[]){4}),
+                           ny_tensor_type(f.cx, NY_i64, 1, (ny_dim[]){4})};
     ny_op *op = ny_build(&f.b, NY_topk, &x, 1, t, 2);
     op->attr[NY_AT(topk, largest)].i = largest;
     nyb_status s = fx_run(&f, op->out, 2);
-    for (int i = 0; i < 4; i++) CHECK(!s && fx_get(&f.out[1], i) == want[!largest][i], "topk %d: index %g", largest, s ? -1 : fx_get(&f.out[1], i));
+    for (int i = 0; i < 4; i++)
+      CHECK(!s && fx_get(&f.out[1], i) == want[!largest][i], "topk %d: index %g", largest,
+            s ? -1 : fx_get(&f.out[1], i));
     fx_free(&f);
   }
   static const double ints[] = {4, 7, 7, 2, 2, 9};
@@ -198,7 +228,9 @@ static void test_scan_topk(void) {
     r[last] = fx_infer(&f, op);
   }
   nyb_status s = fx_run(&f, r, 2);
-  CHECK(!s && fx_get(&f.out[0], 0) == 1 && fx_get(&f.out[0], 1) == 2 && fx_get(&f.out[1], 0) == 0 && fx_get(&f.out[1], 1) == 1, "argreduce: %s", f.cx->diag.message);
+  CHECK(!s && fx_get(&f.out[0], 0) == 1 && fx_get(&f.out[0], 1) == 2 && fx_get(&f.out[1], 0) == 0 &&
+            fx_get(&f.out[1], 1) == 1,
+        "argreduce: %s", f.cx->diag.message);
   fx_free(&f);
 }
 
@@ -214,7 +246,8 @@ static void test_window(void) {
     const ny_tensor *t = fx_result(&f, fx_infer(&f, op), "window");
     if (t) EACH(t, i) {
         double w = o ? (double)-INFINITY : 0;
-        for (int64_t k = 0; k < 6; k++) w = fold(o ? 2 : 0, w, AT(&f.in[0], i[0], i[1] * 2 + k / 2 * 2, i[2] + k % 2 * 3, i[3]));
+        for (int64_t k = 0; k < 6; k++)
+          w = fold(o ? 2 : 0, w, AT(&f.in[0], i[0], i[1] * 2 + k / 2 * 2, i[2] + k % 2 * 3, i[3]));
         CHECK(near(at4(t, i), w), "window");
       }
     fx_free(&f);
@@ -223,8 +256,11 @@ static void test_window(void) {
 
 static void test_rows(void) {
   fx f = fx_new();
-  ny_value *x = FX_IN(&f, NY_f32, NULL, 3, 4, 5), *scale = FX_IN(&f, NY_f32, NULL, 4, 5), *bias = FX_IN(&f, NY_f32, NULL, 5);
-  ny_op *sm = fx_op(&f, NY_softmax, &x, 1, x->type), *ln = fx_op(&f, NY_layer_norm, (ny_value *[]){x, scale, bias}, 3, x->type), *rn = fx_op(&f, NY_rms_norm, &x, 1, x->type);
+  ny_value *x = FX_IN(&f, NY_f32, NULL, 3, 4, 5), *scale = FX_IN(&f, NY_f32, NULL, 4, 5),
+           *bias = FX_IN(&f, NY_f32, NULL, 5);
+  ny_op *sm = fx_op(&f, NY_softmax, &x, 1, x->type),
+        *ln = fx_op(&f, NY_layer_norm, (ny_value *[]){x, scale, bias}, 3, x->type),
+        *rn = fx_op(&f, NY_rms_norm, &x, 1, x->type);
   sm->attr[NY_AT(softmax, axis)].i = 1;
   ln->attr[NY_AT(layer_norm, axis)].i = 1;
   nyb_status s = fx_run(&f, (ny_value *[]){sm->out[0], ln->out[0], rn->out[0]}, 3);
@@ -237,7 +273,9 @@ static void test_rows(void) {
       for (int64_t k = 0; k < 20; k++) var += pow(fx_get(d, i[0] * 20 + k) - mean, 2) / 20;
       for (int64_t k = 0; k < 5; k++) square += pow(AT(d, i[0], i[1], k), 2) / 5;
       CHECK(near(at4(&f.out[0], i), exp(at4(d, i)) / sum), "softmax");
-      CHECK(near(at4(&f.out[1], i), (at4(d, i) - mean) / sqrt(var + 1e-5) * AT(&f.in[1], i[1], i[2]) + fx_get(&f.in[2], i[2])), "layer_norm");
+      CHECK(near(at4(&f.out[1], i),
+                 (at4(d, i) - mean) / sqrt(var + 1e-5) * AT(&f.in[1], i[1], i[2]) + fx_get(&f.in[2], i[2])),
+            "layer_norm");
       CHECK(near(at4(&f.out[2], i), at4(d, i) / sqrt(square + 1e-5)), "rms_norm");
     }
   fx_free(&f);
@@ -249,7 +287,8 @@ static void test_matmul(void) {
       fx f = fx_new();
       int64_t m = 19, k = 7, n = 10, p = 4;
       ny_fmt in = ints ? NY_i8 : NY_f32, to = ints ? NY_i32 : NY_f32;
-      ny_value *x = FX_IN(&f, in, NULL, 2, 1, m, k), *y = packed ? FX_IN(&f, in, NULL, 3, k, p) : FX_IN(&f, in, NULL, 3, k, n);
+      ny_value *x = FX_IN(&f, in, NULL, 2, 1, m, k),
+               *y = packed ? FX_IN(&f, in, NULL, 3, k, p) : FX_IN(&f, in, NULL, 3, k, n);
       const ny_type *t = ny_tensor_type(f.cx, to, packed ? 4 : 4, (ny_dim[]){2, packed ? 1 : 3, m, n});
       ny_op *op = fx_op(&f, NY_matmul, (ny_value *[]){x, y}, 2, t);
       op->attr[NY_AT(matmul, packed)].i = packed ? p : 0;
@@ -257,7 +296,8 @@ static void test_matmul(void) {
       if (r) EACH(r, i) {
           double w = 0;
           for (int64_t j = 0; j < k; j++)
-            w += AT(&f.in[0], i[0], 0, i[2], j) * (packed ? AT(&f.in[1], i[3] / p, j, i[3] % p) : AT(&f.in[1], i[1], j, i[3]));
+            w += AT(&f.in[0], i[0], 0, i[2], j) *
+                 (packed ? AT(&f.in[1], i[3] / p, j, i[3] % p) : AT(&f.in[1], i[1], j, i[3]));
           CHECK(ints ? at4(r, i) == w : near(at4(r, i), w), "matmul packed %d", packed);
         }
       fx_free(&f);
@@ -269,7 +309,8 @@ static void test_conv(void) {
     fx f = fx_new();
     int64_t g = mode >= 4 ? 6 : mode >= 2 ? 2 : 1, c = 6 / g, m = 12 / g, p = 5, panels = (m + p - 1) / p;
     bool packed = mode & 1;
-    ny_value *x = FX_IN(&f, NY_f32, NULL, 2, 9, 8, 6), *w = packed ? FX_IN(&f, NY_f32, NULL, g, panels, 6 * c, p) : FX_IN(&f, NY_f32, NULL, 3, 2, c, 12);
+    ny_value *x = FX_IN(&f, NY_f32, NULL, 2, 9, 8, 6),
+             *w = packed ? FX_IN(&f, NY_f32, NULL, g, panels, 6 * c, p) : FX_IN(&f, NY_f32, NULL, 3, 2, c, 12);
     const ny_type *t = ny_tensor_type(f.cx, NY_f32, 4, (ny_dim[]){2, 4, 5, 12});
     ny_op *op = fx_op(&f, NY_conv, (ny_value *[]){x, w}, 2, t);
     fx_list(&f, op, NY_AT(conv, kernel), (ny_dim[]){3, 2}, 2);
@@ -295,7 +336,8 @@ static void test_conv(void) {
 static void test_attention(void) {
   for (int mode = 0; mode < 3; mode++) {
     fx f = fx_new();
-    ny_value *in[4] = {FX_IN(&f, NY_f32, NULL, 2, 3, 4, 5), FX_IN(&f, NY_f32, NULL, 2, 3, 6, 5), FX_IN(&f, NY_f32, NULL, 2, 3, 6, 2), FX_IN(&f, NY_f32, NULL, 2, 1, 1, 6)};
+    ny_value *in[4] = {FX_IN(&f, NY_f32, NULL, 2, 3, 4, 5), FX_IN(&f, NY_f32, NULL, 2, 3, 6, 5),
+                       FX_IN(&f, NY_f32, NULL, 2, 3, 6, 2), FX_IN(&f, NY_f32, NULL, 2, 1, 1, 6)};
     const ny_type *t = ny_tensor_type(f.cx, NY_f32, 4, (ny_dim[]){2, 3, 4, 2});
     ny_op *op = fx_op(&f, NY_attention, in, mode == 1 ? 4 : 3, t);
     op->attr[NY_AT(attention, scale)].f = 0.5;

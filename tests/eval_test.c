@@ -1,10 +1,34 @@
-/* Scalar expressions, elementwise ops, casts and random numbers of the evaluator, against formulas written here: every row over special values
-   and formats, 8-bit integers over all pairs, published vectors. */
+/* Scalar expressions, elementwise ops, casts and random numbers of the evaluator, against formulas written here: every
+   row over special values and formats, 8-bit integers over all pairs, published vectors. */
 #include "eval.h"
 #include "graph_fixture.h"
 
-static const double special[] = {0.0,   -0.0, 1,    -1,     0.5,    -0.5,  2,     -3,      1e-3, -1e-3, 0.3,         7.25,          20,
-                                 -20,   88.5, -104, 1e30,   -1e30,  3.4e38, -3.4e38, 1e-45, -1e-45, 1.1754944e-38, (double)INFINITY, (double)-INFINITY, (double)NAN};
+static const double special[] = {0.0,
+                                 -0.0,
+                                 1,
+                                 -1,
+                                 0.5,
+                                 -0.5,
+                                 2,
+                                 -3,
+                                 1e-3,
+                                 -1e-3,
+                                 0.3,
+                                 7.25,
+                                 20,
+                                 -20,
+                                 88.5,
+                                 -104,
+                                 1e30,
+                                 -1e30,
+                                 3.4e38,
+                                 -3.4e38,
+                                 1e-45,
+                                 -1e-45,
+                                 1.1754944e-38,
+                                 (double)INFINITY,
+                                 (double)-INFINITY,
+                                 (double)NAN};
 enum { N_SPECIAL = NY_COUNT(special) };
 
 static bool close_to(double got, double want, double rel) {
@@ -22,10 +46,12 @@ static void test_expressions(void) {
     for (int i = 0; i < x->n; i++) {
       const ny_snode *s = &x->node[i];
       bool leaf = s->op <= NY_S_num;
-      CHECK(leaf || (s->a < i && (s->b < i || !s->b) && (s->c < i || !s->c)), "%s: node %d comes before its operands", ny_kinds[k].name, i);
+      CHECK(leaf || (s->a < i && (s->b < i || !s->b) && (s->c < i || !s->c)), "%s: node %d comes before its operands",
+            ny_kinds[k].name, i);
       CHECK(s->op != NY_S_param || s->a < ny_kinds[k].min_in, "%s: parameter %d", ny_kinds[k].name, s->a);
       CHECK(s->op != NY_S_attr || s->a < ny_kinds[k].n_attr, "%s: attribute %d", ny_kinds[k].name, s->a);
-      for (int j = 0; j < i; j++) CHECK(memcmp(&x->node[j], s, sizeof *s) || leaf, "%s: nodes %d and %d are the same", ny_kinds[k].name, j, i);
+      for (int j = 0; j < i; j++)
+        CHECK(memcmp(&x->node[j], s, sizeof *s) || leaf, "%s: nodes %d and %d are the same", ny_kinds[k].name, j, i);
     }
   }
   int rems = 0, exps = 0;
@@ -42,7 +68,9 @@ static double f_gelu(double a) { return a < -2 ? 0.5 * a * erfc(-a / sqrt(2)) : 
 static double f_softplus(double a) { return a > 30 ? a + exp(-a) : a < -30 ? exp(a) : log1p(exp(a)); }
 static double f_elu(double a) { return a < 0 ? expm1(a) : a; }
 static double f_sign(double a) { return a != a || a == 0 ? a : a < 0 ? -1 : 1; }
-static double f_round(double a) { return !(fabs(a) < 0x1p52) ? a : fabs(a) <= 0.5 ? copysign(0, a) : a - remainder(a, 1); }
+static double f_round(double a) {
+  return !(fabs(a) < 0x1p52) ? a : fabs(a) <= 0.5 ? copysign(0, a) : a - remainder(a, 1);
+}
 static double f_hard_sigmoid(double a) { return a != a ? a : fmax(0, fmin(1, 0.2 * a + 0.5)); }
 static double f_hard_swish(double a) { return a != a ? a : a <= -3 ? a * 0.0 : a >= 3 ? a : a * (a + 3) / 6; }
 static double f_isnan(double a) { return isnan(a); }
@@ -59,13 +87,40 @@ static const struct {
   double (*f)(double);
   double rel;
 } unary[] = {
-    {NY_neg, f_neg, 0},       {NY_abs, fabs, 0},        {NY_sign, f_sign, 0},   {NY_reciprocal, f_recip, 0}, {NY_sqrt, sqrt, 0},
-    {NY_exp, exp, 0},         {NY_log, log, 0},         {NY_sin, sin, 0},       {NY_cos, cos, 0},            {NY_tan, tan, 1e-6},
-    {NY_asin, asin, 0},       {NY_acos, acos, 0},       {NY_atan, atan, 0},     {NY_sinh, sinh, 1e-6},       {NY_cosh, cosh, 1e-6},
-    {NY_tanh, tanh, 0},       {NY_erf, erf, 0},         {NY_floor, floor, 0},   {NY_ceil, ceil, 0},          {NY_trunc, trunc, 0},
-    {NY_round, f_round, 0},   {NY_relu, f_relu, 0},     {NY_elu, f_elu, 1e-6},  {NY_gelu, f_gelu, 1e-6},     {NY_sigmoid, f_sigmoid, 1e-6},
-    {NY_silu, f_silu, 1e-6},  {NY_softplus, f_softplus, 1e-6}, {NY_softsign, f_softsign, 1e-6}, {NY_hard_sigmoid, f_hard_sigmoid, 1e-6},
-    {NY_hard_swish, f_hard_swish, 1e-6}, {NY_leaky_relu, f_leaky, 1e-6}, {NY_shrink, f_shrink, 0}, {NY_isnan, f_isnan, 0}, {NY_isinf, f_isinf, 0},
+    {NY_neg, f_neg, 0},
+    {NY_abs, fabs, 0},
+    {NY_sign, f_sign, 0},
+    {NY_reciprocal, f_recip, 0},
+    {NY_sqrt, sqrt, 0},
+    {NY_exp, exp, 0},
+    {NY_log, log, 0},
+    {NY_sin, sin, 0},
+    {NY_cos, cos, 0},
+    {NY_tan, tan, 1e-6},
+    {NY_asin, asin, 0},
+    {NY_acos, acos, 0},
+    {NY_atan, atan, 0},
+    {NY_sinh, sinh, 1e-6},
+    {NY_cosh, cosh, 1e-6},
+    {NY_tanh, tanh, 0},
+    {NY_erf, erf, 0},
+    {NY_floor, floor, 0},
+    {NY_ceil, ceil, 0},
+    {NY_trunc, trunc, 0},
+    {NY_round, f_round, 0},
+    {NY_relu, f_relu, 0},
+    {NY_elu, f_elu, 1e-6},
+    {NY_gelu, f_gelu, 1e-6},
+    {NY_sigmoid, f_sigmoid, 1e-6},
+    {NY_silu, f_silu, 1e-6},
+    {NY_softplus, f_softplus, 1e-6},
+    {NY_softsign, f_softsign, 1e-6},
+    {NY_hard_sigmoid, f_hard_sigmoid, 1e-6},
+    {NY_hard_swish, f_hard_swish, 1e-6},
+    {NY_leaky_relu, f_leaky, 1e-6},
+    {NY_shrink, f_shrink, 0},
+    {NY_isnan, f_isnan, 0},
+    {NY_isinf, f_isinf, 0},
 };
 
 static void test_unary(void) {
@@ -77,7 +132,9 @@ static void test_unary(void) {
     for (int i = 0; t && i < N_SPECIAL; i++) {
       double a = (double)(float)special[i], want = (double)(float)unary[k].f(a), got = fx_get(t, i);
       /* exact formulas differ from the row's at overflow and in the sign of a zero that the row does not promise */
-      bool edge = unary[k].rel > 0 && (fabs(a) > 88 || want == 0) && (fabs(got) < 1e-30 || isinf(got) || got != got) == (fabs(want) < 1e-30 || isinf(want) || want != want);
+      bool edge =
+          unary[k].rel > 0 && (fabs(a) > 88 || want == 0) &&
+          (fabs(got) < 1e-30 || isinf(got) || got != got) == (fabs(want) < 1e-30 || isinf(want) || want != want);
       CHECK(edge || close_to(got, want, unary[k].rel), "%s(%a) = %a, not %a", name, a, got, want);
     }
     fx_free(&f);
@@ -112,14 +169,17 @@ static double apply(ny_kind k, double a, double b) {
 }
 
 static void test_binary(void) {
-  static const ny_kind kinds[] = {NY_add, NY_sub, NY_mul, NY_div, NY_rem, NY_mod, NY_pow, NY_max, NY_min, NY_eq, NY_ne, NY_lt, NY_le, NY_gt, NY_ge};
+  static const ny_kind kinds[] = {NY_add, NY_sub, NY_mul, NY_div, NY_rem, NY_mod, NY_pow, NY_max,
+                                  NY_min, NY_eq,  NY_ne,  NY_lt,  NY_le,  NY_gt,  NY_ge};
   for (size_t k = 0; k < NY_COUNT(kinds); k++) {
     fx f = fx_new();
     ny_value *x = FX_IN(&f, NY_f32, special, N_SPECIAL, 1), *y = FX_IN(&f, NY_f32, special, N_SPECIAL);
     const ny_tensor *t = fx_result(&f, ny_b_ew2(&f.b, kinds[k], x, y), ny_kinds[kinds[k]].name);
     for (int i = 0; t && i < N_SPECIAL * N_SPECIAL; i++) {
-      double a = (double)(float)special[i / N_SPECIAL], b = (double)(float)special[i % N_SPECIAL], want = (double)(float)apply(kinds[k], a, b);
-      CHECK(close_to(fx_get(t, i), want, 0), "%s(%a, %a) = %a, not %a", ny_kinds[kinds[k]].name, a, b, fx_get(t, i), want);
+      double a = (double)(float)special[i / N_SPECIAL], b = (double)(float)special[i % N_SPECIAL],
+             want = (double)(float)apply(kinds[k], a, b);
+      CHECK(close_to(fx_get(t, i), want, 0), "%s(%a, %a) = %a, not %a", ny_kinds[kinds[k]].name, a, b, fx_get(t, i),
+            want);
     }
     fx_free(&f);
   }
@@ -127,14 +187,16 @@ static void test_binary(void) {
 
 /* Every row takes every format its class allows, without failing and with values of the format. */
 static void test_all_rows(void) {
-  static const ny_fmt fmts[] = {NY_f64, NY_f32, NY_f16, NY_bf16, NY_f8e4m3, NY_i64, NY_i32, NY_i8, NY_i4, NY_u64, NY_u32, NY_u8, NY_u2, NY_bool};
+  static const ny_fmt fmts[] = {NY_f64, NY_f32, NY_f16, NY_bf16, NY_f8e4m3, NY_i64, NY_i32,
+                                NY_i8,  NY_i4,  NY_u64, NY_u32,  NY_u8,     NY_u2,  NY_bool};
   int n = 0;
   for (int k = 0; k < NY_N_KINDS; k++)
     for (size_t j = 0; j < NY_COUNT(fmts) && (ny_kinds[k].flags & NY_MAP); j++) {
       fx f = fx_new();
       ny_value *in[3];
       for (int i = 0; i < ny_kinds[k].min_in; i++)
-        in[i] = FX_IN(&f, ny_kinds[k].ew == NY_EW_SELECT && !i ? NY_bool : fmts[j], ny_is_float(fmts[j]) ? special : NULL, 26);
+        in[i] = FX_IN(&f, ny_kinds[k].ew == NY_EW_SELECT && !i ? NY_bool : fmts[j],
+                      ny_is_float(fmts[j]) ? special : NULL, 26);
       ny_value *v = ny_b_ew(&f.b, (ny_kind)k, in, ny_kinds[k].min_in);
       if (!v) { /* not of this class */
         fx_free(&f);
@@ -144,7 +206,9 @@ static void test_all_rows(void) {
       const ny_tensor *t = fx_result(&f, v, ny_kinds[k].name);
       for (int i = 0; t && i < 26; i++) {
         double x = fx_get(t, i);
-        CHECK(ny_is_float((ny_fmt)t->type->fmt) || ny_wrap_to((ny_fmt)t->type->fmt, (int64_t)x) == (int64_t)x || t->type->fmt == NY_u64, "%s of %s", ny_kinds[k].name, ny_fmts[fmts[j]].name);
+        CHECK(ny_is_float((ny_fmt)t->type->fmt) || ny_wrap_to((ny_fmt)t->type->fmt, (int64_t)x) == (int64_t)x ||
+                  t->type->fmt == NY_u64,
+              "%s of %s", ny_kinds[k].name, ny_fmts[fmts[j]].name);
       }
       fx_free(&f);
     }
@@ -177,7 +241,8 @@ static int64_t int_apply(ny_kind k, int64_t a, int64_t b, bool u) {
 }
 
 static void test_integers(void) {
-  static const ny_kind kinds[] = {NY_add, NY_sub, NY_mul, NY_div, NY_rem, NY_mod, NY_max, NY_min, NY_and, NY_or, NY_xor, NY_shl, NY_shr, NY_lt, NY_eq};
+  static const ny_kind kinds[] = {NY_add, NY_sub, NY_mul, NY_div, NY_rem, NY_mod, NY_max, NY_min,
+                                  NY_and, NY_or,  NY_xor, NY_shl, NY_shr, NY_lt,  NY_eq};
   double all[2][256];
   for (int i = 0; i < 256; i++) all[0][i] = i - 128, all[1][i] = i;
   for (size_t k = 0; k < NY_COUNT(kinds); k++)
@@ -187,7 +252,8 @@ static void test_integers(void) {
       ny_value *x = FX_IN(&f, fmt, all[u], 256, 1), *y = FX_IN(&f, fmt, all[u], 256);
       const ny_tensor *t = fx_result(&f, ny_b_ew2(&f.b, kinds[k], x, y), ny_kinds[kinds[k]].name);
       int wrong = 0;
-      for (int i = 0; t && i < 65536; i++) wrong += (int64_t)fx_get(t, i) != int_apply(kinds[k], (int64_t)all[u][i / 256], (int64_t)all[u][i % 256], u);
+      for (int i = 0; t && i < 65536; i++)
+        wrong += (int64_t)fx_get(t, i) != int_apply(kinds[k], (int64_t)all[u][i / 256], (int64_t)all[u][i % 256], u);
       CHECK(!wrong, "%s of %s: %d of 65536 pairs", ny_kinds[kinds[k]].name, ny_fmts[fmt].name, wrong);
       fx_free(&f);
     }
@@ -230,15 +296,17 @@ static void test_casts(void) {
       {NY_bool, {1, 1, 1, 1, 1, 1, 1, 1, 1, 0}},
       {NY_i4, {1, -1, 7, -8, 7, -8, 0, 7, 0, 0}},
       {NY_f8e4m3, {1.875, -1.875, 288, -288, 448, -448, (double)NAN, 448, 0.5, -0.0}},
-      {NY_f16, {1.900390625, -1.900390625, 300, -300, (double)INFINITY, (double)-INFINITY, (double)NAN, (double)INFINITY, 0.5, -0.0}},
+      {NY_f16,
+       {1.900390625, -1.900390625, 300, -300, (double)INFINITY, (double)-INFINITY, (double)NAN, (double)INFINITY, 0.5,
+        -0.0}},
   };
   for (size_t r = 0; r < NY_COUNT(rows); r++) {
     fx f = fx_new();
     ny_value *in = FX_IN(&f, NY_f64, x, NY_COUNT(x));
     const ny_tensor *t = fx_result(&f, ny_b_cast(&f.b, in, rows[r].to), "cast");
     for (size_t i = 0; t && i < NY_COUNT(x); i++)
-      CHECK(close_to(fx_get(t, (int64_t)i), rows[r].want[i], 0) || (rows[r].want[i] == 0 && fx_get(t, (int64_t)i) == 0), "%a to %s is %a, not %a", x[i], ny_fmts[rows[r].to].name,
-            fx_get(t, (int64_t)i), rows[r].want[i]);
+      CHECK(close_to(fx_get(t, (int64_t)i), rows[r].want[i], 0) || (rows[r].want[i] == 0 && fx_get(t, (int64_t)i) == 0),
+            "%a to %s is %a, not %a", x[i], ny_fmts[rows[r].to].name, fx_get(t, (int64_t)i), rows[r].want[i]);
     fx_free(&f);
   }
   /* 2^60 + 2^36 + 1 lies just above the middle of two f32: a detour through double would round it down */
@@ -256,8 +324,12 @@ static void test_random(void) {
     uint32_t counter[4], key[2], want[4];
   } kat[] = {/* tests/kat_vectors of the Random123 library, philox4x32 10 */
              {{0, 0, 0, 0}, {0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
-             {{0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff}, {0xffffffff, 0xffffffff}, {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
-             {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}, {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}}};
+             {{0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff},
+              {0xffffffff, 0xffffffff},
+              {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
+             {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
+              {0xa4093822, 0x299f31d0},
+              {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}}};
   for (size_t i = 0; i < NY_COUNT(kat); i++) {
     uint32_t got[4];
     ny_philox4x32(kat[i].counter, kat[i].key, got);
@@ -272,7 +344,8 @@ static void test_random(void) {
     double sum = 0, square = 0;
     for (int64_t i = 0; t && i < n; i++) sum += fx_get(t, i), square += fx_get(t, i) * fx_get(t, i);
     double mean = sum / (double)n, var = square / (double)n - mean * mean;
-    CHECK(fabs(mean - (normal ? 0 : 0.5)) < 0.03 && fabs(var - (normal ? 1 : 1.0 / 12)) < 0.05, "mean %g, variance %g", mean, var);
+    CHECK(fabs(mean - (normal ? 0 : 0.5)) < 0.03 && fabs(var - (normal ? 1 : 1.0 / 12)) < 0.05, "mean %g, variance %g",
+          mean, var);
     CHECK(!t || normal || fx_get(t, 1) == (0xe169c58du >> 8) * 0x1p-24, "element 1 is word 1 of block 0");
     fx_free(&f);
   }

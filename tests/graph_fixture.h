@@ -25,7 +25,9 @@ static inline uint64_t fx_random(uint64_t *seed) { /* splitmix64 */
   z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
   return z ^ (z >> 31);
 }
-static inline double fx_uniform(uint64_t *seed, double lo, double hi) { return lo + (hi - lo) * (double)(fx_random(seed) >> 11) * 0x1p-53; }
+static inline double fx_uniform(uint64_t *seed, double lo, double hi) {
+  return lo + (hi - lo) * (double)(fx_random(seed) >> 11) * 0x1p-53;
+}
 
 static inline fx fx_new(void) {
   fx f = {.cx = ny_ctx_new(), .seed = 1, .limit = (uint64_t)1 << 30};
@@ -47,7 +49,8 @@ static inline int64_t fx_count(const ny_type *t) {
   return n;
 }
 
-/* An input of the declared type whose data has the shape given; x: its elements, NULL: random in -2 .. 2 (floats) or -5 .. 5. */
+/* An input of the declared type whose data has the shape given; x: its elements, NULL: random in -2 .. 2 (floats) or -5
+ * .. 5. */
 static inline ny_value *fx_sym_in(fx *f, const ny_type *declared, const ny_type *t, const double *x) {
   int64_t n = fx_count(t);
   ny_fmt fmt = (ny_fmt)t->fmt;
@@ -55,24 +58,33 @@ static inline ny_value *fx_sym_in(fx *f, const ny_type *declared, const ny_type 
   *in = (ny_tensor){t, ny_alloc(&f->a, ny_fmt_bytes(fmt, (uint64_t)n) + 1)};
   for (int64_t i = 0; i < n; i++) {
     double v = x ? x[i] : ny_is_float(fmt) ? fx_uniform(&f->seed, -2, 2) : floor(fx_uniform(&f->seed, -5, 6));
-    if (ny_is_float(fmt)) ny_put_f(fmt, in->data, (uint64_t)i, v, false);
-    else ny_put_i(fmt, in->data, (uint64_t)i, (int64_t)v);
+    if (ny_is_float(fmt))
+      ny_put_f(fmt, in->data, (uint64_t)i, v, false);
+    else
+      ny_put_i(fmt, in->data, (uint64_t)i, (int64_t)v);
   }
   return ny_block_arg(f->b.g, &f->b.g->body, declared, NULL);
 }
-#define FX_IN(f, fmt, x, ...) fx_in((f), (fmt), (int)NY_COUNT(((int64_t[]){__VA_ARGS__})), (int64_t[]){__VA_ARGS__}, (x)) /* rank >= 1 */
+#define FX_IN(f, fmt, x, ...)                                                                                          \
+  fx_in((f), (fmt), (int)NY_COUNT(((int64_t[]){__VA_ARGS__})), (int64_t[]){__VA_ARGS__}, (x)) /* rank >= 1 */
 static inline ny_value *fx_in(fx *f, ny_fmt fmt, int rank, const int64_t *shape, const double *x) {
   const ny_type *t = ny_tensor_type(f->cx, fmt, rank, shape);
   return fx_sym_in(f, t, t, x);
 }
 
-/* Appends an op with one result of the declared type (NULL: inferred after the caller has set attributes, by fx_infer). */
-static inline ny_op *fx_op(fx *f, ny_kind k, ny_value *const *in, int n, const ny_type *t) { return ny_build(&f->b, k, in, n, &t, 1); }
+/* Appends an op with one result of the declared type (NULL: inferred after the caller has set attributes, by fx_infer).
+ */
+static inline ny_op *fx_op(fx *f, ny_kind k, ny_value *const *in, int n, const ny_type *t) {
+  return ny_build(&f->b, k, in, n, &t, 1);
+}
 static inline ny_value *fx_infer(fx *f, ny_op *op) { return op && !ny_infer_op(f->b.g, op) ? op->out[0] : NULL; }
-static inline void fx_list(fx *f, ny_op *op, int slot, const int64_t *v, size_t n) { op->attr[slot] = ny_dims_attr(f->b.g, v, n); }
+static inline void fx_list(fx *f, ny_op *op, int slot, const int64_t *v, size_t n) {
+  op->attr[slot] = ny_dims_attr(f->b.g, v, n);
+}
 
 static inline nyb_status fx_run(fx *f, ny_value *const *v, int n) {
-  if (!f->cx->diag.code && ny_build(&f->b, NY_ret, v, n, NULL, 0)) ny_eval_graph(f->b.g, f->in, f->n_in, &f->a, f->limit, f->out, (size_t)n);
+  if (!f->cx->diag.code && ny_build(&f->b, NY_ret, v, n, NULL, 0))
+    ny_eval_graph(f->b.g, f->in, f->n_in, &f->a, f->limit, f->out, (size_t)n);
   return f->cx->diag.code;
 }
 static inline double fx_get(const ny_tensor *t, int64_t i) {
