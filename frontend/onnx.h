@@ -102,6 +102,7 @@ ny_value *ny_ew2s(ny_node *n, ny_kind k, ny_value *x, double y); /* with a scala
 /* Two sizes that ONNX says are equal. True when they are. When a symbol can be replaced by the other side, remembers that and fails so that the
    import starts again with the symbol replaced; otherwise fails naming `what` and both sizes. */
 bool ny_unify(ny_node *n, ny_dim a, ny_dim b, const char *what);
+bool ny_try_unify(ny_node *n, ny_dim a, ny_dim b); /* the same, but false without failing when nothing can be replaced */
 ny_value *ny_cast_to(ny_node *n, ny_value *x, ny_fmt f);                /* x itself when it has the format */
 ny_value *ny_reshape_to(ny_node *n, ny_value *x, int rank, const ny_dim *shape);
 ny_value *ny_unsqueeze_at(ny_node *n, ny_value *x, int axis);           /* a new dim of size 1 */
@@ -111,6 +112,13 @@ ny_value *ny_flatten_at(ny_node *n, ny_value *x, int axis);             /* 2-D: 
 ny_value *ny_slice_axis(ny_node *n, ny_value *x, int axis, ny_dim start, ny_dim count);
 ny_value *ny_move_axis(ny_node *n, ny_value *x, int from, int to);
 ny_value *ny_full(ny_node *n, ny_fmt f, int rank, const ny_dim *shape, double x); /* broadcast scalar */
+
+/* An op built with placeholder types, once its attributes are set: infers them and returns its first result. */
+ny_value *ny_infer(ny_node *n, ny_op *op);
+/* An op of one result with its attributes still to be set; NULL when something failed. Finish with ny_infer. */
+ny_op *ny_op_of(ny_node *n, ny_kind k, ny_value *const *in, int n_in);
+/* A node-made value computed from constants becomes a constant. */
+ny_value *ny_fold(ny_node *n, ny_value *v);
 
 /* ---- Subgraphs (onnx_control.c, and operators with bodies such as SequenceMap) */
 int ny_graph_n_inputs(const ny_onnx_graph *g);

@@ -1,0 +1,20 @@
+/* Sliding windows: what convolutions and pools share. Spatial lists have one entry per dim after batch and channel. */
+#ifndef NY_ONNX_CONV_H
+#define NY_ONNX_CONV_H
+#include "onnx.h"
+
+typedef struct ny_window {
+  int spatial;
+  int64_t kernel[NY_MAX_RANK], stride[NY_MAX_RANK], dilation[NY_MAX_RANK];
+  ny_dim lo[NY_MAX_RANK], hi[NY_MAX_RANK];
+  bool same; /* auto_pad SAME_* */
+} ny_window;
+/* Strides, dilations, pads and auto_pad; ->kernel is set by the caller. x is [n, c, spatial..]. */
+bool ny_window_read(ny_node *n, const ny_value *x, ny_window *w);
+ny_value *ny_channels_last(ny_node *n, ny_value *x);
+ny_value *ny_channels_first(ny_node *n, ny_value *x);
+/* x channels last; interior may be NULL; fill NULL: zero. */
+ny_value *ny_pad_spatial(ny_node *n, ny_value *x, const ny_dim *lo, const ny_dim *hi, const ny_dim *interior, ny_value *fill);
+/* The node's attributes applied to these inputs; channels first. Input and weights may be integers. */
+ny_value *ny_conv(ny_node *n, ny_value *x, ny_value *w, ny_value *bias);
+#endif

@@ -1,0 +1,260 @@
+/* Shapes and views: what only rearranges elements, and the integers that say how. */
+#include "onnx.h"
+#include <string.h>
+
+enum { MAX_LIST = 64 };
+
+nyb_status ny_op_shape(ny_node *n) {
+  ny_value *x = ny_need(n, 0);
+  if (!x) return ny_failed(n);
+  int64_t rank = ny_rank(x), start = ny_attr_int(n, "start", 0), end = ny_attr_int(n, "end", rank);
+  start = start < 0 ? start + rank : start;
+  end = end < 0 ? end + rank : end;
+  start = start < 0 ? 0 : start > rank ? rank : start;
+  end = end > rank ? rank : end < start ? start : end;
+  return ny_out(n, 0, ny_b_dims(&n->b, x->type->dim + start, (int)(end - start), false));
+}
+
+nyb_status ny_op_size(ny_node *n) {
+  ny_value *x = ny_need(n, 0);
+  if (!x) return ny_failed(n);
+  ny_dim count = ny_type_count(n->cx, x->type);
+  return ny_out(n, 0, ny_b_dims(&n->b, &count, 1, true));
+}
+
+/* The tensor an attribute "value" or one of its short forms holds. */
+nyb_status ny_op_constant(ny_node *n) {
+  int64_t len;
+  int count;
+  if (ny_attr_has(n, "value")) return ny_out(n, 0, ny_attr_tensor(n, "value"));
+  if (ny_attr_has(n, "sparse_value")) return ny_out(n, 0, ny_attr_tensor(n, "sparse_value"));
+  if (ny_attr_has(n, "value_int")) {
+    int64_t v = ny_attr_int(n, "value_int", 0);
+    return ny_out(n, 0, ny_const_ints(n, NY_i64, 0, NULL, &v));
+  }
+  if (ny_attr_has(n, "value_float")) {
+    double v = ny_attr_float(n, "value_float", 0);
+    return ny_out(n, 0, ny_const_floats(n, NY_f32, 0, NULL, &v));
+  }
+  if (ny_attr_has(n, "value_ints")) {
+    const int64_t *v = ny_attr_ints(n, "value_ints", &count);
+    len = count;
+    return ny_out(n, 0, ny_const_ints(n, NY_i64, 1, &len, v));
+  }
+  if (ny_attr_has(n, "value_floats")) {
+    const double *v = ny_attr_floats(n, "value_floats", &count);
+    len = count;
+    return ny_out(n, 0, ny_const_floats(n, NY_f32, 1, &len, v));
+  }
+  return ny_node_fail(n, NYB_E_UNSUPPORTED, "a constant must have a numeric value");
+}
+
+nyb_status ny_op_constant_of_shape(ny_node *n) {
+  ny_dim d[NY_MAX_RANK];
+  int rank;
+  if (!ny_node_dims(n, 0, d, NY_MAX_RANK, &rank)) return ny_failed(n);
+  ny_value *x = ny_attr_tensor(n, "value");
+  if (n->cx->diag.code) return ny_failed(n);
+  if (!x) x = ny_b_scalar(&n->b, NY_f32, 0);
+  x = ny_reshape_to(n, x, 0, NULL);
+  for (int i = 0; i < rank; i++) {
+    int64_t c;
+    if (ny_dim_is_const(n->cx, d[i], &c) && c < 0) return ny_node_fail(n, NYB_E_SHAPE, "size %lld of dim %d is negative", (long long)c, i);
+  }
+  return ny_out(n, 0, x && rank ? ny_b_broadcast(&n->b, x, rank, d) : x);
+}
+
+static ny_dim count_except(ny_node *n, const ny_dim *d, int rank, int skip) {
+  ny_dim p = 1;
+  for (int i = 0; i < rank; i++)
+    if (i != skip) p = ny_dim_mul(n->cx, p, d[i]);
+  return p;
+}
+
+/* total / rest, cancelling factors both have: sizes are positive where a quotient is asked for. */
+static ny_dim quotient(ny_node *n, ny_value *x, const ny_dim *d, int rank, int skip) {
+  ny_dim mine[NY_MAX_RANK], other = 1, total = 1;
+  int left = ny_rank(x);
+  memcpy(mine, x->type->dim, sizeof mine);
+  for (int i = 0; i < rank; i++) {
+    if (i == skip) continue;
+    int k = 0;
+    while (k < left && mine[k] != d[i]) k++;
+    if (k < left) mine[k] = mine[--left];
+    else other = ny_dim_mul(n->cx, other, d[i]);
+  }
+  for (int i = 0; i < left; i++) total = ny_dim_mul(n->cx, total, mine[i]);
+  return other == 1 ? total : ny_dim_div(n->cx, total, other);
+}
+
+static bool fill_reshape(ny_node *n, ny_value *x, ny_dim *d, int rank, bool allow_zero) {
+  int infer = -1;
+  for (int i = 0; i < rank; i++) {
+    int64_t c;
+    if (!ny_dim_is_const(n->cx, d[i], &c)) continue;
+    if (c == 0 && !allow_zero) {
+      if (i >= ny_rank(x)) {
+        ny_node_fail(n, NYB_E_SHAPE, "size 0 at %d copies a dim that the input of rank %d does not have", i, ny_rank(x));
+        return false;
+      }
+      d[i] = ny_size(x, i);
+    } else if (c == -1 && infer < 0) {
+      infer = i;
+    } else if (c < 0) {
+      ny_node_fail(n, NYB_E_SHAPE, "size %lld at %d is not valid in a reshape", (long long)c, i);
+      return false;
+    }
+  }
+  if (infer < 0) return true;
+  if (count_except(n, d, rank, infer) == 0) {
+    ny_node_fail(n, NYB_E_SHAPE, "the size at %d cannot be inferred from an empty tensor", infer);
+    return false;
+  }
+  d[infer] = quotient(n, x, d, rank, infer);
+  return true;
+}
+
+nyb_status ny_op_reshape(ny_node *n) {
+  ny_value *x = ny_need(n, 0);
+  ny_dim d[NY_MAX_RANK];
+  int rank;
+  if (!x || !ny_node_dims(n, 1, d, NY_MAX_RANK, &rank)) return ny_failed(n);
+  if (!fill_reshape(n, x, d, rank, ny_attr_int(n, "allowzero", 0) != 0)) return ny_failed(n);
+  return ny_out(n, 0, ny_reshape_to(n, x, rank, d));
+}
+
+nyb_status ny_op_squeeze(ny_node *n) {
+  ny_value *x = ny_need(n, 0);
+  int axes[NY_MAX_RANK], count, rank = 0;
+  if (!x || !ny_axes_or_attr(n, n->version < 13 ? -1 : 1, "axes", ny_rank(x), axes, &count)) return ny_failed(n);
+  uint32_t drop = 0;
+  for (int i = 0; i < count; i++) {
+    if (!ny_unify(n, ny_size(x, axes[i]), 1, "a dimension to be squeezed")) return ny_failed(n);
+    drop |= 1u << axes[i];
+  }
+  ny_dim d[NY_MAX_RANK];
+  for (int i = 0; i < ny_rank(x); i++) {
+    if (count < 0 && ny_size(x, i) == 1) drop |= 1u << i;
+    if (!(drop >> i & 1)) d[rank++] = ny_size(x, i);
+  }
+  return ny_out(n, 0, ny_reshape_to(n, x, rank, d));
+}
+
+nyb_status ny_op_unsqueeze(ny_node *n) {
+  ny_value *x = ny_need(n, 0);
+  int64_t list[NY_MAX_RANK];
+  int axes[NY_MAX_RANK], count = 0;
+  if (!x || !ny_ints_or_attr(n, n->version < 13 ? -1 : 1, "axes", list, NY_MAX_RANK, &count)) return ny_failed(n);
+  int rank = ny_rank(x) + (count > 0 ? count : 0);
+  if (rank > NY_MAX_RANK) return ny_node_fail(n, NYB_E_UNSUPPORTED, "the result has %d dimensions, more than %d", rank, (int)NY_MAX_RANK);
+  uint32_t added = 0;
+  for (int i = 0; i < count; i++) {
+    if (!ny_axis(n, list[i], rank, &axes[i])) return ny_failed(n);
+    if (added >> axes[i] & 1) return ny_node_fail(n, NYB_E_SHAPE, "axis %d is listed twice", axes[i]);
+    added |= 1u << axes[i];
+  }
+  ny_dim d[NY_MAX_RANK];
+  for (int i = 0, k = 0; i < rank; i++) d[i] = added >> i & 1 ? 1 : ny_size(x, k++);
+  return ny_out(n, 0, ny_reshape_to(n, x, rank, d));
+}
+
+nyb_status ny_op_transpose(ny_node *n) {
+  ny_value *x = ny_need(n, 0);
+  int count, perm[NY_MAX_RANK];
+  const int64_t *p = ny_attr_ints(n, "perm", &count);
+  if (!x || n->cx->diag.code) return ny_failed(n);
+  int rank = ny_rank(x);
+  if (p && count != rank) return ny_node_fail(n, NYB_E_SHAPE, "perm has %d entries for a tensor of rank %d", count, rank);
+  uint32_t seen = 0;
+  bool same = true;
+  for (int i = 0; i < rank; i++) {
+    if (!p) perm[i] = rank - 1 - i;
+    else if (!ny_axis(n, p[i], rank, &perm[i])) return ny_failed(n);
+    seen |= 1u << perm[i];
+    same &= perm[i] == i;
+  }
+  if (seen != (1u << rank) - 1) return ny_node_fail(n, NYB_E_SHAPE, "perm is not a permutation of 0..%d", rank - 1);
+  return ny_out(n, 0, same ? x : ny_b_transpose(&n->b, x, perm));
+}
+
+nyb_status ny_op_concat(ny_node *n) {
+  int axis;
+  ny_value *first = ny_need(n, 0);
+  if (!first || !ny_axis(n, ny_attr_int(n, "axis", 1), ny_rank(first), &axis)) return ny_failed(n);
+  for (int i = 1; i < n->n_in; i++) {
+    ny_value *x = ny_need(n, i);
+    if (!x) return ny_failed(n);
+    if (ny_rank(x) != ny_rank(first)) return ny_node_fail(n, NYB_E_SHAPE, "input %d has rank %d, input 0 has %d", i, ny_rank(x), ny_rank(first));
+    for (int d = 0; d < ny_rank(x); d++)
+      if (d != axis && !ny_unify(n, ny_size(x, d), ny_size(first, d), "inputs of a concatenation")) return ny_failed(n);
+  }
+  return ny_out(n, 0, n->n_in == 1 ? first : ny_b_concat(&n->b, n->in, n->n_in, axis));
+}
+
+/* Sizes of the pieces: a list, or equal parts with a smaller last one. */
+static bool split_sizes(ny_node *n, ny_value *x, int axis, ny_dim *size, int parts) {
+  int count = -1;
+  int64_t list[MAX_LIST];
+  if (n->version >= 13 && ny_opt(n, 1)) {
+    if (!ny_node_dims(n, 1, size, MAX_LIST, &count)) return false;
+  } else if (ny_attr_has(n, "split")) {
+    if (!ny_ints_or_attr(n, -1, "split", list, MAX_LIST, &count)) return false;
+    for (int i = 0; i < count; i++) size[i] = ny_dim_const(n->cx, list[i]);
+  }
+  if (count >= 0) {
+    ny_dim sum = 0;
+    for (int i = 0; i < count; i++) sum = ny_dim_add(n->cx, sum, size[i]);
+    if (count != parts) ny_node_fail(n, NYB_E_SHAPE, "%d sizes for %d outputs", count, parts);
+    return !n->cx->diag.code && ny_unify(n, sum, ny_size(x, axis), "the sum of the pieces");
+  }
+  ny_dim total = ny_size(x, axis), each = ny_dim_ceildiv(n->cx, total, ny_dim_const(n->cx, parts)), left = total;
+  for (int i = 0; i < parts; i++) {
+    size[i] = i == parts - 1 ? left : each;
+    left = ny_dim_sub(n->cx, left, each);
+  }
+  int64_t c;
+  if (ny_dim_is_const(n->cx, size[parts - 1], &c) && c < 0) ny_node_fail(n, NYB_E_SHAPE, "the axis is too short for %d pieces", parts);
+  return !n->cx->diag.code;
+}
+
+nyb_status ny_op_split(ny_node *n) {
+  ny_value *x = ny_need(n, 0);
+  ny_dim size[MAX_LIST], at = 0;
+  int axis, parts = n->n_out;
+  if (!x || !ny_axis(n, ny_attr_int(n, "axis", 0), ny_rank(x), &axis)) return ny_failed(n);
+  if (n->version >= 18) parts = (int)ny_attr_int(n, "num_outputs", n->n_out);
+  if (parts != n->n_out) return ny_node_fail(n, NYB_E_PARSE, "num_outputs is %d but the node has %d", parts, n->n_out);
+  if (parts < 1 || parts > MAX_LIST) return ny_node_fail(n, NYB_E_UNSUPPORTED, "%d pieces (1 to %d are supported)", parts, (int)MAX_LIST);
+  if (!split_sizes(n, x, axis, size, parts)) return ny_failed(n);
+  for (int i = 0; i < parts; i++) {
+    if (ny_wanted(n, i)) NY_TRY(ny_out(n, i, ny_slice_axis(n, x, axis, at, size[i])));
+    at = ny_dim_add(n->cx, at, size[i]);
+  }
+  return NYB_OK;
+}
+
+nyb_status ny_op_expand(ny_node *n) {
+  ny_value *x = ny_need(n, 0);
+  ny_dim d[NY_MAX_RANK];
+  int count;
+  if (!x || !ny_node_dims(n, 1, d, NY_MAX_RANK, &count)) return ny_failed(n);
+  int rank = count > ny_rank(x) ? count : ny_rank(x);
+  ny_dim out[NY_MAX_RANK];
+  for (int i = 0; i < rank; i++) {
+    int xi = i - (rank - ny_rank(x)), di = i - (rank - count);
+    ny_dim a = xi >= 0 ? ny_size(x, xi) : 1, b = di >= 0 ? d[di] : 1;
+    if (a != 1 && b != 1 && !ny_unify(n, a, b, "expand")) return ny_failed(n);
+    out[i] = b == 1 ? a : b;
+  }
+  return ny_out(n, 0, ny_b_broadcast(&n->b, x, rank, out));
+}
+
+nyb_status ny_op_gather(ny_node *n) {
+  ny_value *x = ny_need(n, 0), *at = ny_need(n, 1);
+  int axis;
+  if (!x || !at || !ny_axis(n, ny_attr_int(n, "axis", 0), ny_rank(x), &axis)) return ny_failed(n);
+  if (!ny_is_int(ny_fmt_of(at))) return ny_node_fail(n, NYB_E_TYPE, "indices are %s, not integers", ny_fmts[ny_fmt_of(at)].name);
+  int rank = ny_rank(x) + ny_rank(at) - 1;
+  if (rank > NY_MAX_RANK) return ny_node_fail(n, NYB_E_UNSUPPORTED, "the result has %d dimensions, more than %d", rank, (int)NY_MAX_RANK);
+  return ny_out(n, 0, ny_b_gather(&n->b, x, at, axis));
+}

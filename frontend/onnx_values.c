@@ -1,0 +1,143 @@
+/* Small composites that builders share. Elementwise inputs are made to fit first: equal sizes that are spelled differently are unified, and
+   where nothing can be replaced both are cut to the smaller (equal for every input ONNX accepts, and in bounds for every other). */
+#include "onnx_import.h"
+
+ny_value *ny_slice_axis(ny_node *n, ny_value *x, int axis, ny_dim start, ny_dim count) {
+  if (!x || n->cx->diag.code) return NULL;
+  ny_dim s[NY_MAX_RANK] = {0}, c[NY_MAX_RANK];
+  for (int i = 0; i < ny_rank(x); i++) c[i] = ny_size(x, i);
+  s[axis] = start;
+  c[axis] = count;
+  if (start == 0 && count == ny_size(x, axis)) return x;
+  return ny_b_slice(&n->b, x, s, NULL, c);
+}
+
+/* The size that input dims `d` at one position agree on, or NY_DIM_INVALID: cut them. */
+static bool agree(ny_node *n, ny_dim d, ny_dim *common) {
+  if (d == 1 || d == *common) return true;
+  if (*common == 1) {
+    *common = d;
+    return true;
+  }
+  if (ny_try_unify(n, d, *common)) return true;
+  if (n->cx->diag.code) return false;
+  if (d >= 0 && *common >= 0) {
+    ny_node_fail(n, NYB_E_SHAPE, "sizes %lld and %lld do not broadcast", (long long)*common, (long long)d);
+    return false;
+  }
+  *common = ny_dim_min(n->cx, *common, d);
+  return true;
+}
+
+static bool fit(ny_node *n, ny_value **v, int count) {
+  int rank = 0;
+  for (int i = 0; i < count; i++) rank = ny_rank(v[i]) > rank ? ny_rank(v[i]) : rank;
+  for (int p = 1; p <= rank; p++) { /* from the last dim */
+    ny_dim common = 1;
+    for (int i = 0; i < count; i++)
+      if (p <= ny_rank(v[i]) && !agree(n, ny_size(v[i], ny_rank(v[i]) - p), &common)) return false;
+    for (int i = 0; i < count; i++) {
+      if (p > ny_rank(v[i])) continue;
+      ny_dim d = ny_size(v[i], ny_rank(v[i]) - p);
+      if (d != 1 && d != common) v[i] = ny_slice_axis(n, v[i], ny_rank(v[i]) - p, 0, common);
+      if (!v[i]) return false;
+    }
+  }
+  return true;
+}
+
+ny_value *ny_ew(ny_node *n, ny_kind k, ny_value *const *in, int n_in) {
+  ny_value *v[3];
+  for (int i = 0; i < n_in; i++) {
+    if (!in[i] || n->cx->diag.code) return NULL;
+    v[i] = in[i];
+  }
+  return n_in > 1 && !fit(n, v, n_in) ? NULL : ny_b_ew(&n->b, k, v, n_in);
+}
+ny_value *ny_ew1(ny_node *n, ny_kind k, ny_value *x) { return ny_ew(n, k, (ny_value *[]){x}, 1); }
+ny_value *ny_ew2(ny_node *n, ny_kind k, ny_value *x, ny_value *y) { return ny_ew(n, k, (ny_value *[]){x, y}, 2); }
+ny_value *ny_ew2s(ny_node *n, ny_kind k, ny_value *x, double y) { return x ? ny_ew2(n, k, x, ny_num(n, x, y)) : NULL; }
+ny_value *ny_num(ny_node *n, const ny_value *like, double x) { return ny_b_scalar(&n->b, ny_fmt_of(like), x); }
+ny_value *ny_cast_to(ny_node *n, ny_value *x, ny_fmt f) { return !x || ny_fmt_of(x) == f ? x : ny_b_cast(&n->b, x, f); }
+
+static ny_dim product(ny_node *n, int rank, const ny_dim *d) {
+  ny_dim p = 1;
+  for (int i = 0; i < rank; i++) p = ny_dim_mul(n->cx, p, d[i]);
+  return p;
+}
+
+ny_value *ny_reshape_to(ny_node *n, ny_value *x, int rank, const ny_dim *shape) {
+  if (!x || n->cx->diag.code) return NULL;
+  bool same = rank == ny_rank(x);
+  for (int i = 0; i < rank && same; i++) same = shape[i] == ny_size(x, i);
+  if (same) return x;
+  if (!ny_unify(n, product(n, ny_rank(x), x->type->dim), product(n, rank, shape), "elements before and after a reshape")) return NULL;
+  return ny_b_reshape(&n->b, x, rank, shape);
+}
+
+ny_value *ny_unsqueeze_at(ny_node *n, ny_value *x, int axis) {
+  ny_dim d[NY_MAX_RANK];
+  if (!x || n->cx->diag.code) return NULL;
+  if (ny_rank(x) >= NY_MAX_RANK) {
+    ny_node_fail(n, NYB_E_UNSUPPORTED, "more than %d dimensions", (int)NY_MAX_RANK);
+    return NULL;
+  }
+  for (int i = 0; i <= ny_rank(x); i++) d[i] = i < axis ? ny_size(x, i) : i == axis ? 1 : ny_size(x, i - 1);
+  return ny_b_reshape(&n->b, x, ny_rank(x) + 1, d);
+}
+
+ny_value *ny_squeeze_at(ny_node *n, ny_value *x, int axis) {
+  ny_dim d[NY_MAX_RANK];
+  if (!x || n->cx->diag.code || !ny_unify(n, ny_size(x, axis), 1, "a dimension to be squeezed")) return NULL;
+  for (int i = 0, k = 0; i < ny_rank(x); i++)
+    if (i != axis) d[k++] = ny_size(x, i);
+  return ny_b_reshape(&n->b, x, ny_rank(x) - 1, d);
+}
+
+ny_value *ny_expand_like(ny_node *n, ny_value *x, const ny_value *like) {
+  if (!x || n->cx->diag.code || x->type == ny_type_with_fmt(n->cx, like->type, ny_fmt_of(x))) return x;
+  return ny_b_broadcast(&n->b, x, ny_rank(like), like->type->dim);
+}
+
+ny_value *ny_flatten_at(ny_node *n, ny_value *x, int axis) {
+  if (!x || n->cx->diag.code) return NULL;
+  ny_dim d[2] = {product(n, axis, x->type->dim), product(n, ny_rank(x) - axis, x->type->dim + axis)};
+  return ny_reshape_to(n, x, 2, d);
+}
+
+ny_value *ny_move_axis(ny_node *n, ny_value *x, int from, int to) {
+  int perm[NY_MAX_RANK], k = 0;
+  if (!x || n->cx->diag.code || from == to) return x;
+  for (int i = 0; i < ny_rank(x); i++) {
+    if (k == to) perm[k++] = from;
+    if (i != from) perm[k++] = i;
+  }
+  if (k == to) perm[k] = from;
+  return ny_b_transpose(&n->b, x, perm);
+}
+
+ny_value *ny_full(ny_node *n, ny_fmt f, int rank, const ny_dim *shape, double x) {
+  ny_value *s = ny_b_scalar(&n->b, f, x);
+  return s && rank ? ny_b_broadcast(&n->b, s, rank, shape) : s;
+}
+
+ny_op *ny_op_of(ny_node *n, ny_kind k, ny_value *const *in, int n_in) {
+  if (n->cx->diag.code) return NULL;
+  for (int i = 0; i < n_in; i++)
+    if (!in[i]) return NULL;
+  const ny_type *t = n_in ? in[0]->type : ny_tensor_type(n->cx, NY_i64, 0, NULL);
+  return ny_build(&n->b, k, in, n_in, &t, 1);
+}
+
+ny_value *ny_infer(ny_node *n, ny_op *op) {
+  if (!op || ny_infer_op(n->b.g, op)) return NULL;
+  return op->out[0];
+}
+
+ny_value *ny_fold(ny_node *n, ny_value *v) {
+  ny_tensor t;
+  if (!v || !ny_value_const(n, v, &t)) return v;
+  int64_t shape[NY_MAX_RANK];
+  for (int i = 0; i < ny_rank(v); i++) ny_static_size(v, i, &shape[i]);
+  return ny_const_data(n, ny_fmt_of(v), ny_rank(v), shape, t.data);
+}
