@@ -65,7 +65,7 @@ static bool constant(const ny_value *v, int depth) {
   const ny_op *op = v->def;
   if (!op || depth > 64 || op->n_body || !ny_is_pure(op) || op->kind == NY_launch) return false;
   if (op->kind == NY_const) return true;
-  if (op->n_in == 0) return false; /* dims and iota are cheaper computed than read */
+  if (op->n_in == 0 || op->kind == NY_broadcast) return false; /* dims, iota and stretching are cheaper computed than read */
   for (int i = 0; i < op->n_in; i++)
     if (!constant(ny_in(op, i), depth + 1)) return false;
   return true;

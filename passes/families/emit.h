@@ -10,7 +10,6 @@ bool ny_coord_scalar(const ny_coord *c); /* the same for every element of the ti
 ny_coord ny_coord_simplify(ny_emit *e, ny_coord c); /* a quotient becomes affine where the tile provably stays inside one block */
 ny_coord ny_coord_plain(ny_emit *e, ny_coord c);    /* affine plus index tile, whatever it takes */
 ny_coord ny_coord_scale(ny_emit *e, ny_coord c, ny_dim add, ny_dim mul); /* add + c*mul */
-void ny_coord_reshape(ny_emit *e, const ny_type *from, const ny_coord *at, const ny_type *to, ny_coord *out);
 /* Tile ops for the elements of op's first result; NULL: no expression. A row per op kind that is one. */
 typedef ny_value *ny_at_fn(ny_emit *e, ny_op *op, const ny_coord *at);
 ny_at_fn *ny_at_row_of(ny_kind k);

@@ -88,6 +88,8 @@ ny_coord ny_coord_flat(ny_emit *e, const ny_type *t, const ny_coord *at);
 void ny_coord_split(ny_emit *e, ny_coord flat, const ny_dim *sizes, int n, ny_coord *out);
 /* Of an elementwise operand or the input of a broadcast, from those of the result. */
 void ny_coord_broadcast(const ny_type *from, const ny_coord *at, const ny_type *to, ny_coord *out);
+/* Of the input of a reshape (to) from those of the result (from): same flat position. */
+void ny_coord_reshape(ny_emit *e, const ny_type *from, const ny_coord *at, const ny_type *to, ny_coord *out);
 /* From coordinates of `from` to those of `to`, a value computed from it through elementwise ops of the same shape, casts, transposes and reshapes
    (what may follow a contraction). False when there is no such way. */
 bool ny_coord_forward(ny_emit *e, ny_value *from, const ny_coord *at, ny_value *to, ny_coord *out);

@@ -1,0 +1,134 @@
+/* decompose: softmax, the norms and attention (where no family takes it) as reductions and elementwise ops, which the row family makes one kernel of. Narrow floats are
+   computed in f32 and rounded once at the end, as the evaluator does. The reduced dims are made the last ones by their order in `axes`, not by moving data. */
+#include <math.h>
+
+#include "rewrite.h"
+
+static ny_fmt wide(ny_fmt f) { return ny_fmts[f].bits < 32 ? NY_f32 : f; }
+
+static ny_value *softmax(ny_builder *b, ny_value *x, int axis) {
+  ny_value *top = ny_b_reduce(b, "max", x, &axis, 1, true);
+  ny_value *e = ny_b_ew1(b, NY_exp, ny_b_ew2(b, NY_sub, x, top));
+  ny_value *sum = ny_b_reduce(b, "sum", e, &axis, 1, true);
+  return ny_b_ew2(b, NY_mul, e, ny_b_ew1(b, NY_reciprocal, sum));
+}
+
+static ny_value *lower_softmax(ny_builder *b, ny_op *op) {
+  ny_value *x = ny_in(op, 0);
+  ny_fmt f = (ny_fmt)x->type->fmt;
+  int64_t axis = op->attr[NY_AT(softmax, axis)].i;
+  if (axis < 0) axis += x->type->rank;
+  return ny_b_cast(b, softmax(b, ny_b_cast(b, x, wide(f)), (int)axis), f);
+}
+
+typedef struct norm {
+  ny_value *x, *count; /* widened; rank 0 */
+  int axes[NY_MAX_RANK], n;
+  ny_fmt f;
+} norm;
+
+static norm norm_of(ny_builder *b, ny_op *op, int64_t axis) {
+  ny_value *x = ny_in(op, 0);
+  norm s = {.f = (ny_fmt)x->type->fmt};
+  ny_dim size = 1;
+  for (int i = (int)(axis < 0 ? axis + x->type->rank : axis); i < x->type->rank; i++) {
+    s.axes[s.n++] = i;
+    size = ny_dim_mul(b->g->cx, size, x->type->dim[i]);
+  }
+  s.x = ny_b_cast(b, x, wide(s.f));
+  int64_t k;
+  if (ny_dim_is_const(b->g->cx, size, &k)) s.count = ny_b_scalar(b, wide(s.f), (double)k);
+  else s.count = ny_b_cast(b, ny_b_dims(b, &size, 1, true), wide(s.f));
+  return s;
+}
+
+static ny_value *mean(ny_builder *b, const norm *s, ny_value *x) {
+  return ny_b_ew2(b, NY_div, ny_b_reduce(b, "sum", x, s->axes, s->n, true), s->count);
+}
+
+static ny_value *inverse_root(ny_builder *b, const norm *s, ny_value *v, double eps) {
+  ny_value *shifted = ny_b_ew2(b, NY_add, v, ny_b_scalar(b, wide(s->f), eps));
+  return ny_b_ew1(b, NY_reciprocal, ny_b_ew1(b, NY_sqrt, shifted));
+}
+
+static ny_value *scale_shift(ny_builder *b, ny_op *op, const norm *s, ny_value *y) {
+  if (op->n_in > 1) y = ny_b_ew2(b, NY_mul, y, ny_b_cast(b, ny_in(op, 1), wide(s->f)));
+  if (op->n_in > 2) y = ny_b_ew2(b, NY_add, y, ny_b_cast(b, ny_in(op, 2), wide(s->f)));
+  return ny_b_cast(b, y, s->f);
+}
+
+static ny_value *lower_layer_norm(ny_builder *b, ny_op *op) {
+  norm s = norm_of(b, op, op->attr[NY_AT(layer_norm, axis)].i);
+  ny_value *d = ny_b_ew2(b, NY_sub, s.x, mean(b, &s, s.x));
+  ny_value *var = mean(b, &s, ny_b_ew2(b, NY_mul, d, d));
+  return scale_shift(b, op, &s, ny_b_ew2(b, NY_mul, d, inverse_root(b, &s, var, op->attr[NY_AT(layer_norm, eps)].f)));
+}
+
+static ny_value *lower_rms_norm(ny_builder *b, ny_op *op) {
+  norm s = norm_of(b, op, op->attr[NY_AT(rms_norm, axis)].i);
+  ny_value *ms = mean(b, &s, ny_b_ew2(b, NY_mul, s.x, s.x));
+  return scale_shift(b, op, &s, ny_b_ew2(b, NY_mul, s.x, inverse_root(b, &s, ms, op->attr[NY_AT(rms_norm, eps)].f)));
+}
+
+static ny_value *swap_last(ny_builder *b, ny_value *x) {
+  int perm[NY_MAX_RANK], r = x->type->rank;
+  for (int i = 0; i < r; i++) perm[i] = i < r - 2 ? i : r - 1 - (i - (r - 2));
+  return ny_b_transpose(b, x, perm);
+}
+
+/* -inf where the key lies after the query. */
+static ny_value *hide_later(ny_builder *b, ny_value *s) {
+  const ny_type *t = s->type;
+  ny_dim d[2] = {t->dim[t->rank - 2], t->dim[t->rank - 1]};
+  ny_value *row = ny_b_iota(b, NY_i64, 2, d, 0), *col = ny_b_iota(b, NY_i64, 2, d, 1);
+  return ny_b_where(b, ny_b_ew2(b, NY_gt, col, row), ny_b_scalar(b, (ny_fmt)t->fmt, -INFINITY), s);
+}
+
+static ny_value *lower_attention(ny_builder *b, ny_op *op) {
+  ny_value *q = ny_in(op, 0), *k = ny_in(op, 1), *v = ny_in(op, 2);
+  ny_fmt f = (ny_fmt)q->type->fmt, w = wide(f);
+  ny_value *s = ny_b_matmul(b, ny_b_cast(b, q, w), swap_last(b, ny_b_cast(b, k, w)));
+  s = ny_b_ew2(b, NY_mul, s, ny_b_scalar(b, w, op->attr[NY_AT(attention, scale)].f));
+  if (op->n_in > 3) s = ny_b_ew2(b, NY_add, s, ny_b_cast(b, ny_in(op, 3), w));
+  if (s && op->attr[NY_AT(attention, causal)].i) s = hide_later(b, s);
+  if (!s) return NULL;
+  return ny_b_cast(b, ny_b_matmul(b, softmax(b, s, s->type->rank - 1), ny_b_cast(b, v, w)), f);
+}
+
+typedef struct row {
+  ny_kind kind;
+  ny_value *(*lower)(ny_builder *b, ny_op *op);
+} row;
+static const row rows[] = {
+    {NY_softmax, lower_softmax},
+    {NY_layer_norm, lower_layer_norm},
+    {NY_rms_norm, lower_rms_norm},
+    {NY_attention, lower_attention},
+};
+
+typedef struct state {
+  ny_pass_cx *px;
+  ny_graph *g;
+  bool changed;
+} state;
+
+static nyb_status visit(void *user, ny_op *op) {
+  state *s = user;
+  for (size_t i = 0; i < NY_COUNT(rows); i++) {
+    if (rows[i].kind != op->kind || ny_family_led_by(rows[i].kind, 0)) continue;
+    ny_builder b = ny_before(s->g, op);
+    ny_value *v = rows[i].lower(&b, op);
+    if (!v) return s->g->cx->diag.code;
+    ny_replace_op(op, v);
+    s->changed = true;
+    return NYB_OK;
+  }
+  return NYB_OK;
+}
+
+nyb_status ny_pass_decompose(ny_pass_cx *px, ny_graph *g, bool *changed) {
+  state s = {px, g, false};
+  NY_TRY(ny_walk(&g->body, visit, &s));
+  *changed |= s.changed;
+  return NYB_OK;
+}

@@ -1,0 +1,55 @@
+/* pack: a contraction whose weights are constant reads them as panels: `packed` columns wide, zero-padded, each panel contiguous from the first to the last
+   row of the sum. What makes the panels is an expression of the weights; fuse puts it in a const group, so it runs once, when the module is written. */
+#include "family.h"
+#include "rewrite.h"
+
+static ny_value *padded_to(ny_builder *b, ny_value *w, int axis, ny_dim n) {
+  ny_dim lo[NY_MAX_RANK] = {0}, hi[NY_MAX_RANK] = {0};
+  hi[axis] = n - w->type->dim[axis];
+  return hi[axis] ? ny_b_pad(b, w, NULL, lo, hi, NULL, "constant") : w;
+}
+
+static ny_value *matmul_panels(ny_builder *b, ny_value *w, int64_t p) {
+  ny_dim k = w->type->dim[0], panels = (w->type->dim[1] + p - 1) / p;
+  w = padded_to(b, w, 1, panels * p);
+  w = ny_b_reshape(b, w, 3, (ny_dim[]){k, panels, p});
+  return ny_b_transpose(b, w, (int[]){1, 0, 2});
+}
+
+static ny_value *conv_panels(ny_builder *b, ny_value *w, int64_t group, int64_t p) {
+  const ny_type *t = w->type;
+  ny_dim k = 1, m = t->dim[t->rank - 1] / group, panels = (m + p - 1) / p;
+  for (int i = 0; i < t->rank - 1; i++) k *= t->dim[i];
+  w = ny_b_reshape(b, w, 3, (ny_dim[]){k, group, m});
+  w = padded_to(b, w, 2, panels * p);
+  w = ny_b_reshape(b, w, 4, (ny_dim[]){k, group, panels, p});
+  return ny_b_transpose(b, w, (int[]){1, 2, 0, 3});
+}
+
+typedef struct state {
+  ny_pass_cx *px;
+  ny_graph *g;
+  bool changed;
+} state;
+
+static nyb_status visit(void *user, ny_op *op) {
+  state *s = user;
+  if ((op->kind != NY_matmul && op->kind != NY_conv) || !ny_is_constant(ny_in(op, 1))) return NYB_OK;
+  int64_t p = ny_pack_width(s->px->target, op);
+  if (p <= 0) return NYB_OK;
+  ny_builder b = ny_before(s->g, op);
+  bool conv = op->kind == NY_conv;
+  ny_value *w = conv ? conv_panels(&b, ny_in(op, 1), op->attr[NY_AT(conv, group)].i, p) : matmul_panels(&b, ny_in(op, 1), p);
+  if (!w) return s->g->cx->diag.code;
+  ny_set_in(op, 1, w);
+  op->attr[conv ? NY_AT(conv, packed) : NY_AT(matmul, packed)].i = p;
+  s->changed = true;
+  return NYB_OK;
+}
+
+nyb_status ny_pass_pack(ny_pass_cx *px, ny_graph *g, bool *changed) {
+  state s = {px, g, false};
+  NY_TRY(ny_walk(&g->body, visit, &s));
+  *changed |= s.changed;
+  return NYB_OK;
+}

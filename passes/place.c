@@ -1,0 +1,252 @@
+/* place: every buffer gets an offset in one arena. A buffer is a launch's result, an if's or loop's result, or a loop's iteration number; reshapes are other
+   names of a buffer; a result may take over the buffer of an input that dies there when its kernel allows (knob inplace).
+   1. One walk numbers the ops of all blocks in execution order and gives every buffer its life [first, last]: what a loop body reads of the outside lives
+      until the loop ends, what a loop carries lives from before it.
+   2. Larger buffers first, each goes to the lowest offset among 0 and the ends of the buffers that live at the same time, at which it provably overlaps
+      none of them for all sizes of the symbols; above all of them if nothing lower can be proven.
+   A graph output made by a launch of the main block, whose buffer is not shared, is written straight to the caller's memory (offset -1). */
+#include <string.h>
+
+#include "rewrite.h"
+
+enum { NOMINAL = 128, ALIGN = 64 };
+typedef struct buffer {
+  int first, last;
+  ny_dim bytes, off;
+  int64_t nominal, at;
+  bool direct; /* the caller's memory */
+} buffer;
+typedef struct placer {
+  ny_pass_cx *px;
+  ny_graph *g;
+  ny_arena *a;
+  buffer *buf;
+  int n, cap, clock;
+  int *of;      /* by value id: buffer, or -1 */
+  int *at;      /* by op id: its time */
+  int *end;     /* by op id: the time its bodies end */
+} placer;
+
+static ny_dim rounded(ny_ctx *cx, ny_dim bytes) { return ny_dim_mul(cx, ny_dim_ceildiv(cx, bytes, ALIGN), ALIGN); }
+
+static int64_t nominal(placer *p, ny_dim d) {
+  ny_name *sym = NULL;
+  size_t n = 0, cap = 0;
+  int64_t v = 0;
+  ny_dim_symbols(p->g->cx, d, &sym, &n, &cap, p->a);
+  ny_binding *env = NY_NEW_ARRAY(p->a, ny_binding, n + 1);
+  for (size_t i = 0; i < n; i++) env[i] = (ny_binding){sym[i], NOMINAL};
+  return ny_dim_eval(p->g->cx, d, env, n, &v) ? v : INT64_MAX / 4;
+}
+
+static int new_buffer(placer *p, const ny_type *t, int time) {
+  NY_PUSH_ROOM(p->a, p->buf, p->n, p->cap);
+  ny_dim bytes = rounded(p->g->cx, ny_type_bytes(p->g->cx, t));
+  p->buf[p->n] = (buffer){.first = time, .last = time, .bytes = bytes, .nominal = nominal(p, bytes)};
+  return p->n++;
+}
+
+static bool alias(const ny_op *op) { return op->kind == NY_reshape || op->kind == NY_bitcast; }
+
+/* The time until which a value of block `home` lives when `user` reads it: the end of the outermost loop between them. */
+static int read_time(const placer *p, const ny_block *home, const ny_op *user) {
+  int t = p->at[user->id];
+  for (const ny_op *op = user; op->parent != home && op->parent->parent; op = op->parent->parent)
+    if (op->parent->parent->kind == NY_loop || op->parent->parent->kind == NY_if) {
+      int e = p->end[op->parent->parent->id];
+      if (op->parent->parent->kind == NY_loop && e > t) t = e;
+    }
+  return t;
+}
+
+static void number(placer *p, ny_block *b) {
+  for (ny_op *op = b->first; op; op = op->next) {
+    p->at[op->id] = p->clock++;
+    if (op->kind == NY_group) continue;
+    for (int i = 0; i < op->n_body; i++) number(p, op->body[i]);
+    p->end[op->id] = p->clock++;
+  }
+}
+
+static void touch(buffer *b, int time) {
+  if (time > b->last) b->last = time;
+  if (time < b->first) b->first = time;
+}
+
+static void read_by_uses(placer *p, const ny_value *v, const ny_block *home, int buf) {
+  for (const ny_use *u = v->uses; u; u = u->next) {
+    if (alias(u->user)) read_by_uses(p, u->user->out[0], home, buf);
+    touch(&p->buf[buf], read_time(p, home, u->user));
+  }
+}
+
+/* v starts its own buffer at `time`. */
+static int own(placer *p, const ny_value *v, int time) {
+  int b = new_buffer(p, v->type, time);
+  p->of[v->id] = b;
+  read_by_uses(p, v, v->def ? v->def->parent : v->arg_of, b);
+  return b;
+}
+
+/* The input of this launch whose buffer its result may take over, or -1. */
+static int takes_over(placer *p, const ny_op *op) {
+  const ny_graph *k = ny_unit_find(p->g->unit, op->attr[NY_AT(launch, kernel)].s);
+  int64_t i = k ? ny_knob(k, "inplace", -1) : -1;
+  if (i < 0 || i >= op->n_in || op->n_out != 1) return -1;
+  for (const ny_use *u = op->out[0]->uses; u; u = u->next)
+    if (u->user->kind == NY_ret) return -1; /* the caller's memory is better */
+  int b = p->of[ny_in(op, (int)i)->id];
+  if (b < 0 || p->buf[b].last != p->at[op->id]) return -1;
+  for (int j = 0; j < op->n_in; j++)
+    if (j != i && p->of[ny_in(op, j)->id] == b) return -1;
+  ny_dim need = rounded(p->g->cx, ny_type_bytes(p->g->cx, op->out[0]->type));
+  return p->buf[b].bytes == need ? b : -1;
+}
+
+static void place_values(placer *p, ny_block *b);
+
+static void loop_values(placer *p, ny_op *op) {
+  int start = p->at[op->id], end = p->end[op->id];
+  ny_block *body = op->body[0];
+  touch(&p->buf[own(p, body->arg[0], start)], end);
+  for (int i = 0; i < op->n_out; i++) {
+    int b = own(p, op->out[i], start);
+    touch(&p->buf[b], end);
+    if (i < op->n_in) p->of[body->arg[i + 1]->id] = b;
+  }
+}
+
+static void launch_values(placer *p, ny_op *op) {
+  int b = takes_over(p, op);
+  if (b < 0) {
+    for (int i = 0; i < op->n_out; i++) own(p, op->out[i], p->at[op->id]);
+    return;
+  }
+  p->of[op->out[0]->id] = b;
+  read_by_uses(p, op->out[0], op->parent, b);
+}
+
+static void place_values(placer *p, ny_block *b) {
+  for (ny_op *op = b->first; op; op = op->next) {
+    if (alias(op)) p->of[op->out[0]->id] = p->of[ny_in(op, 0)->id];
+    if (op->kind == NY_launch) launch_values(p, op);
+    if (op->kind == NY_loop) loop_values(p, op);
+    if (op->kind == NY_if)
+      for (int i = 0; i < op->n_out; i++) touch(&p->buf[own(p, op->out[i], p->at[op->id])], p->end[op->id]);
+    if (op->kind == NY_group) continue;
+    for (int i = 0; i < op->n_body; i++) place_values(p, op->body[i]);
+  }
+}
+
+/* Writes straight to the caller: a launch's own buffer that is one output and nothing else's. */
+static void direct_outputs(placer *p) {
+  const ny_op *ret = p->g->body.last;
+  if (!ret || ret->kind != NY_ret) return;
+  int *count = NY_NEW_ARRAY(p->a, int, p->n + 1);
+  for (int i = 0; i < ret->n_in; i++)
+    if (p->of[ny_in(ret, i)->id] >= 0) count[p->of[ny_in(ret, i)->id]]++;
+  for (int i = 0; i < ret->n_in; i++) {
+    const ny_value *v = ny_in(ret, i);
+    int b = p->of[v->id];
+    while (v->def && alias(v->def)) v = ny_in(v->def, 0);
+    if (b < 0 || count[b] != 1 || !v->def || v->def->kind != NY_launch || v->def->parent != &p->g->body) continue;
+    if (p->buf[b].first == p->at[v->def->id]) p->buf[b].direct = true; /* not taken over from something with another size or life */
+  }
+}
+
+static bool both_live(const buffer *x, const buffer *y) { return x->first <= y->last && y->first <= x->last; }
+
+static bool at_most(ny_ctx *cx, ny_dim a, ny_dim b) { /* a <= b for all sizes */
+  int64_t lo, hi;
+  if (a == b) return true;
+  ny_dim d = ny_dim_sub(cx, b, a);
+  if (d == NY_DIM_INVALID) return false;
+  ny_dim_bounds(cx, d, &lo, &hi);
+  return lo >= 0;
+}
+
+static bool fits(placer *p, const buffer *b, ny_dim off, const int *done, int n_done) {
+  ny_ctx *cx = p->g->cx;
+  ny_dim end = ny_dim_add(cx, off, b->bytes);
+  for (int i = 0; i < n_done; i++) {
+    const buffer *q = &p->buf[done[i]];
+    if (!both_live(b, q)) continue;
+    if (!at_most(cx, end, q->off) && !at_most(cx, ny_dim_add(cx, q->off, q->bytes), off)) return false;
+  }
+  return true;
+}
+
+static void choose(placer *p, buffer *b, const int *done, int n_done) {
+  ny_ctx *cx = p->g->cx;
+  ny_dim best = 0, top = 0;
+  int64_t best_at = INT64_MAX;
+  if (fits(p, b, 0, done, n_done)) best_at = 0;
+  for (int i = 0; i < n_done && best_at; i++) {
+    const buffer *q = &p->buf[done[i]];
+    if (!both_live(b, q)) continue;
+    ny_dim end = ny_dim_add(cx, q->off, q->bytes);
+    int64_t at = q->at + q->nominal;
+    top = ny_dim_max(cx, top, end);
+    if (at < best_at && fits(p, b, end, done, n_done)) best = end, best_at = at;
+  }
+  b->off = best_at == INT64_MAX ? top : best;
+  b->at = best_at == INT64_MAX ? nominal(p, top) : best_at;
+}
+
+static void by_size(const placer *p, int *order) {
+  for (int i = 0; i < p->n; i++) {
+    int j = i;
+    for (; j > 0 && p->buf[order[j - 1]].nominal < p->buf[i].nominal; j--) order[j] = order[j - 1];
+    order[j] = i;
+  }
+}
+
+static nyb_status assign(placer *p) {
+  int *order = NY_NEW_ARRAY(p->a, int, p->n + 1), *done = NY_NEW_ARRAY(p->a, int, p->n + 1), n_done = 0;
+  ny_dim top = 0;
+  by_size(p, order);
+  for (int i = 0; i < p->n; i++) {
+    buffer *b = &p->buf[order[i]];
+    if (b->direct) continue;
+    choose(p, b, done, n_done);
+    done[n_done++] = order[i];
+    if (b->bytes == NY_DIM_INVALID || b->off == NY_DIM_INVALID)
+      return ny_fail(&p->g->cx->diag, NYB_E_LIMIT, NULL, "the activation memory of the graph cannot be expressed: sizes overflow");
+    ny_dim end = ny_dim_add(p->g->cx, b->off, b->bytes);
+    if (!at_most(p->g->cx, end, top)) top = ny_dim_max(p->g->cx, top, end);
+  }
+  p->g->arena_bytes = top;
+  return NYB_OK;
+}
+
+static ny_dim offset_of(const placer *p, const ny_value *v) {
+  const buffer *b = &p->buf[p->of[v->id]];
+  return b->direct ? ny_dim_const(p->g->cx, -1) : b->off;
+}
+
+static nyb_status write_back(void *user, ny_op *op) {
+  placer *p = user;
+  int slot = op->kind == NY_launch ? NY_AT(launch, off) : op->kind == NY_if ? NY_AT(if, off) : op->kind == NY_loop ? NY_AT(loop, off) : -1;
+  if (slot < 0) return NYB_OK;
+  int extra = op->kind == NY_loop, n = op->n_out + extra;
+  ny_dim *off = NY_NEW_ARRAY(p->a, ny_dim, n + 1);
+  if (extra) off[0] = offset_of(p, op->body[0]->arg[0]);
+  for (int i = 0; i < op->n_out; i++) off[i + extra] = offset_of(p, op->out[i]);
+  op->attr[slot] = ny_dims_attr(p->g, off, (size_t)n);
+  return NYB_OK;
+}
+
+nyb_status ny_pass_place(ny_pass_cx *px, ny_graph *g, bool *changed) {
+  placer p = {.px = px, .g = g, .a = &px->scratch};
+  p.of = NY_NEW_ARRAY(p.a, int, g->next_value + 1);
+  p.at = NY_NEW_ARRAY(p.a, int, g->next_op + 1);
+  p.end = NY_NEW_ARRAY(p.a, int, g->next_op + 1);
+  for (uint32_t i = 0; i < g->next_value; i++) p.of[i] = -1;
+  number(&p, &g->body);
+  place_values(&p, &g->body);
+  direct_outputs(&p);
+  NY_TRY(assign(&p));
+  NY_TRY(ny_walk(&g->body, write_back, &p));
+  *changed = true;
+  return NYB_OK;
+}
