@@ -76,7 +76,7 @@ static nyb_status read_description(nyb_module *m, ny_diag *d) {
   digest_of(m->fb, bytes, m->fb_digest);
   if (memcmp(m->fb_digest, h + 32, 32))
     return ny_fail(d, NYB_E_PARSE, NULL, "the module description does not match its digest");
-  return ny_module_read(m->fb, bytes, at + bytes, file, &m->arena, &m->mod, d);
+  return ny_module_read(m->fb, at, bytes, file, &m->arena, &m->mod, d);
 }
 
 /* ---- what callers see */

@@ -45,7 +45,7 @@ typedef struct ny_mod_segment {
 typedef struct ny_mod_buffer {
   uint8_t place; /* ny_mod_place */
   uint32_t index;
-  uint32_t offset, bytes; /* expressions; offset of an arena buffer only */
+  uint32_t offset, bytes; /* expressions; offset: of arena and weight buffers, a multiple of 64 */
 } ny_mod_buffer;
 typedef struct ny_mod_value {
   const char *name;
@@ -85,13 +85,13 @@ typedef struct ny_mod {
   ny_mod_segment code, graph;
 } ny_mod;
 
-/* module_read.cc: `fb` (8-byte aligned) holds the flatbuffer of a file of `file_bytes` bytes whose segments may start
-   at `first`. Rows live in `a`, strings stay in `fb`. */
-nyb_status ny_module_read(const void *fb, uint64_t fb_bytes, uint64_t first, uint64_t file_bytes, ny_arena *a,
+/* module_read.cc: `fb` (8-byte aligned) holds the flatbuffer that lies at `fb_at` in a file of `file_bytes` bytes. Rows
+   live in `a`, strings stay in `fb`. */
+nyb_status ny_module_read(const void *fb, uint64_t fb_at, uint64_t fb_bytes, uint64_t file_bytes, ny_arena *a,
                           ny_mod *out, ny_diag *d);
 
 /* module_check.c: everything the flatbuffer verifier does not know. */
-nyb_status ny_module_check(const ny_mod *m, uint64_t first, uint64_t file_bytes, ny_diag *d);
+nyb_status ny_module_check(const ny_mod *m, uint64_t fb_at, uint64_t fb_bytes, uint64_t file_bytes, ny_diag *d);
 
 /* ---- A loaded module */
 struct nyb_module {

@@ -6,7 +6,7 @@
 
 typedef struct check {
   const ny_mod *m;
-  uint64_t first, file_bytes;
+  uint64_t fb_at, fb_bytes, file_bytes;
   ny_diag *d;
 } check;
 
@@ -38,13 +38,14 @@ static nyb_status check_expr(check *c, uint32_t i) {
 
 /* ---- segments */
 static nyb_status check_segment(check *c, const char *what, uint64_t row, const ny_mod_segment *s) {
-  if (s->offset % NY_MOD_PAGE || s->offset < c->first || s->offset > c->file_bytes ||
-      s->bytes > c->file_bytes - s->offset)
-    return ny_fail(c->d, NYB_E_PARSE, NULL,
-                   "%s %llu: %llu bytes at %llu do not lie page-aligned in the file of %llu bytes", what,
-                   (unsigned long long)row, (unsigned long long)s->bytes, (unsigned long long)s->offset,
-                   (unsigned long long)c->file_bytes);
-  return NYB_OK;
+  bool inside = s->offset % NY_MOD_PAGE == 0 && s->offset >= NY_MOD_HEADER && s->offset <= c->file_bytes &&
+                s->bytes <= c->file_bytes - s->offset;
+  bool apart = inside && (s->offset + s->bytes <= c->fb_at || s->offset >= c->fb_at + c->fb_bytes);
+  if (apart) return NYB_OK;
+  return ny_fail(c->d, NYB_E_PARSE, NULL,
+                 "%s %llu: %llu bytes at %llu do not lie page-aligned beside the description in the file of %llu bytes",
+                 what, (unsigned long long)row, (unsigned long long)s->bytes, (unsigned long long)s->offset,
+                 (unsigned long long)c->file_bytes);
 }
 
 /* ---- buffers and values */
@@ -53,7 +54,10 @@ static nyb_status check_buffer(check *c, uint32_t i) {
   IN_RANGE("buffer", i, "size", b->bytes, c->m->n_exprs);
   switch ((ny_mod_place)b->place) {
   case NY_MP_ARENA: IN_RANGE("buffer", i, "offset", b->offset, c->m->n_exprs); return NYB_OK;
-  case NY_MP_WEIGHT: IN_RANGE("buffer", i, "segment", b->index, c->m->n_segments); return NYB_OK;
+  case NY_MP_WEIGHT:
+    IN_RANGE("buffer", i, "segment", b->index, c->m->n_segments);
+    IN_RANGE("buffer", i, "offset", b->offset, c->m->n_exprs);
+    return NYB_OK;
   case NY_MP_INPUT: IN_RANGE("buffer", i, "input", b->index, c->m->n_inputs); return NYB_OK;
   case NY_MP_OUTPUT: IN_RANGE("buffer", i, "output", b->index, c->m->n_outputs); return NYB_OK;
   case NY_MP_COUNT: break;
@@ -145,8 +149,8 @@ static nyb_status check_commands(check *c, uint32_t begin, uint32_t end, int dep
   return NYB_OK;
 }
 
-nyb_status ny_module_check(const ny_mod *m, uint64_t first, uint64_t file_bytes, ny_diag *d) {
-  check state = {m, first, file_bytes, d}, *c = &state;
+nyb_status ny_module_check(const ny_mod *m, uint64_t fb_at, uint64_t fb_bytes, uint64_t file_bytes, ny_diag *d) {
+  check state = {m, fb_at, fb_bytes, file_bytes, d}, *c = &state;
   for (uint32_t i = 0; i < m->n_exprs; i++) NY_TRY(check_expr(c, i));
   for (uint32_t i = 0; i < m->n_segments; i++) NY_TRY(check_segment(c, "segment", i, &m->segment[i]));
   if (m->code.bytes) NY_TRY(check_segment(c, "code", 0, &m->code));

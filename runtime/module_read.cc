@@ -124,7 +124,7 @@ bool too_many(const Module *m) {
 
 } // namespace
 
-extern "C" nyb_status ny_module_read(const void *fb, uint64_t fb_bytes, uint64_t first, uint64_t file_bytes,
+extern "C" nyb_status ny_module_read(const void *fb, uint64_t fb_at, uint64_t fb_bytes, uint64_t file_bytes,
                                      ny_arena *a, ny_mod *out, ny_diag *d) {
   *out = {};
   if (fb_bytes < 16 || fb_bytes > NY_MOD_MAX_FLATBUFFER)
@@ -159,5 +159,5 @@ extern "C" nyb_status ny_module_read(const void *fb, uint64_t fb_bytes, uint64_t
   out->arena = m->arena();
   out->code = segment(m->code());
   out->graph = segment(m->graph());
-  return ny_module_check(out, first, file_bytes, d);
+  return ny_module_check(out, fb_at, fb_bytes, file_bytes, d);
 }

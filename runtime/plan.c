@@ -81,24 +81,26 @@ static nyb_status check_values(const ny_mod_value *v, uint32_t n, const char *wh
   return NYB_OK;
 }
 
-static nyb_status check_buffer(const ny_mod *m, uint32_t i, const int64_t *val, ny_diag *d) {
-  const ny_mod_buffer *b = &m->buffer[i];
-  int64_t bytes = val[b->bytes], end;
+static uint64_t room_of(const ny_mod *m, const ny_mod_buffer *b, const int64_t *val) {
   uint64_t room = 0;
-  if (bytes < 0) return too_big(d, "buffer", i, bytes, 0);
   switch ((ny_mod_place)b->place) {
-  case NY_MP_ARENA:
-    if (val[b->offset] < 0 || val[b->offset] % 64 || __builtin_add_overflow(val[b->offset], bytes, &end) ||
-        end > val[m->arena])
-      return ny_fail(d, NYB_E_SHAPE, NULL, "buffer %u: %lld bytes at %lld do not fit the arena of %lld bytes", i,
-                     (long long)bytes, (long long)val[b->offset], (long long)val[m->arena]);
-    return NYB_OK;
-  case NY_MP_WEIGHT: room = m->segment[b->index].bytes; break;
+  case NY_MP_ARENA: return (uint64_t)val[m->arena];
+  case NY_MP_WEIGHT: return m->segment[b->index].bytes;
   case NY_MP_INPUT: ny_plan_value_bytes(&m->input[b->index], val, &room); break;
   case NY_MP_OUTPUT: ny_plan_value_bytes(&m->output[b->index], val, &room); break;
   case NY_MP_COUNT: break;
   }
-  return (uint64_t)bytes > room ? too_big(d, "buffer", i, bytes, room) : NYB_OK;
+  return room;
+}
+
+static nyb_status check_buffer(const ny_mod *m, uint32_t i, const int64_t *val, ny_diag *d) {
+  const ny_mod_buffer *b = &m->buffer[i];
+  int64_t bytes = val[b->bytes], at = b->place <= NY_MP_WEIGHT ? val[b->offset] : 0;
+  uint64_t room = room_of(m, b, val);
+  if (bytes >= 0 && at >= 0 && at % 64 == 0 && (uint64_t)at <= room && (uint64_t)bytes <= room - (uint64_t)at)
+    return NYB_OK;
+  return ny_fail(d, NYB_E_SHAPE, NULL, "buffer %u: %lld bytes at %lld do not fit its memory of %llu bytes", i,
+                 (long long)bytes, (long long)at, (unsigned long long)room);
 }
 
 static nyb_status room_for(const ny_mod *m, uint32_t command, uint32_t slot, int64_t need, const int64_t *val,

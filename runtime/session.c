@@ -41,9 +41,14 @@ static nyb_status fit(nyb_session *s, ny_block_of_memory *b, uint64_t need, cons
   return grow ? block_grow(b, need, what, &s->diag) : too_small(s, what, need, b->bytes);
 }
 
-static void place_arena(nyb_session *s) {
-  for (uint32_t i = 0; i < s->mod->n_buffers; i++)
-    if (s->mod->buffer[i].place == NY_MP_ARENA) s->ptr[i] = (char *)s->arena.p + s->val[s->mod->buffer[i].offset];
+static void place_buffers(nyb_session *s) {
+  const uint8_t *file = s->module->map.data;
+  for (uint32_t i = 0; i < s->mod->n_buffers; i++) {
+    const ny_mod_buffer *b = &s->mod->buffer[i];
+    if (b->place == NY_MP_ARENA) s->ptr[i] = (char *)s->arena.p + s->val[b->offset];
+    if (b->place == NY_MP_WEIGHT)
+      s->ptr[i] = (void *)(uintptr_t)(file + s->mod->segment[b->index].offset + s->val[b->offset]);
+  }
 }
 
 nyb_status ny_session_plan(nyb_session *s, bool grow) {
@@ -58,7 +63,7 @@ nyb_status ny_session_plan(nyb_session *s, bool grow) {
     NY_TRY(fit(s, &s->output[i], bytes ? bytes : 1, "output memory", grow));
     for (uint32_t k = 0; k < m->output[i].rank; k++) s->out_shape[i][k] = s->val[m->output[i].dim[k]];
   }
-  place_arena(s);
+  place_buffers(s);
   s->planned = true;
   return NYB_OK;
 }
@@ -93,9 +98,6 @@ static void make_tables(nyb_session *s) {
   s->launch_ptr = NY_NEW_ARRAY(&s->rows, void *, buffers);
   s->launch_dim = NY_NEW_ARRAY(&s->rows, int64_t, dims);
   for (uint32_t i = 0; i < m->n_symbols; i++) s->sym[i] = 1;
-  for (uint32_t i = 0; i < m->n_buffers; i++)
-    if (m->buffer[i].place == NY_MP_WEIGHT)
-      s->ptr[i] = (void *)(uintptr_t)(s->module->map.data + m->segment[m->buffer[i].index].offset);
   find_sites(s);
 }
 

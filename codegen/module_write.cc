@@ -1,0 +1,122 @@
+/* Rows of module.h as a flatbuffer: the mirror of module_read.cc. */
+#include "module_generated.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+extern "C" {
+#include "module_file.h"
+}
+
+namespace {
+
+using namespace nyb::fb;
+using flatbuffers::FlatBufferBuilder;
+using flatbuffers::Offset;
+using flatbuffers::String;
+template <typename T> using Vector = flatbuffers::Vector<T>;
+
+Segment segment(const ny_mod_segment &s) {
+  uint8_t b[32];
+  std::memcpy(b, s.digest, 32);
+  return Segment(s.offset, s.bytes, Digest(flatbuffers::span<const uint8_t, 32>(b, 32)));
+}
+
+Offset<Vector<Offset<String>>> strings(FlatBufferBuilder &fbb, const char *const *s, uint32_t n) {
+  std::vector<Offset<String>> out;
+  for (uint32_t i = 0; i < n; i++) out.push_back(fbb.CreateSharedString(s[i] ? s[i] : ""));
+  return fbb.CreateVector(out);
+}
+
+Offset<Vector<Offset<Value>>> values(FlatBufferBuilder &fbb, const ny_mod_value *v, uint32_t n) {
+  std::vector<Offset<Value>> out;
+  for (uint32_t i = 0; i < n; i++) {
+    auto name = fbb.CreateSharedString(v[i].name ? v[i].name : "");
+    auto format = fbb.CreateSharedString(ny_fmts[v[i].fmt].name);
+    auto dims = fbb.CreateVector(v[i].dim, v[i].rank);
+    auto text = strings(fbb, v[i].text, v[i].rank);
+    out.push_back(CreateValue(fbb, name, format, dims, text, v[i].buffer));
+  }
+  return fbb.CreateVector(out);
+}
+
+Offset<Vector<Offset<Kernel>>> kernels(FlatBufferBuilder &fbb, const ny_mod *m) {
+  std::vector<Offset<Kernel>> out;
+  for (uint32_t i = 0; i < m->n_kernels; i++) {
+    const ny_mod_kernel &k = m->kernel[i];
+    auto name = fbb.CreateSharedString(k.name ? k.name : ""), family = fbb.CreateSharedString(k.family ? k.family : "");
+    auto note = fbb.CreateSharedString(k.note ? k.note : "");
+    out.push_back(CreateKernel(fbb, name, k.entry, k.n_buffers, k.n_dims, k.scratch, family, note));
+  }
+  return fbb.CreateVector(out);
+}
+
+Offset<Vector<Offset<Command>>> commands(FlatBufferBuilder &fbb, const ny_mod *m) {
+  std::vector<Offset<Command>> out;
+  for (uint32_t i = 0; i < m->n_commands; i++) {
+    const ny_mod_command &c = m->command[i];
+    auto buffers = fbb.CreateVector(c.buffer, c.n_buffers), dims = fbb.CreateVector(c.dim, c.n_dims);
+    out.push_back(CreateCommand(fbb, static_cast<CommandKind>(c.kind), c.kernel, buffers, dims, c.extent, c.grain,
+                                c.bytes, c.stacked, c.n_then, c.n_else));
+  }
+  return fbb.CreateVector(out);
+}
+
+Offset<Module> module(FlatBufferBuilder &fbb, const ny_mod *m) {
+  std::vector<Expr> exprs;
+  for (uint32_t i = 0; i < m->n_exprs; i++)
+    exprs.emplace_back(static_cast<ExprOp>(m->expr[i].op), m->expr[i].a, m->expr[i].b, m->expr[i].value);
+  std::vector<Buffer> buffers;
+  for (uint32_t i = 0; i < m->n_buffers; i++) {
+    const ny_mod_buffer &b = m->buffer[i];
+    buffers.emplace_back(static_cast<Place>(b.place), b.index, b.offset, b.bytes);
+  }
+  std::vector<Segment> segments;
+  for (uint32_t i = 0; i < m->n_segments; i++) segments.push_back(segment(m->segment[i]));
+  Segment code = segment(m->code), graph = segment(m->graph);
+  auto name = fbb.CreateSharedString(m->name ? m->name : ""),
+       producer = fbb.CreateSharedString(m->producer ? m->producer : "");
+  auto target = fbb.CreateSharedString(m->target ? m->target : ""),
+       arch = fbb.CreateSharedString(m->arch ? m->arch : "");
+  auto features = strings(fbb, m->feature, m->n_features), symbols = strings(fbb, m->symbol, m->n_symbols);
+  auto fb_exprs = fbb.CreateVectorOfStructs(exprs);
+  auto inputs = values(fbb, m->input, m->n_inputs), outputs = values(fbb, m->output, m->n_outputs);
+  auto fb_buffers = fbb.CreateVectorOfStructs(buffers);
+  auto fb_kernels = kernels(fbb, m);
+  auto fb_commands = commands(fbb, m);
+  auto fb_segments = fbb.CreateVectorOfStructs(segments);
+  ModuleBuilder b(fbb);
+  b.add_version(NY_MOD_VERSION);
+  b.add_abi(NYB_KERNEL_ABI);
+  b.add_name(name);
+  b.add_producer(producer);
+  b.add_target(target);
+  b.add_arch(arch);
+  b.add_features(features);
+  b.add_symbols(symbols);
+  b.add_exprs(fb_exprs);
+  b.add_arena(m->arena);
+  b.add_inputs(inputs);
+  b.add_outputs(outputs);
+  b.add_buffers(fb_buffers);
+  b.add_kernels(fb_kernels);
+  b.add_commands(fb_commands);
+  b.add_segments(fb_segments);
+  b.add_code(&code);
+  b.add_graph(&graph);
+  return b.Finish();
+}
+
+} // namespace
+
+extern "C" uint8_t *ny_module_pack(const ny_mod *m, uint64_t *bytes) {
+  try {
+    FlatBufferBuilder fbb(1 << 16);
+    FinishModuleBuffer(fbb, module(fbb, m));
+    *bytes = fbb.GetSize();
+    void *out = std::malloc(*bytes);
+    if (out) std::memcpy(out, fbb.GetBufferPointer(), *bytes);
+    return static_cast<uint8_t *>(out);
+  } catch (const std::bad_alloc &) { return nullptr; }
+}
