@@ -157,14 +157,17 @@ static nyb_status operands(ny_parser *p, const ny_block *b, lists *l) {
   return NYB_OK;
 }
 
-static nyb_status check_counts(ny_parser *p, ny_kind kind, const lists *l) {
+static nyb_status check_counts(ny_parser *p, ny_kind kind, const lists *l, const char *begin) {
   const ny_kind_info *k = &ny_kinds[kind];
+  const char *end = p->s;
+  p->s = begin; /* errors name the line the op starts on */
   if (l->n_in < k->min_in || (k->max_in != 255 && l->n_in > k->max_in) || l->n_in > UINT16_MAX)
     return ny_p_fail(p, "%s has %u operands", k->name, l->n_in);
   if ((k->n_out != 255 && l->n_out != k->n_out) || l->n_out > UINT16_MAX)
     return ny_p_fail(p, "%s has %u results", k->name, l->n_out);
   if (!(k->level & (p->graph->kernel ? NY_TILE : NY_GRAPH)))
     return ny_p_fail(p, "%s does not stand in a %s", k->name, p->graph->kernel ? "kernel" : "graph");
+  p->s = end;
   return NYB_OK;
 }
 
@@ -209,7 +212,7 @@ static nyb_status operation(ny_parser *p, ny_block *b) {
   const char *line_end = p->s + strcspn(p->s, "\n");
   ny_p_space(p);
   if (p->s <= line_end) NY_TRY(operands(p, b, &l)); /* a % on the next line is the next op's result */
-  NY_TRY(check_counts(p, kind, &l));
+  NY_TRY(check_counts(p, kind, &l, begin));
   ny_op *op = ny_op_new(p->graph, b, kind, l.in, (int)l.n_in, NULL, (int)l.n_out);
   NY_TRY(ny_p_attrs(p, op));
   NY_TRY(types(p, op));
@@ -218,7 +221,7 @@ static nyb_status operation(ny_parser *p, ny_block *b) {
   NY_TRY(bodies(p, op));
   for (uint32_t i = 0; i < l.n_out; i++) NY_TRY(define(p, &l.out[i], op->out[i]));
   const char *end = p->s;
-  p->s = begin; /* what inference finds is reported for the line the op starts on */
+  p->s = begin;
   NY_TRY(check_types(p, op));
   p->s = end;
   return NYB_OK;
