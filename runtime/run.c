@@ -138,7 +138,7 @@ static nyb_status bind_output(nyb_session *s, uint32_t i, nyb_tensor *t, void **
 static nyb_status bind_buffers(nyb_session *s, const nyb_tensor *in, nyb_tensor *out) {
   const ny_mod *m = s->mod;
   for (uint32_t i = 0; i < m->n_inputs; i++) {
-    const char *p = (const char *)in[i].data + (in[i].data ? in[i].byte_offset : 0);
+    const char *p = in[i].data ? (const char *)in[i].data + in[i].byte_offset : NULL;
     uint64_t bytes = 0;
     ny_plan_value_bytes(&m->input[i], s->val, &bytes);
     if (!in[i].data && bytes)

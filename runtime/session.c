@@ -56,7 +56,7 @@ nyb_status ny_session_plan(nyb_session *s, bool grow) {
   s->planned = false;
   NY_TRY(ny_plan_eval(m, s->sym, s->val, &s->diag));
   NY_TRY(ny_plan_check(m, s->val, &s->diag));
-  NY_TRY(fit(s, &s->arena, (uint64_t)s->val[m->arena], "activation memory", grow));
+  NY_TRY(fit(s, &s->arena, (uint64_t)s->val[m->arena] + 1, "activation memory", grow)); /* never NULL */
   for (uint32_t i = 0; i < m->n_outputs; i++) {
     uint64_t bytes = 0;
     ny_plan_value_bytes(&m->output[i], s->val, &bytes);
