@@ -1,5 +1,5 @@
 /* Elementwise operators beyond the common ones: activations with attributes, legacy broadcasting, bit operators,
-   comparisons against positions (Trilu, EyeLike), and operators that only pick a format (CastLike, BitCast). */
+   comparisons against positions (Trilu, EyeLike), Range. */
 #include "onnx.h"
 
 /* An EW row whose attributes carry the ONNX names and defaults. */
@@ -89,30 +89,6 @@ nyb_status ny_op_bitshift(ny_node *n) {
 nyb_status ny_op_where(ny_node *n) {
   ny_value *c = ny_need(n, 0), *x = ny_need(n, 1), *y = ny_need(n, 2);
   return c && x && y ? ny_out(n, 0, ny_ew(n, NY_where, (ny_value *[]){c, x, y}, 3)) : ny_failed(n);
-}
-
-nyb_status ny_op_cast_like(ny_node *n) {
-  ny_value *x = ny_need(n, 0), *like = ny_need(n, 1);
-  if (!x || !like) return ny_failed(n);
-  ny_fmt f = ny_fmt_of(like);
-  if (f == NY_f8e8m0) return ny_node_fail(n, NYB_E_UNSUPPORTED, "CastLike to float8e8m0 is not supported");
-  ny_value *y = ny_cast_to(n, x, f);
-  if (y && y != x && y->def && y->def->kind == NY_cast)
-    y->def->attr[NY_AT(cast, saturate)].i = ny_attr_int(n, "saturate", 1) != 0;
-  return ny_out(n, 0, y);
-}
-
-nyb_status ny_op_bitcast(ny_node *n) {
-  ny_value *x = ny_need(n, 0);
-  ny_fmt f;
-  if (!x || !ny_attr_fmt(n, "to", NY_none, &f)) return ny_failed(n);
-  if (f == NY_none || ny_fmts[f].bits != ny_fmts[ny_fmt_of(x)].bits || !ny_fmts[f].bits)
-    return ny_node_fail(n, NYB_E_UNSUPPORTED, "BitCast from %s to %s changes the width", ny_fmts[ny_fmt_of(x)].name,
-                        ny_fmts[f].name);
-  if (f == ny_fmt_of(x)) return ny_out(n, 0, x);
-  const ny_type *t = ny_type_with_fmt(n->cx, x->type, f);
-  ny_op *op = ny_build(&n->b, NY_bitcast, &x, 1, &t, 1);
-  return ny_out(n, 0, op ? op->out[0] : NULL);
 }
 
 /* column - row of a matrix shaped like the last two dims of x, as i64. */

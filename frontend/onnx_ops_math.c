@@ -44,17 +44,6 @@ nyb_status ny_op_pow(ny_node *n) {
   return ny_out(n, 0, ny_cast_to(n, p, f));
 }
 
-nyb_status ny_op_cast(ny_node *n) {
-  ny_value *x = ny_need(n, 0);
-  ny_fmt f;
-  if (!x || !ny_attr_fmt(n, "to", NY_none, &f)) return ny_failed(n);
-  bool narrow = ny_is_float(f) && ny_fmts[f].bits <= 8;
-  ny_value *y = ny_cast_to(n, x, f);
-  if (!y) return ny_failed(n);
-  if (narrow && y != x && !ny_attr_int(n, "saturate", 1)) y->def->attr[NY_AT(cast, saturate)].i = 0;
-  return ny_out(n, 0, y);
-}
-
 /* Bounds were attributes until opset 11 and are inputs, either of which may be absent, since. NaN stays NaN. */
 nyb_status ny_op_clip(ny_node *n) {
   ny_value *x = ny_need(n, 0), *lo = ny_opt(n, 1), *hi = ny_opt(n, 2);
