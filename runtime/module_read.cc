@@ -3,6 +3,8 @@
    module_check.c. */
 #include "module_generated.h"
 
+#include <cstring>
+
 extern "C" {
 #include "module.h"
 }
@@ -28,6 +30,14 @@ const uint32_t *numbers(const flatbuffers::Vector<uint32_t> *v, uint32_t *n) {
   static_assert(FLATBUFFERS_LITTLEENDIAN, "");
   *n = count(v);
   return v ? v->data() : nullptr;
+}
+
+/* Row i of a vector of structs. The verifier does not look at the alignment of such rows, so they are copied out byte
+ * by byte. */
+template <typename T> T row(const flatbuffers::Vector<const T *> *v, uint32_t i) {
+  T out;
+  std::memcpy(static_cast<void *>(&out), v->Data() + size_t{i} * sizeof(T), sizeof(T));
+  return out;
 }
 
 ny_mod_segment segment(const Segment *s) {
@@ -99,18 +109,21 @@ void tables(const Module *m, ny_arena *a, ny_mod *out) {
   out->n_exprs = count(m->exprs());
   out->expr = rows<ny_mod_expr>(a, out->n_exprs);
   for (uint32_t i = 0; i < out->n_exprs; i++) {
-    const Expr *e = m->exprs()->Get(i);
-    out->expr[i] = {static_cast<uint8_t>(e->op()), e->a(), e->b(), e->value()};
+    const Expr e = row(m->exprs(), i);
+    out->expr[i] = {static_cast<uint8_t>(e.op()), e.a(), e.b(), e.value()};
   }
   out->n_buffers = count(m->buffers());
   out->buffer = rows<ny_mod_buffer>(a, out->n_buffers);
   for (uint32_t i = 0; i < out->n_buffers; i++) {
-    const Buffer *b = m->buffers()->Get(i);
-    out->buffer[i] = {static_cast<uint8_t>(b->place()), b->index(), b->offset(), b->bytes()};
+    const Buffer b = row(m->buffers(), i);
+    out->buffer[i] = {static_cast<uint8_t>(b.place()), b.index(), b.offset(), b.bytes()};
   }
   out->n_segments = count(m->segments());
   out->segment = rows<ny_mod_segment>(a, out->n_segments);
-  for (uint32_t i = 0; i < out->n_segments; i++) out->segment[i] = segment(m->segments()->Get(i));
+  for (uint32_t i = 0; i < out->n_segments; i++) {
+    const Segment s = row(m->segments(), i);
+    out->segment[i] = segment(&s);
+  }
 }
 
 bool too_many(const Module *m) {
