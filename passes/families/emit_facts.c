@@ -13,7 +13,7 @@ ny_op *ny_group_find(const ny_op *group, ny_kind k) {
 
 ny_fmt ny_sum_fmt(ny_fmt f) {
   const ny_fmt_info *i = &ny_fmts[f];
-  if (i->bits >= 32 || i->kind == 'B') return f;
+  if (i->bits >= 32) return f;
   return i->kind == 'F' ? NY_f32 : i->kind == 'U' ? NY_u32 : NY_i32;
 }
 
@@ -33,7 +33,6 @@ double ny_reduce_identity(const char *op, ny_fmt f) {
   double sign = strcmp(op, "max") == 0 ? -1 : 1;
   const ny_fmt_info *i = &ny_fmts[f];
   if (i->kind == 'F') return sign * INFINITY;
-  if (i->kind == 'B') return sign > 0;
   if (i->kind == 'U') return sign > 0 ? ldexp(1, i->bits) - (i->bits > 52 ? 2048 : 1) : 0;
   return sign > 0 ? ldexp(1, i->bits - 1) - (i->bits > 52 ? 1024 : 1) : -ldexp(1, i->bits - 1);
 }

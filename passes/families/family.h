@@ -81,6 +81,24 @@ void ny_emit_out(ny_emit *e, int i, const ny_coord *at, ny_value *t);
 /* Computes and stores result i at these coordinates. */
 void ny_emit_result(ny_emit *e, int i, const ny_coord *at);
 
+/* Calls body for columns [0, count): whole tiles of `cols` in a loop, then what is left: a narrower tile when its width is known, else one with a limit.
+   e->cols and e->lim[1] are set for it; lo is the first column. */
+typedef void ny_columns_fn(ny_emit *e, void *user, ny_dim lo);
+void ny_emit_columns(ny_emit *e, ny_dim count, int cols, ny_columns_fn *body, void *user);
+/* An accumulator of a reduction over columns: lanes of its own, folded to one number at the end. */
+typedef struct ny_fold_acc {
+  const char *op;
+  ny_fmt fmt;           /* it accumulates in */
+  ny_value *lanes, *rest; /* [1, cols], and [1,1] of narrower tiles */
+} ny_fold_acc;
+const char *ny_fold_name(const char *op, ny_fmt of); /* what to fold with: a bool sum is "any" */
+ny_fold_acc ny_fold_open(ny_emit *e, const char *op, ny_fmt f, ny_dim count, int cols);
+void ny_fold_add(ny_emit *e, ny_fold_acc *acc, ny_value *v); /* columns outside e->lim do not count */
+ny_value *ny_fold_close(ny_emit *e, ny_fold_acc *acc, ny_fmt to);
+/* Mutable tile of the identity of op; op of two tiles, also on bool (converted to the format sums of it are kept in). */
+ny_value *ny_emit_identity(ny_emit *e, const char *op, ny_fmt f, int rows, int cols);
+ny_value *ny_emit_fold2(ny_emit *e, const char *op, ny_value *a, ny_value *b);
+
 /* ---- coordinates */
 /* Row-major flat coordinate of a buffer of type t. Merges quotients and remainders of one flattened index back where it can. */
 ny_coord ny_coord_flat(ny_emit *e, const ny_type *t, const ny_coord *at);
