@@ -1,5 +1,6 @@
 /* fuse: decides what becomes one kernel. At -O0 every op is a group of its own. From -O1, in this order:
-   1. a contraction takes the elementwise ops that follow it on values of its result's shape (bias, activation, residual sum, casts);
+   1. a contraction takes the elementwise ops that follow it on values of its result's shape (bias, activation, residual sum, casts), and the transposes
+      of its operands that it reads as cheaply as anything else (see ny_accept_operand);
    2. a reduction over trailing dims takes the reductions and elementwise ops over the same rows after it, then the elementwise ops before it;
       a reduction over other dims takes what is elementwise on its result, and its elementwise input;
    3. what is left are expressions (elementwise ops, views, gathers): from the last op backwards each takes the producers that nothing else uses, and
@@ -117,8 +118,11 @@ static void contractions(ny_fuse *f) {
   static const ny_kind kinds[] = {NY_matmul, NY_conv, NY_attention};
   for (int p = 0; p < f->n; p++)
     for (size_t k = 0; k < NY_COUNT(kinds); k++)
-      if (f->op[p]->kind == kinds[k] && f->cluster[p] < 0)
-        ny_fuse_forward(f, ny_fuse_open(f, f->op[p], ny_family_of_op(f->op[p])), ny_accept_epilogue);
+      if (f->op[p]->kind == kinds[k] && f->cluster[p] < 0) {
+        ny_cluster *c = ny_fuse_open(f, f->op[p], ny_family_of_op(f->op[p]));
+        ny_fuse_forward(f, c, ny_accept_epilogue);
+        ny_fuse_backward(f, c, ny_accept_operand);
+      }
 }
 
 static void reductions(ny_fuse *f) {

@@ -32,7 +32,16 @@ static const ny_type *space_of(const ny_cluster *c) { return c->seed->out[0]->ty
 
 bool ny_accept_epilogue(const ny_fuse *f, const ny_cluster *c, const ny_op *op) {
   (void)f;
-  return ny_is_ew(op) && op->n_out == 1 && ny_same_shape(op->out[0]->type, space_of(c));
+  if (op->n_out != 1) return false;
+  if (op->kind == NY_transpose) return c->seed->kind == NY_attention && ny_in(op, 0)->def && ny_fuse_has(f, c, ny_in(op, 0)->def);
+  return ny_is_ew(op) && ny_same_shape(op->out[0]->type, space_of(c));
+}
+
+/* Attention turns its operands round anyway, and an unpacked matmul copies a right operand whose columns are not adjacent. */
+bool ny_accept_operand(const ny_fuse *f, const ny_cluster *c, const ny_op *op) {
+  (void)f;
+  if (op->kind != NY_transpose) return false;
+  return c->seed->kind == NY_attention || (c->seed->kind == NY_matmul && !c->seed->attr[NY_AT(matmul, packed)].i);
 }
 
 static int lowest_axis(const ny_op *reduce) {

@@ -133,6 +133,8 @@ nyb_status exec_open(exec *x, ny_unit *u, const ny_target *target, const ny_bind
   }
   for (ny_op *op = main->body.first; op; op = op->next) {
     if (op->kind == NY_launch) NY_TRY(launch(x, op));
+    else if (op->kind == NY_reshape || op->kind == NY_bitcast) /* another name of the buffer */
+      *value(x, op->out[0]) = (ny_tensor){exec_static(u->cx, op->out[0]->type, env, n_env), value(x, ny_in(op, 0))->data};
     else if (op->kind != NY_ret) NY_TRY(evaluate(x, main, op));
   }
   return NYB_OK;
