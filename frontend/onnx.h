@@ -50,6 +50,7 @@ nyb_status ny_node_fail(ny_node *n, nyb_status code, const char *fmt, ...) NY_PR
 nyb_status ny_failed(ny_node *n); /* the failure already recorded (an internal error when there is none) */
 /* Input i, which must be a tensor; NULL after failing. ny_opt gives NULL for an absent input without failing. */
 ny_value *ny_need(ny_node *n, int i);
+const char *ny_input_name(const ny_node *n, int i);
 static inline ny_value *ny_opt(const ny_node *n, int i) { return i < n->n_in ? n->in[i] : NULL; }
 
 /* ---- Attributes: the value, or `def` when absent. A wrong type fails; the importer looks after every builder. */

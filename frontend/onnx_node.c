@@ -28,6 +28,8 @@ nyb_status ny_out_thing(ny_node *n, int i, ny_thing t) {
 nyb_status ny_out(ny_node *n, int i, ny_value *v) { return ny_out_thing(n, i, (ny_thing){.v = v}); }
 bool ny_wanted(const ny_node *n, int i) { return i < n->n_out && n->src->out[i]; }
 
+const char *ny_input_name(const ny_node *n, int i) { return i < n->n_in && n->src->in[i] ? n->src->in[i] : ""; }
+
 ny_value *ny_need(ny_node *n, int i) {
   ny_value *v = ny_opt(n, i);
   if (!v && !n->cx->diag.code) {

@@ -125,19 +125,15 @@ nyb_status ny_op_reshape(ny_node *n) {
 
 nyb_status ny_op_squeeze(ny_node *n) {
   ny_value *x = ny_need(n, 0);
-  int axes[NY_MAX_RANK], count, rank = 0;
+  int axes[NY_MAX_RANK], count;
   if (!x || !ny_axes_or_attr(n, n->version < 13 ? -1 : 1, "axes", ny_rank(x), axes, &count)) return ny_failed(n);
-  uint32_t drop = 0;
-  for (int i = 0; i < count; i++) {
-    if (!ny_unify(n, ny_size(x, axes[i]), 1, "a dimension to be squeezed")) return ny_failed(n);
-    drop |= 1u << axes[i];
+  if (count < 0) {
+    count = 0;
+    for (int i = 0; i < ny_rank(x); i++)
+      if (ny_size(x, i) == 1) axes[count++] = i;
   }
-  ny_dim d[NY_MAX_RANK];
-  for (int i = 0; i < ny_rank(x); i++) {
-    if (count < 0 && ny_size(x, i) == 1) drop |= 1u << i;
-    if (!(drop >> i & 1)) d[rank++] = ny_size(x, i);
-  }
-  return ny_out(n, 0, ny_reshape_to(n, x, rank, d));
+  for (int i = count - 1; i >= 0; i--) x = ny_squeeze_at(n, x, axes[i]);
+  return ny_out(n, 0, x);
 }
 
 nyb_status ny_op_unsqueeze(ny_node *n) {

@@ -58,7 +58,12 @@ ny_value *ny_ew1(ny_node *n, ny_kind k, ny_value *x) { return ny_ew(n, k, (ny_va
 ny_value *ny_ew2(ny_node *n, ny_kind k, ny_value *x, ny_value *y) { return ny_ew(n, k, (ny_value *[]){x, y}, 2); }
 ny_value *ny_ew2s(ny_node *n, ny_kind k, ny_value *x, double y) { return x ? ny_ew2(n, k, x, ny_num(n, x, y)) : NULL; }
 ny_value *ny_num(ny_node *n, const ny_value *like, double x) { return ny_b_scalar(&n->b, ny_fmt_of(like), x); }
-ny_value *ny_cast_to(ny_node *n, ny_value *x, ny_fmt f) { return !x || ny_fmt_of(x) == f ? x : ny_b_cast(&n->b, x, f); }
+/* ONNX's casts of floats to 2- and 4-bit integers wrap; the IR's saturate. */
+ny_value *ny_cast_to(ny_node *n, ny_value *x, ny_fmt f) {
+  if (!x || n->cx->diag.code || ny_fmt_of(x) == f) return n->cx->diag.code ? NULL : x;
+  if (ny_is_float(ny_fmt_of(x)) && ny_is_int(f) && ny_fmts[f].bits < 8) x = ny_b_cast(&n->b, x, NY_i32);
+  return x ? ny_b_cast(&n->b, x, f) : NULL;
+}
 
 static ny_dim product(ny_node *n, int rank, const ny_dim *d) {
   ny_dim p = 1;
@@ -66,13 +71,25 @@ static ny_dim product(ny_node *n, int rank, const ny_dim *d) {
   return p;
 }
 
+/* A reshape whose counts are equal for the inputs ONNX accepts, which cannot be shown: read through a gather, whose indices are clamped. */
+static ny_value *reread(ny_node *n, ny_value *x, ny_dim have, ny_dim want, int rank, const ny_dim *shape) {
+  if (have >= 0 && want >= 0) {
+    ny_unify(n, have, want, "elements before and after a reshape");
+    return NULL;
+  }
+  ny_value *flat = ny_b_reshape(&n->b, x, 1, &have), *at = ny_b_iota(&n->b, NY_i64, 1, &want, 0);
+  ny_value *y = flat && at ? ny_b_gather(&n->b, flat, at, 0) : NULL;
+  return y ? ny_b_reshape(&n->b, y, rank, shape) : NULL;
+}
+
 ny_value *ny_reshape_to(ny_node *n, ny_value *x, int rank, const ny_dim *shape) {
   if (!x || n->cx->diag.code) return NULL;
   bool same = rank == ny_rank(x);
   for (int i = 0; i < rank && same; i++) same = shape[i] == ny_size(x, i);
   if (same) return x;
-  if (!ny_unify(n, product(n, ny_rank(x), x->type->dim), product(n, rank, shape), "elements before and after a reshape")) return NULL;
-  return ny_b_reshape(&n->b, x, rank, shape);
+  ny_dim have = product(n, ny_rank(x), x->type->dim), want = product(n, rank, shape);
+  if (ny_try_unify(n, have, want)) return ny_b_reshape(&n->b, x, rank, shape);
+  return n->cx->diag.code ? NULL : reread(n, x, have, want, rank, shape);
 }
 
 ny_value *ny_unsqueeze_at(ny_node *n, ny_value *x, int axis) {
@@ -86,9 +103,22 @@ ny_value *ny_unsqueeze_at(ny_node *n, ny_value *x, int axis) {
   return ny_b_reshape(&n->b, x, ny_rank(x) + 1, d);
 }
 
+/* A size that is 1 for every input ONNX accepts, which cannot be shown: the maximum over it is that one element. */
+static ny_value *squeeze_unknown(ny_node *n, ny_value *x, int axis) {
+  int64_t size;
+  bool is_bool = ny_fmt_of(x) == NY_bool;
+  if (ny_static_size(x, axis, &size)) {
+    ny_unify(n, ny_size(x, axis), 1, "a dimension to be squeezed");
+    return NULL;
+  }
+  ny_value *y = ny_b_reduce(&n->b, "max", is_bool ? ny_cast_to(n, x, NY_u8) : x, &axis, 1, false);
+  return is_bool ? ny_cast_to(n, y, NY_bool) : y;
+}
+
 ny_value *ny_squeeze_at(ny_node *n, ny_value *x, int axis) {
   ny_dim d[NY_MAX_RANK];
-  if (!x || n->cx->diag.code || !ny_unify(n, ny_size(x, axis), 1, "a dimension to be squeezed")) return NULL;
+  if (!x || n->cx->diag.code) return NULL;
+  if (!ny_try_unify(n, ny_size(x, axis), 1)) return n->cx->diag.code ? NULL : squeeze_unknown(n, x, axis);
   for (int i = 0, k = 0; i < ny_rank(x); i++)
     if (i != axis) d[k++] = ny_size(x, i);
   return ny_b_reshape(&n->b, x, ny_rank(x) - 1, d);
