@@ -18,8 +18,8 @@
 
 enum { MAX_IO = 64, MAX_SETS = 16 };
 typedef struct io {
-  ny_tensor in[MAX_IO], out[MAX_IO];
-  size_t n_in, n_out;
+  suite_value *in, *out;
+  size_t n_in, n_out; /* given and recorded; the model may have more */
 } io;
 typedef struct suite_one {
   const char *dir;
@@ -28,11 +28,10 @@ typedef struct suite_one {
   ny_arena a;
   ny_bytes model;
   double rtol, atol;
+  suite_value *in, *out; /* of the model */
+  size_t n_in, n_out;
   io set[MAX_SETS];
   int n_sets;
-  const char **name; /* of the inputs */
-  size_t n_name;
-  bool pinned[MAX_IO];
   suite_result *r;
 } suite_one;
 
@@ -56,32 +55,69 @@ static bool read_file(suite_one *c, const char *path, ny_bytes *out) {
   return true;
 }
 
-/* 1: read; 0: there is no such file; -1: it does not hold a tensor (a sequence, an optional, a type we lack). */
-static int read_tensor(suite_one *c, const char *path, ny_tensor *out) {
-  ny_bytes file;
-  struct stat st;
-  if (stat(path, &st)) return 0;
-  if (!read_file(c, path, &file)) return -1;
+static bool read_tensor(suite_one *c, ny_bytes proto, ny_tensor *out) {
   uint64_t budget = UINT64_C(1) << 31;
-  ny_onnx_files files = {.unit = c->holder, .file = file, .budget = &budget};
+  ny_onnx_files files = {.unit = c->holder, .file = proto, .budget = &budget};
   ny_onnx_tensor t;
-  if (ny_onnx_tensor_read(c->cx, &files, file, &t) || t.fmt == NY_str || t.fmt == NY_none) {
+  if (ny_onnx_tensor_read(c->cx, &files, proto, &t) || t.fmt == NY_str || t.fmt == NY_none) {
     ny_diag_clear(&c->cx->diag);
-    return -1;
+    return false;
   }
   ny_dim dim[NY_MAX_RANK];
   for (int i = 0; i < t.rank; i++) dim[i] = t.dim[i];
   out->type = ny_tensor_type(c->cx, t.fmt, t.rank, dim);
   out->data = ny_alloc(&c->a, (size_t)t.bytes + 16);
   if (t.bytes) memcpy(out->data, t.data, (size_t)t.bytes);
-  return 1;
+  return true;
 }
 
-static bool read_side(suite_one *c, const char *set, const char *side, ny_tensor *t, size_t *n) {
+/* SequenceProto: tensors in field 3. Anything else in it is refused. */
+static bool read_list(suite_one *c, ny_bytes proto, suite_value *v) {
+  size_t cap = 0;
+  ny_pb r = ny_pb_over(proto);
+  v->kind = SUITE_SEQUENCE, v->fmt = NY_f32;
+  while (ny_pb_next(&r)) {
+    if (r.field <= 2) continue;
+    ny_tensor t;
+    if (r.field != 3 || r.wire != NY_PB_LEN || !read_tensor(c, r.bytes, &t)) return false;
+    NY_PUSH_ROOM(&c->a, v->item, v->n, cap);
+    v->item[v->n++] = t;
+  }
+  return !r.bad;
+}
+
+/* OptionalProto: a tensor in field 3 or a sequence in field 5, or neither. */
+static bool read_optional(suite_one *c, ny_bytes proto, suite_value *v) {
+  ny_pb r = ny_pb_over(proto);
+  v->kind = SUITE_NOTHING;
+  while (ny_pb_next(&r)) {
+    if (r.field == 5 && r.wire == NY_PB_LEN) return read_list(c, r.bytes, v);
+    if (r.field != 3 || r.wire != NY_PB_LEN) continue;
+    v->kind = SUITE_TENSOR, v->n = 1, v->item = NY_NEW(&c->a, ny_tensor);
+    return read_tensor(c, r.bytes, v->item);
+  }
+  return !r.bad;
+}
+
+static bool read_side(suite_one *c, const char *set, const char *side, const suite_value *of, size_t n_of,
+                      suite_value **out, size_t *n) {
+  struct stat st;
+  *out = NY_NEW_ARRAY(&c->a, suite_value, n_of + 1);
   for (*n = 0; *n < MAX_IO; ++*n) {
-    int got = read_tensor(c, ny_strf(&c->a, "%s/%s_%zu.pb", set, side, *n), &t[*n]);
-    if (got < 0) return give_up(c, SUITE_SKIP, "%s %zu is not a tensor that is supported", side, *n);
-    if (!got) return true;
+    const char *path = ny_strf(&c->a, "%s/%s_%zu.pb", set, side, *n);
+    ny_bytes file;
+    if (stat(path, &st)) return true;
+    if (*n >= n_of) return give_up(c, SUITE_SKIP, "%s %zu is given, the model has %zu", side, *n, n_of);
+    suite_value *v = &(*out)[*n];
+    *v = of[*n];
+    bool ok = read_file(c, path, &file);
+    if (ok && v->is_optional)
+      ok = read_optional(c, file, v);
+    else if (ok && v->is_list)
+      ok = read_list(c, file, v);
+    else if (ok)
+      v->n = 1, v->item = NY_NEW(&c->a, ny_tensor), ok = read_tensor(c, file, v->item);
+    if (!ok) return give_up(c, SUITE_SKIP, "%s %zu is not made of tensors that are supported", side, *n);
   }
   return give_up(c, SUITE_SKIP, "more than %d %ss", (int)MAX_IO, side);
 }
@@ -98,35 +134,38 @@ static bool read_case(suite_one *c) {
     if ((p = strstr(s, "\"atol\":"))) c->atol = strtod(p + 7, NULL);
   }
   ny_diag_clear(&c->cx->diag);
-  if (!suite_inputs(&c->a, c->model, &c->name, &c->n_name))
+  if (!suite_values(&c->a, c->model, 11, &c->in, &c->n_in) || !suite_values(&c->a, c->model, 12, &c->out, &c->n_out))
     return give_up(c, SUITE_FAIL, "model.onnx is not a protobuf message");
   for (; c->n_sets < MAX_SETS; c->n_sets++) {
     const char *set = ny_strf(&c->a, "%s/test_data_set_%d", c->dir, c->n_sets);
     if (stat(set, &st)) break;
     io *s = &c->set[c->n_sets];
-    if (!read_side(c, set, "input", s->in, &s->n_in) || !read_side(c, set, "output", s->out, &s->n_out)) return false;
-    if (s->n_in > c->n_name)
-      return give_up(c, SUITE_SKIP, "%zu inputs are given, the model has %zu", s->n_in, c->n_name);
+    if (!read_side(c, set, "input", c->in, c->n_in, &s->in, &s->n_in)) return false;
+    if (!read_side(c, set, "output", c->out, c->n_out, &s->out, &s->n_out)) return false;
   }
   return c->n_sets > 0 || give_up(c, SUITE_FAIL, "no test data");
 }
 
 /* ---- Import, with as little help as possible */
+static bool may_pin(suite_one *c, const suite_value *v, int level) {
+  if (v->kind != SUITE_TENSOR || !v->item) return false;
+  const ny_type *t = v->item->type;
+  int64_t count = 0;
+  bool ints = ny_is_int((ny_fmt)t->fmt) || t->fmt == NY_bool;
+  if (!ny_type_static_count(c->cx, t, &count) || count > 64) return false;
+  return (level >= 2 && ints && t->rank <= 1) || (level >= 3 && ny_is_float((ny_fmt)t->fmt));
+}
+
 static ny_unit *import(suite_one *c, int level) {
-  suite_input in[MAX_IO];
   const io *s = &c->set[0];
-  ny_bytes model = c->model;
-  ny_unit *u = NULL;
+  bool edit = level > 0;
   for (size_t i = 0; i < s->n_in; i++) {
-    ny_fmt f = (ny_fmt)s->in[i].type->fmt;
-    int64_t count = 0;
-    ny_type_static_count(c->cx, s->in[i].type, &count);
-    bool ints = ny_is_int(f) || f == NY_bool;
-    c->pinned[i] = (level >= 2 && ints && count <= 64 && s->in[i].type->rank <= 1) ||
-                   (level >= 3 && ny_is_float(f) && count <= 64);
-    in[i] = (suite_input){.name = c->name[i], .t = &s->in[i], .pin = c->pinned[i]};
+    s->in[i].pin = may_pin(c, &s->in[i], level);
+    edit |= s->in[i].kind != SUITE_TENSOR || s->in[i].is_optional;
   }
-  if (level) model = suite_specialise(&c->a, c->model, in, s->n_in);
+  for (size_t i = 0; i < s->n_out; i++) edit |= s->out[i].kind == SUITE_SEQUENCE;
+  ny_bytes model = edit ? suite_specialise(&c->a, c->cx, c->model, s->in, s->n_in, s->out, s->n_out) : c->model;
+  ny_unit *u = NULL;
   ny_diag_clear(&c->cx->diag);
   if (ny_import_onnx_memory(c->cx, model.p, (size_t)model.n, "model.onnx", NULL, 0, &u)) return NULL;
   return u;
@@ -143,7 +182,7 @@ static const char *diag_text(suite_one *c) {
 static ny_unit *import_somehow(suite_one *c) {
   const char *first = NULL;
   for (int level = 0; level <= 3; level++) {
-    if (level >= 2 && c->n_sets > 1) break; /* constants come from one data set */
+    if (level >= 2 && c->n_sets > 1) break; /* constants come from one data set, sequences are as long as in it */
     ny_unit *u = import(c, level);
     c->r->level = level;
     if (u) return u;
@@ -197,22 +236,34 @@ static bool compare(suite_one *c, const ny_tensor *got, const ny_tensor *want, s
                  (long long)ny_get_i(f, want->data, k));
 }
 
+/* The next results of the graph against one recorded value. */
+static bool compare_value(suite_one *c, const suite_value *v, const ny_tensor **got, size_t which) {
+  for (size_t i = 0; i < v->n; i++, ++*got)
+    if (!compare(c, *got, &v->item[i], which)) return false;
+  if (v->kind != SUITE_SEQUENCE) return true;
+  int64_t n = ny_get_i(NY_i64, (*got)++->data, 0);
+  return n == (int64_t)v->n ||
+         give_up(c, SUITE_FAIL, "output %zu has %lld items, expected %zu", which, (long long)n, v->n);
+}
+
 static bool run_set(suite_one *c, ny_unit *u, const io *s, suite_run *run, void *user) {
   ny_tensor in[MAX_IO], out[MAX_IO] = {0};
-  size_t n_in = 0;
+  size_t n_in = 0, n_out = 0;
   for (size_t i = 0; i < s->n_in; i++)
-    if (!c->pinned[i]) in[n_in++] = s->in[i];
+    for (size_t k = 0; k < s->in[i].n && n_in < MAX_IO && !s->in[i].pin; k++) in[n_in++] = s->in[i].item[k];
+  for (size_t i = 0; i < s->n_out; i++) n_out += s->out[i].n + (s->out[i].kind == SUITE_SEQUENCE);
   if (n_in != u->first->body.n_arg)
     return give_up(c, SUITE_FAIL, "the graph takes %u inputs, %zu are given", u->first->body.n_arg, n_in);
   const ny_op *ret = u->first->body.last;
-  if (ret->n_in < s->n_out)
-    return give_up(c, SUITE_FAIL, "the graph gives %d results, %zu are expected", ret->n_in, s->n_out);
+  if (ret->n_in < n_out || ret->n_in > MAX_IO)
+    return give_up(c, SUITE_FAIL, "the graph gives %d results, %zu are expected", ret->n_in, n_out);
   if (run(user, u, in, n_in, &c->a, out, ret->n_in)) {
     bool unsupported = c->cx->diag.code == NYB_E_UNSUPPORTED;
     return give_up(c, unsupported ? SUITE_SKIP : SUITE_FAIL, "run: %s", diag_text(c));
   }
+  const ny_tensor *got = out;
   for (size_t i = 0; i < s->n_out; i++)
-    if (!compare(c, &out[i], &s->out[i], i)) return false;
+    if (!compare_value(c, &s->out[i], &got, i)) return false;
   return true;
 }
 

@@ -30,13 +30,19 @@ typedef struct suite_count {
 void suite_folder(const char *dir, const suite_options *o, suite_count *count);
 suite_run suite_evaluate; /* the reference evaluator */
 
-/* suite_edit.c: the model with static shapes for its inputs, and some inputs made constants. */
-typedef struct suite_input {
+/* suite_edit.c: the model with static shapes for its inputs, some inputs made constants, and tensors for inputs and outputs that are sequences or
+   optionals: a sequence x of n tensors becomes inputs x#0..x#n-1 and a SequenceConstruct node, a sequence result its items and its length. */
+typedef enum suite_kind { SUITE_TENSOR, SUITE_SEQUENCE, SUITE_NOTHING } suite_kind; /* NOTHING: an empty optional */
+typedef struct suite_value {
   const char *name;
-  const ny_tensor *t; /* NULL: leave as it is */
-  bool pin;
-} suite_input;
-ny_bytes suite_specialise(ny_arena *a, ny_bytes model, const suite_input *in, size_t n);
-/* Names of the graph's inputs that have no initializer. */
-bool suite_inputs(ny_arena *a, ny_bytes model, const char ***name, size_t *n);
+  suite_kind kind;
+  ny_tensor *item; /* one for a tensor; NULL before it is read */
+  size_t n;
+  ny_fmt fmt;                /* of an empty sequence */
+  bool pin;                  /* an input to be made a constant */
+  bool is_optional, is_list; /* its type in the model */
+} suite_value;
+ny_bytes suite_specialise(ny_arena *a, ny_ctx *cx, ny_bytes model, const suite_value *in, size_t n_in, const suite_value *out, size_t n_out);
+/* The graph's inputs that have no initializer (field 11), or its outputs (12): names and types. */
+bool suite_values(ny_arena *a, ny_bytes model, uint32_t field, suite_value **v, size_t *n);
 #endif
