@@ -1,0 +1,105 @@
+/* Random graphs: what is printed reads back to a graph that prints and evaluates the same, and the passes keep every
+   result within the bound that legal reordering allows. Usage: diff [first seed [number [1: print each graph]]]. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "diff_gen.h"
+#include "test.h"
+#ifdef DIFF_PASSES
+#include "passes.h"
+#endif
+
+enum { LIMIT = 1 << 28 };
+
+typedef struct results {
+  ny_tensor in[DIFF_MAX_IN], out[DIFF_MAX_OUT];
+} results;
+
+static bool compare(const diff_case *c, const results *want, const results *got, bool exact, uint64_t seed,
+                    const char *what) {
+  for (int i = 0; i < c->n_out; i++) {
+    char why[200] = "";
+    bool same = diff_same(&want->out[i], &got->out[i], exact ? 0 : c->err[i], why);
+    CHECK(same, "seed %llu, %s: output %d: %s", (unsigned long long)seed, what, i, why);
+    if (!same) return false;
+  }
+  return true;
+}
+
+static bool reads_back(ny_ctx *cx, const diff_case *c, const results *want, ny_arena *a, uint64_t seed) {
+  ny_text once = {0}, twice = {0};
+  ny_unit *u = NULL;
+  results r = *want;
+  ny_print_unit(c->u, &once);
+  nyb_status s = ny_parse_unit(cx, once.s, once.n, NULL, &u);
+  if (!s) ny_print_unit(u, &twice);
+  bool ok = !s && once.n == twice.n && !memcmp(once.s, twice.s, once.n);
+  CHECK(ok, "seed %llu does not read back: line %d: %s", (unsigned long long)seed, cx->diag.line, cx->diag.message);
+  if (ok) {
+    s = ny_eval_graph(u->first, r.in, (size_t)c->n_in, a, LIMIT, r.out, (size_t)c->n_out);
+    CHECK(!s, "seed %llu after reading back: %s", (unsigned long long)seed, cx->diag.message);
+    ok = !s && compare(c, want, &r, true, seed, "read back");
+  }
+  if (u) ny_unit_free(u);
+  ny_text_free(&once);
+  ny_text_free(&twice);
+  ny_diag_clear(&cx->diag);
+  return ok;
+}
+
+#ifdef DIFF_PASSES
+/* The graph after every prefix of the pipeline must still evaluate to the same. */
+static bool survives_passes(ny_ctx *cx, diff_case *c, const results *want, ny_arena *a, uint64_t seed) {
+  static const ny_target target = {
+      .name = "test", .vec_bytes = 32, .n_vregs = 16, .masked = false, .l1d = 32 << 10, .l2 = 1 << 20, .threads = 2};
+  int opt = (int)(seed % 3);
+  for (int p = 0; p < ny_n_passes; p++) {
+    ny_pass_options o = {.target = &target, .opt = opt, .until = ny_passes[p].name, .verify_each = true};
+    results r = *want;
+    nyb_status s = ny_run_passes(c->u, &o);
+    if (!s) s = ny_eval_graph(c->u->first, r.in, (size_t)c->n_in, a, LIMIT, r.out, (size_t)c->n_out);
+    CHECK(!s, "seed %llu, -O%d, %s: %s", (unsigned long long)seed, opt, ny_passes[p].name, cx->diag.message);
+    if (s || !compare(c, want, &r, false, seed, ny_passes[p].name)) return false;
+  }
+  return true;
+}
+#endif
+
+static bool one(uint64_t seed, bool show) {
+  ny_ctx *cx = ny_ctx_new();
+  ny_arena a = {0};
+  diff_case c;
+  results r = {0};
+  diff_options o = {.seed = seed,
+                    .ops = 4 + (int)(seed % 29),
+                    .symbols = seed % 3 == 1,
+                    .control = seed % 5 == 2,
+                    .wide = seed % 2 == 0};
+  bool ok = diff_generate(cx, &o, &c);
+  CHECK(ok, "seed %llu makes no graph: %s", (unsigned long long)seed, cx->diag.message);
+  if (show) {
+    ny_text t = {0};
+    ny_print_unit(c.u, &t);
+    puts(t.s);
+    ny_text_free(&t);
+  }
+  if (ok) {
+    diff_inputs(&c, seed, &a, r.in);
+    ok = !ny_eval_graph(c.g, r.in, (size_t)c.n_in, &a, LIMIT, r.out, (size_t)c.n_out);
+    CHECK(ok, "seed %llu: %s", (unsigned long long)seed, cx->diag.message);
+  }
+  ok = ok && reads_back(cx, &c, &r, &a, seed);
+#ifdef DIFF_PASSES
+  ok = ok && survives_passes(cx, &c, &r, &a, seed);
+#endif
+  ny_unit_free(c.u);
+  ny_arena_free(&a);
+  ny_ctx_free(cx);
+  return ok;
+}
+
+int main(int argc, char **argv) {
+  uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1, n = argc > 2 ? strtoull(argv[2], NULL, 10) : 300;
+  for (uint64_t seed = first; seed < first + n; seed++) one(seed, argc > 3);
+  return test_end("diff");
+}
