@@ -7,21 +7,13 @@
 
 #define PORTABLE_STAGE "tidy"
 
-static nyb_status copy_unit(ny_unit *u, ny_unit **out) {
-  ny_text t = {0};
-  ny_print_unit(u, &t);
-  nyb_status s = ny_parse_unit(u->cx, t.s, t.n, ".", out);
-  ny_text_free(&t);
-  return s;
-}
-
 static nyb_status to_portable(ny_unit *u, const ny_pass_options *options, ny_unit **out) {
   ny_pass_options first = *options;
   int stop = ny_pass_index(PORTABLE_STAGE), done = u->done ? ny_pass_index(u->done) : -1;
   if (done > stop || options->until || options->only) return NYB_OK; /* resumed later than that: nothing portable is left */
   first.until = PORTABLE_STAGE;
   NY_TRY(ny_run_passes(u, &first));
-  return copy_unit(u, out);
+  return ny_unit_copy(u, out);
 }
 
 static nyb_status build(ny_unit *u, const ny_pass_options *options, int threads, ny_unit *portable, const char *path) {

@@ -294,8 +294,12 @@ nyb_status ny_bind_unit(ny_unit *u, const ny_binding *env, size_t n);
 /* ---- print.c, parse.c: exact inverses (docs/ir.md) */
 void ny_print_graph(const ny_graph *g, ny_text *out);
 void ny_print_unit(const ny_unit *u, ny_text *out);
-/* `file` is for diagnostics; blobs named in the text are mapped from the folder of `path` (may be NULL: then only inline blobs are allowed). */
+/* Files that blobs name are mapped beside `path`, else as they are named; "." is the file at `path` itself, and a .nyb may name nothing else.
+   path NULL: only blobs in the text itself. */
 nyb_status ny_parse_unit(ny_ctx *cx, const char *text, size_t n, const char *path, ny_unit **out);
+/* Reads what u printed: blobs in files are u's own, so nothing is opened, and u must outlive the result. */
+nyb_status ny_parse_like(const ny_unit *u, const char *text, size_t n, ny_unit **out);
+nyb_status ny_unit_copy(const ny_unit *u, ny_unit **out); /* through text, sharing all blobs with u, which must outlive the copy */
 
 /* ---- kernel.c: facts of a tile-level graph that the back ends and the module writer must agree on */
 /* Symbols the kernel reads at run time (those of its types, offsets, limits and extents that are not its own loop variables), in order of first appearance. */

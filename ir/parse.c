@@ -236,6 +236,23 @@ static nyb_status block(ny_parser *p, ny_block *b) {
 }
 
 /* ---- the unit */
+static nyb_status knobs(ny_parser *p) {
+  ny_graph *g = p->graph;
+  uint32_t cap = 0;
+  do {
+    ny_name name;
+    int64_t value;
+    ny_p_space(p);
+    NY_TRY(ny_p_name(p, "the name of a knob", &name));
+    NY_TRY(ny_p_expect(p, '='));
+    NY_TRY(ny_p_int(p, &value));
+    NY_PUSH_ROOM(&g->arena, g->knob, g->n_knob, cap);
+    g->knob[g->n_knob].name = name;
+    g->knob[g->n_knob++].value = value;
+  } while (ny_p_take(p, ','));
+  return ny_p_expect(p, ']');
+}
+
 static nyb_status graph(ny_parser *p, bool kernel) {
   ny_name name;
   NY_TRY(ny_p_name(p, "the name of the graph", &name));
@@ -244,6 +261,11 @@ static nyb_status graph(ny_parser *p, bool kernel) {
   p->n_slots = p->cap_slots = 0;
   NY_TRY(ny_p_expect(p, '('));
   NY_TRY(arguments(p, &p->graph->body));
+  if (ny_p_keyword(p, "family")) {
+    NY_TRY(ny_p_expect(p, '='));
+    NY_TRY(ny_p_name(p, "the name of a family", &p->graph->family));
+  }
+  if (ny_p_take(p, '[')) NY_TRY(knobs(p));
   if (ny_p_keyword(p, "arena")) {
     NY_TRY(ny_p_expect(p, '='));
     NY_TRY(ny_p_dim(p, &p->graph->arena_bytes));
@@ -280,8 +302,8 @@ static int line_of(const ny_parser *p) {
   return line;
 }
 
-nyb_status ny_parse_unit(ny_ctx *cx, const char *text, size_t n, const char *path, ny_unit **out) {
-  ny_parser p = {.cx = cx, .path = path};
+static nyb_status parse(ny_ctx *cx, const char *text, size_t n, const char *path, const ny_unit *like, ny_unit **out) {
+  ny_parser p = {.cx = cx, .path = path, .like = like};
   *out = NULL;
   p.text = p.s = ny_strndup(&p.scratch, text, n);
   p.unit = ny_unit_new(cx);
@@ -292,5 +314,21 @@ nyb_status ny_parse_unit(ny_ctx *cx, const char *text, size_t n, const char *pat
   ny_arena_free(&p.scratch);
   if (s) ny_unit_free(p.unit);
   else *out = p.unit;
+  return s;
+}
+
+nyb_status ny_parse_unit(ny_ctx *cx, const char *text, size_t n, const char *path, ny_unit **out) {
+  return parse(cx, text, n, path, NULL, out);
+}
+
+nyb_status ny_parse_like(const ny_unit *u, const char *text, size_t n, ny_unit **out) {
+  return parse(u->cx, text, n, NULL, u, out);
+}
+
+nyb_status ny_unit_copy(const ny_unit *u, ny_unit **out) {
+  ny_text t = {0};
+  ny_print_by_reference(u, &t);
+  nyb_status s = parse(u->cx, t.s, t.n, NULL, u, out);
+  ny_text_free(&t);
   return s;
 }

@@ -5,33 +5,61 @@
 #include "text.h"
 
 /* ---- blobs: bytes in a file that is mapped again, or in the text itself */
+static bool is_module(const char *path) {
+  size_t n = strlen(path);
+  return n > 4 && !strcmp(path + n - 4, ".nyb");
+}
+
+/* A module may come from a stranger, so its graph reads no file but its own. */
 static nyb_status open_file(ny_parser *p, ny_name file, const ny_map **map) {
-  const char *slash = p->path ? strrchr(p->path, '/') : NULL;
+  const char *slash = p->path ? strrchr(p->path, '/') : NULL, *path = file;
   if (!p->path) return ny_p_fail(p, "blobs in files need the path of this text");
-  const char *path = file;
-  if (!strcmp(file, ".")) path = p->path; /* the very file this text stands in: a module */
-  else if (*file != '/' && slash) { /* beside this text, else as it was opened */
+  if (!strcmp(file, ".")) return ny_unit_map(p->unit, p->path, map);
+  if (is_module(p->path)) return ny_p_fail(p, "a module names the file %s beside itself", file);
+  if (*file != '/' && slash) { /* beside this text, else as it was opened */
     char *beside = ny_strf(&p->scratch, "%.*s/%s", (int)(slash - p->path), p->path, file);
     if (!access(beside, F_OK)) path = beside;
   }
   return ny_unit_map(p->unit, path, map);
 }
 
+static const ny_blob *find_like(const ny_parser *p, ny_name file, uint64_t offset, uint64_t bytes) {
+  for (const ny_blob *b = p->like ? p->like->blobs : NULL; b; b = b->next)
+    if (b->file && !strcmp(b->file, file) && b->offset == offset && b->bytes == bytes) return b;
+  return NULL;
+}
+
 static nyb_status file_blob(ny_parser *p, const ny_blob **out) {
   ny_name file = ny_take_quoted(p->cx, &p->s);
   uint64_t offset, bytes;
-  const ny_map *map;
   if (!file || !*file) return ny_p_fail(p, "expected base64 or a file name in quotes");
   NY_TRY(ny_p_expect(p, '+'));
   NY_TRY(ny_p_uint(p, &offset));
   if (!ny_p_keyword(p, "bytes")) return ny_p_fail(p, "expected bytes=");
   NY_TRY(ny_p_expect(p, '='));
   NY_TRY(ny_p_uint(p, &bytes));
+  const ny_blob *like = find_like(p, file, offset, bytes);
+  if (like) {
+    *out = ny_blob_new(p->unit, like->data, bytes, file, offset);
+    return NYB_OK;
+  }
+  const ny_map *map;
   NY_TRY(open_file(p, file, &map));
   if (offset > map->bytes || bytes > map->bytes - offset)
     return ny_p_fail(p, "%s has %llu bytes; %llu at offset %llu are beyond its end", file, (unsigned long long)map->bytes,
                      (unsigned long long)bytes, (unsigned long long)offset);
   *out = ny_blob_new(p->unit, map->data + offset, bytes, file, offset);
+  return NYB_OK;
+}
+
+/* `same 7`: blob 7 of the unit that is being copied. */
+static nyb_status same_blob(ny_parser *p, const ny_blob **out) {
+  uint64_t id;
+  NY_TRY(ny_p_uint(p, &id));
+  const ny_blob *b = p->like ? p->like->blobs : NULL;
+  while (b && b->id != id) b = b->next;
+  if (!b) return ny_p_fail(p, "there is no other unit with a blob %llu", (unsigned long long)id);
+  *out = ny_blob_new(p->unit, b->data, b->bytes, b->file, b->offset);
   return NYB_OK;
 }
 
@@ -47,6 +75,8 @@ nyb_status ny_p_blob(ny_parser *p) {
     ny_p_space(p);
     NY_TRY(ny_p_base64(p, &data, &n));
     b = ny_blob_new(p->unit, data, n, NULL, 0);
+  } else if (ny_p_keyword(p, "same")) {
+    NY_TRY(same_blob(p, &b));
   } else {
     NY_TRY(file_blob(p, &b));
   }

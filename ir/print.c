@@ -205,6 +205,15 @@ static void put_graph(printer *p, const ny_graph *g) {
   ny_text_add(p->out, g->kernel ? "kernel " : "graph ");
   ny_put_name(p->out, g->name ? g->name : "");
   put_args(p, &g->body);
+  if (g->family) {
+    ny_text_add(p->out, " family=");
+    ny_put_name(p->out, g->family);
+  }
+  for (uint32_t i = 0; i < g->n_knob; i++) {
+    ny_text_add(p->out, i ? "," : " [");
+    ny_put_name(p->out, g->knob[i].name);
+    ny_text_addf(p->out, "=%lld%s", (long long)g->knob[i].value, i + 1 == g->n_knob ? "]" : "");
+  }
   if (g->arena_bytes) {
     ny_text_add(p->out, " arena=");
     ny_dim_print(p->cx, g->arena_bytes, p->out);
@@ -227,8 +236,12 @@ void ny_print_graph(const ny_graph *g, ny_text *out) {
   ny_arena_free(&p.scratch);
 }
 
-static void put_blob(const ny_blob *b, uint32_t number, ny_text *out) {
+static void put_blob(const ny_blob *b, uint32_t number, bool by_reference, ny_text *out) {
   ny_text_addf(out, "blob %u = ", number);
+  if (by_reference) {
+    ny_text_addf(out, "same %u\n", b->id);
+    return;
+  }
   if (b->file) {
     ny_put_quoted(out, b->file);
     ny_text_addf(out, "+0x%llx bytes=%llu\n", (unsigned long long)b->offset, (unsigned long long)b->bytes);
@@ -239,7 +252,7 @@ static void put_blob(const ny_blob *b, uint32_t number, ny_text *out) {
   ny_text_add(out, "\"\n");
 }
 
-void ny_print_unit(const ny_unit *u, ny_text *out) {
+static void print_unit(const ny_unit *u, bool by_reference, ny_text *out) {
   ny_text body = {0};
   printer p = start(u->cx, u, &body);
   for (const ny_graph *g = u->first; g; g = g->next) {
@@ -247,9 +260,12 @@ void ny_print_unit(const ny_unit *u, ny_text *out) {
     put_graph(&p, g);
   }
   if (u->done) ny_text_addf(out, "; nybble stage=%s\n", u->done);
-  for (uint32_t i = 0; i < p.n_blobs; i++) put_blob(p.blobs[i], i, out);
+  for (uint32_t i = 0; i < p.n_blobs; i++) put_blob(p.blobs[i], i, by_reference, out);
   if (p.n_blobs) ny_text_add(out, "\n");
   ny_text_addn(out, body.s, body.n);
   ny_text_free(&body);
   ny_arena_free(&p.scratch);
 }
+
+void ny_print_unit(const ny_unit *u, ny_text *out) { print_unit(u, false, out); }
+void ny_print_by_reference(const ny_unit *u, ny_text *out) { print_unit(u, true, out); }

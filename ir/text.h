@@ -18,6 +18,8 @@ bool ny_type_inline(const ny_type *t, int64_t *count);
 void ny_put_element(ny_text *out, ny_fmt f, const void *data, uint64_t i);
 void ny_put_rounded(ny_text *out, ny_fmt f, double x); /* the shortest decimal that becomes x in format f */
 
+void ny_print_by_reference(const ny_unit *u, ny_text *out); /* blobs by id: only a reader that knows u can follow */
+
 /* ---- The parser */
 typedef struct ny_slot { /* a value's label: %name or %12 */
   ny_name name;
@@ -30,6 +32,7 @@ typedef struct ny_parser {
   ny_graph *graph;
   const char *text, *s; /* NUL-terminated */
   const char *path;
+  const ny_unit *like; /* whose blobs may be referred to, or NULL */
   int depth;
   ny_arena scratch;
   ny_slot *slot;

@@ -57,7 +57,7 @@ static nyb_status verify_pass(ny_unit *u) {
   ny_text once = {0}, twice = {0};
   ny_print_unit(u, &once);
   ny_unit *again = NULL;
-  nyb_status s = ny_parse_unit(u->cx, once.s, once.n, NULL, &again);
+  nyb_status s = ny_parse_like(u, once.s, once.n, &again);
   if (!s) {
     ny_print_unit(again, &twice);
     if (once.n != twice.n || memcmp(once.s, twice.s, once.n) != 0)

@@ -172,6 +172,36 @@ static void file_blobs(void) {
   rmdir(dir);
 }
 
+/* A copy shares blobs with its original and prints the same; a module's graph reads no other file. */
+static void copies(void) {
+  ny_ctx *cx = ny_ctx_new();
+  ny_unit *u = ny_unit_new(cx), *copy, *again;
+  ny_graph *g = ny_graph_new(u, ny_intern(&cx->names, "g"), false);
+  ny_builder b = {.g = g, .block = &g->body};
+  static const float data[200];
+  ny_dim n = 100;
+  ny_value *v[2];
+  for (int i = 0; i < 2; i++) {
+    const ny_blob *blob = ny_blob_new(u, data + i * 50, 400, i ? ny_intern(&cx->names, "gone.onnx") : NULL, 7);
+    v[i] = ny_b_const(&b, ny_tensor_type(cx, NY_f32, 1, &n), blob);
+  }
+  ny_build(&b, NY_ret, v, 2, NULL, 0);
+  ny_text t = {0}, t2 = {0};
+  ny_print_unit(u, &t);
+  CHECK(!ny_unit_copy(u, &copy) && copy, "%s", cx->diag.message);
+  CHECK(copy->first->body.first->attr[NY_AT(const, data)].blob->data == (const uint8_t *)data, "%s", "the copy has other bytes");
+  ny_print_unit(copy, &t2);
+  CHECK(!strcmp(t.s, t2.s), "%s", "a copy prints differently");
+  ny_unit_free(copy);
+  CHECK(!ny_parse_like(u, t.s, t.n, &again), "%s", cx->diag.message);
+  ny_unit_free(again);
+  CHECK(ny_parse_unit(cx, t.s, t.n, "/tmp/x.nyb", &again) && strstr(cx->diag.message, "a module names"), "%s", cx->diag.message);
+  ny_text_free(&t);
+  ny_text_free(&t2);
+  ny_unit_free(u);
+  ny_ctx_free(cx);
+}
+
 /* ---- random graphs */
 static ny_name random_name(ny_ctx *cx) {
   static const char *const some[] = {"x", "x", "x_1", "x_2", "layer.0/w:0", "12", "", "%", "quo\"te", "back\\slash", "new\nline",
@@ -382,6 +412,7 @@ int main(void) {
   files();
   bad_texts();
   file_blobs();
+  copies();
   random_graphs();
   damaged();
   broken_graphs();
