@@ -79,9 +79,9 @@ static bool dropped_row(const ny_type *t, const ny_type *full, int axis) {
 
 bool ny_accept_row(const ny_fuse *f, const ny_cluster *c, const ny_op *op) {
   (void)f;
+  if (op->n_out != 1) return false;
   const ny_type *full = ny_in(c->seed, 0)->type, *t = op->out[0]->type;
   int axis = lowest_axis(c->seed);
-  if (op->n_out != 1) return false;
   if (op->kind == NY_reduce) return lowest_axis(op) == axis && ny_same_shape(ny_in(op, 0)->type, full);
   if (op->kind == NY_broadcast) return ny_same_shape(t, full);
   if (op->kind == NY_reshape)
