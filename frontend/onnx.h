@@ -100,6 +100,8 @@ ny_value *ny_ew(ny_node *n, ny_kind k, ny_value *const *in, int n_in);
 ny_value *ny_ew1(ny_node *n, ny_kind k, ny_value *x);
 ny_value *ny_ew2(ny_node *n, ny_kind k, ny_value *x, ny_value *y);
 ny_value *ny_ew2s(ny_node *n, ny_kind k, ny_value *x, double y); /* with a scalar constant of x's format */
+/* Makes inputs fit one shape (but for dim `except`, -1: none): unifies sizes, or cuts those that cannot be unified to the smaller. Size 1 fits all. */
+bool ny_fit(ny_node *n, ny_value **v, int count, int except);
 /* Two sizes that ONNX says are equal. True when they are. When a symbol can be replaced by the other side, remembers that and fails so that the
    import starts again with the symbol replaced; otherwise fails naming `what` and both sizes. */
 bool ny_unify(ny_node *n, ny_dim a, ny_dim b, const char *what);

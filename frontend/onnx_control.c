@@ -35,6 +35,19 @@ static bool same_types(ny_node *n, const ny_value *a, const ny_value *b, const c
 }
 
 /* ---- If */
+/* Exporters write "squeeze unless the size is not 1" as an If whose branches differ in rank. Where the condition compares a symbolic size
+   with 1 and the branches cannot be reconciled, the size is taken to be 1 and the import starts again. */
+static bool size_is_one(ny_node *n, ny_value *cond, ny_dim *size) {
+  ny_dim a, b;
+  int k;
+  while (cond->def && cond->def->kind == NY_reshape) cond = ny_in(cond->def, 0);
+  if (!cond->def || cond->def->kind != NY_eq) return false;
+  if (!ny_symbolic_values(n->b.g, ny_in(cond->def, 0), &a, 1, &k) || k != 1) return false;
+  if (!ny_symbolic_values(n->b.g, ny_in(cond->def, 1), &b, 1, &k) || k != 1) return false;
+  *size = b == 1 ? a : b;
+  return a == 1 || b == 1;
+}
+
 static nyb_status branch(ny_node *n, const ny_onnx_graph *g, ny_block *into, ny_value **res) {
   ny_builder outer = n->b;
   ny_thing out[MAX_CARRIED];
@@ -66,8 +79,11 @@ static nyb_status both_branches(ny_node *n, ny_value *cond, const ny_onnx_graph 
   if (!op) return ny_failed(n);
   NY_TRY(branch(n, yes, op->body[0], a));
   NY_TRY(branch(n, no, op->body[1], b));
-  for (int i = 0; i < n->n_out; i++)
+  ny_dim size;
+  for (int i = 0; i < n->n_out; i++) {
+    if (ny_rank(a[i]) != ny_rank(b[i]) && size_is_one(n, cond, &size)) return ny_assume(n, size, 1);
     if (!same_types(n, a[i], b[i], "the branches differ: result", i)) return ny_failed(n);
+  }
   if (!yield_to(n, op->body[0], a, n->n_out) || !yield_to(n, op->body[1], b, n->n_out)) return ny_failed(n);
   NY_TRY(ny_infer_op(n->b.g, op));
   for (int i = 0; i < n->n_out; i++) NY_TRY(ny_out(n, i, op->out[i]));
@@ -77,13 +93,16 @@ static nyb_status both_branches(ny_node *n, ny_value *cond, const ny_onnx_graph 
 nyb_status ny_op_if(ny_node *n) {
   const ny_onnx_graph *yes = ny_attr_graph(n, "then_branch"), *no = ny_attr_graph(n, "else_branch");
   ny_value *cond = ny_need(n, 0);
-  bool taken;
+  bool taken = false;
   if (!cond || n->cx->diag.code) return ny_failed(n);
   if (!yes || !no) return ny_node_fail(n, NYB_E_PARSE, "a branch is missing");
   cond = scalar_bool(n, cond);
   if (!cond) return ny_failed(n);
-  if (known_bool(n, cond, &taken)) return ny_inline_graph(n, taken ? yes : no, NULL, 0, n->out, n->n_out);
-  return both_branches(n, cond, yes, no);
+  ny_dim size;
+  bool assumed = size_is_one(n, cond, &size) && ny_assumed(n->im, size) == 1;
+  if (known_bool(n, cond, &taken) || assumed) taken |= assumed;
+  else return both_branches(n, cond, yes, no);
+  return ny_inline_graph(n, taken ? yes : no, NULL, 0, n->out, n->n_out);
 }
 
 /* ---- Loop */

@@ -86,6 +86,7 @@ typedef struct ny_onnx_type {
 /* `stem` names dims without a name: stem_axis. */
 nyb_status ny_onnx_type_read(ny_import *im, ny_bytes proto, ny_name stem, ny_onnx_type *out);
 ny_dim ny_assumed(const ny_import *im, ny_dim d); /* d, or what an earlier attempt found it equal to */
+nyb_status ny_assume(ny_node *n, ny_dim from, ny_dim to); /* starts the import again with from equal to `to` */
 const ny_onnx_attr *ny_find_attr(ny_node *n, const char *name, ny_onnx_attr_type type); /* NULL: absent or wrong */
 
 /* onnx_rows.c */

@@ -177,14 +177,23 @@ nyb_status ny_op_concat(ny_node *n) {
   int axis;
   ny_value *first = ny_need(n, 0);
   if (!first || !ny_axis(n, ny_attr_int(n, "axis", 1), ny_rank(first), &axis)) return ny_failed(n);
-  for (int i = 1; i < n->n_in; i++) {
-    ny_value *x = ny_need(n, i);
-    if (!x) return ny_failed(n);
-    if (ny_rank(x) != ny_rank(first)) return ny_node_fail(n, NYB_E_SHAPE, "input %d has rank %d, input 0 has %d", i, ny_rank(x), ny_rank(first));
-    for (int d = 0; d < ny_rank(x); d++)
-      if (d != axis && !ny_unify(n, ny_size(x, d), ny_size(first, d), "inputs of a concatenation")) return ny_failed(n);
+  ny_value **v = NY_NEW_ARRAY(n->tmp, ny_value *, n->n_in);
+  for (int i = 0; i < n->n_in; i++) {
+    if (!(v[i] = ny_need(n, i))) return ny_failed(n);
+    if (ny_rank(v[i]) != ny_rank(first)) return ny_node_fail(n, NYB_E_SHAPE, "input %d has rank %d, input 0 has %d", i, ny_rank(v[i]), ny_rank(first));
+    for (int d = 0; d < ny_rank(first); d++) { /* a size of 1 does not stretch here */
+      bool one = d != axis && (ny_size(v[i], d) == 1) != (ny_size(first, d) == 1);
+      if (one && !ny_try_unify(n, ny_size(v[i], d), ny_size(first, d))) {
+        ny_value **wide = ny_size(v[i], d) == 1 ? &first : &v[i];
+        if (n->cx->diag.code || ny_size(*wide, d) >= 0) return ny_unify(n, ny_size(v[i], d), ny_size(first, d), "inputs of a concatenation"), ny_failed(n);
+        *wide = ny_unsqueeze_at(n, ny_squeeze_at(n, *wide, d), d);
+        if (!*wide) return ny_failed(n);
+        if (wide == &first) v[0] = first, i = 0;
+      }
+    }
   }
-  return ny_out(n, 0, n->n_in == 1 ? first : ny_b_concat(&n->b, n->in, n->n_in, axis));
+  if (!ny_fit(n, v, n->n_in, axis)) return ny_failed(n);
+  return ny_out(n, 0, n->n_in == 1 ? v[0] : ny_b_concat(&n->b, v, n->n_in, axis));
 }
 
 /* Sizes of the pieces: a list, or equal parts with a smaller last one. */

@@ -139,6 +139,11 @@ static bool equation(ny_import *im, ny_name sym, ny_dim from, ny_dim to) {
   return false;
 }
 
+nyb_status ny_assume(ny_node *n, ny_dim from, ny_dim to) {
+  if (!ny_try_unify(n, from, to) && !n->cx->diag.code) equation(n->im, NULL, from, to);
+  return n->cx->diag.code;
+}
+
 static ny_name pure_symbol(const ny_import *im, ny_dim d) {
   if (d >= 0) return NULL;
   const ny_dim_node *x = ny_dim_get(im->cx, d);

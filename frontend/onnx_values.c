@@ -29,10 +29,11 @@ static bool agree(ny_node *n, ny_dim d, ny_dim *common) {
   return true;
 }
 
-static bool fit(ny_node *n, ny_value **v, int count) {
+bool ny_fit(ny_node *n, ny_value **v, int count, int except) {
   int rank = 0;
   for (int i = 0; i < count; i++) rank = ny_rank(v[i]) > rank ? ny_rank(v[i]) : rank;
   for (int p = 1; p <= rank; p++) { /* from the last dim */
+    if (rank - p == except) continue;
     ny_dim common = 1;
     for (int i = 0; i < count; i++)
       if (p <= ny_rank(v[i]) && !agree(n, ny_size(v[i], ny_rank(v[i]) - p), &common)) return false;
@@ -52,18 +53,13 @@ ny_value *ny_ew(ny_node *n, ny_kind k, ny_value *const *in, int n_in) {
     if (!in[i] || n->cx->diag.code) return NULL;
     v[i] = in[i];
   }
-  return n_in > 1 && !fit(n, v, n_in) ? NULL : ny_b_ew(&n->b, k, v, n_in);
+  return n_in > 1 && !ny_fit(n, v, n_in, -1) ? NULL : ny_b_ew(&n->b, k, v, n_in);
 }
 ny_value *ny_ew1(ny_node *n, ny_kind k, ny_value *x) { return ny_ew(n, k, (ny_value *[]){x}, 1); }
 ny_value *ny_ew2(ny_node *n, ny_kind k, ny_value *x, ny_value *y) { return ny_ew(n, k, (ny_value *[]){x, y}, 2); }
 ny_value *ny_ew2s(ny_node *n, ny_kind k, ny_value *x, double y) { return x ? ny_ew2(n, k, x, ny_num(n, x, y)) : NULL; }
 ny_value *ny_num(ny_node *n, const ny_value *like, double x) { return ny_b_scalar(&n->b, ny_fmt_of(like), x); }
-/* ONNX's casts of floats to 2- and 4-bit integers wrap; the IR's saturate. */
-ny_value *ny_cast_to(ny_node *n, ny_value *x, ny_fmt f) {
-  if (!x || n->cx->diag.code || ny_fmt_of(x) == f) return n->cx->diag.code ? NULL : x;
-  if (ny_is_float(ny_fmt_of(x)) && ny_is_int(f) && ny_fmts[f].bits < 8) x = ny_b_cast(&n->b, x, NY_i32);
-  return x ? ny_b_cast(&n->b, x, f) : NULL;
-}
+ny_value *ny_cast_to(ny_node *n, ny_value *x, ny_fmt f) { return !x || ny_fmt_of(x) == f ? x : ny_b_cast(&n->b, x, f); }
 
 static ny_dim product(ny_node *n, int rank, const ny_dim *d) {
   ny_dim p = 1;
