@@ -37,15 +37,26 @@ static const char *build_id(ny_arena *a) {
   return ny_strf(a, "%s %lld %lld.%09ld", NYB_VERSION, (long long)st.st_size, (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
 }
 
-static nyb_status describe_options(entry *e) {
-  ny_pass_options po;
-  NY_TRY(ny_model_pass_options(e->cx, e->compile, &po));
+/* This machine's processor, from the kernel: asking LLVM would load it, and a cached start must not. */
+static void describe_host(ny_text *t) {
+  char *line = NULL;
+  size_t cap = 0;
+  FILE *f = fopen("/proc/cpuinfo", "r");
+  while (f && getline(&line, &cap, f) > 0 && line[0] != '\n') /* up to the end of the first processor */
+    if (!strncmp(line, "model name", 10) || !strncmp(line, "flags", 5) || !strncmp(line, "Features", 8) || !strncmp(line, "CPU ", 4)) ny_text_add(t, line);
+  free(line);
+  if (f) fclose(f);
+}
+
+static void describe_options(entry *e) {
+  static const nyb_compile_options none = {.size = sizeof none};
+  const nyb_compile_options *c = e->compile ? e->compile : &none;
   ny_text t = {0};
-  ny_text_addf(&t, "%s\n%s %s %s\nO%d only=%s off=%s\n", build_id(&e->a), po.target->name, po.target->cpu, po.target->features, po.opt, po.only ? po.only : "", po.off ? po.off : "");
+  ny_text_addf(&t, "%s\n%s O%d only=%s off=%s\n", build_id(&e->a), c->target ? c->target : "host", c->optimize, c->only ? c->only : "", c->off ? c->off : "");
+  if (!c->target || !strcmp(c->target, "host")) describe_host(&t);
   for (size_t i = 0; e->import && i < e->import->n_dims; i++) ny_text_addf(&t, "%s=%lld\n", e->import->dims[i].name, (long long)e->import->dims[i].size);
   e->options = ny_strdup(&e->a, t.s);
   ny_text_free(&t);
-  return NYB_OK;
 }
 
 static const char *module_path(entry *e, const char *hex) { return ny_strf(&e->a, "%s/modules/%s.nyb", e->dir, hex); }
@@ -151,9 +162,9 @@ static nyb_status open_source(entry *e, nyb_module **out) {
 
 static nyb_status prepare(entry *e) {
   e->dir = e->cx->cache_dir;
-  if (!e->dir) return describe_options(e);
+  describe_options(e);
+  if (!e->dir) return NYB_OK;
   if ((mkdir(ny_strf(&e->a, "%s/index", e->dir), 0700) && errno != EEXIST) || (mkdir(ny_strf(&e->a, "%s/modules", e->dir), 0700) && errno != EEXIST)) e->dir = NULL;
-  NY_TRY(describe_options(e));
   char hex[65], *full = realpath(e->path, NULL);
   if (!full) return ny_fail(&e->cx->diag, NYB_E_IO, NULL, "%s: %s", e->path, strerror(errno));
   digest_text(ny_strf(&e->a, "%s\n%s", full, e->options), hex);
