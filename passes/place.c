@@ -108,7 +108,8 @@ static void place_values(placer *p, ny_block *b);
 static void loop_values(placer *p, ny_op *op) {
   int start = p->at[op->id], end = p->end[op->id];
   ny_block *body = op->body[0];
-  touch(&p->buf[own(p, body->arg[0], start)], end);
+  int number_of = own(p, body->arg[0], start); /* not inside the index: own may move p->buf */
+  touch(&p->buf[number_of], end);
   for (int i = 0; i < op->n_out; i++) {
     int b = own(p, op->out[i], start);
     touch(&p->buf[b], end);
@@ -131,8 +132,10 @@ static void place_values(placer *p, ny_block *b) {
     if (alias(op)) p->of[op->out[0]->id] = p->of[ny_in(op, 0)->id];
     if (op->kind == NY_launch) launch_values(p, op);
     if (op->kind == NY_loop) loop_values(p, op);
-    if (op->kind == NY_if)
-      for (int i = 0; i < op->n_out; i++) touch(&p->buf[own(p, op->out[i], p->at[op->id])], p->end[op->id]);
+    for (int i = 0; op->kind == NY_if && i < op->n_out; i++) {
+      int result = own(p, op->out[i], p->at[op->id]);
+      touch(&p->buf[result], p->end[op->id]);
+    }
     if (op->kind == NY_group) continue;
     for (int i = 0; i < op->n_body; i++) place_values(p, op->body[i]);
   }
