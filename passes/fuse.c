@@ -129,7 +129,7 @@ static void reductions(ny_fuse *f) {
   for (int p = 0; p < f->n; p++) {
     ny_op *op = f->op[p];
     if (op->kind != NY_reduce || f->cluster[p] >= 0) continue;
-    bool row = ny_row_axes(op);
+    bool row = ny_row_axes(f->g->cx, op);
     ny_cluster *c = ny_fuse_open(f, op, row ? "row" : "reduce");
     ny_fuse_forward(f, c, row ? ny_accept_row : ny_accept_epilogue);
     ny_fuse_backward(f, c, row ? ny_accept_row_input : ny_accept_row_input);

@@ -37,6 +37,6 @@ void ny_fuse_backward(ny_fuse *f, ny_cluster *c, ny_accept_fn *accept);
 int ny_op_cost(const ny_op *op); /* scalar work an element: 0 views, 1 simple arithmetic, more for functions */
 bool ny_is_expression(const ny_op *op); /* what ny_emit_at can turn into tile ops */
 ny_accept_fn ny_accept_epilogue, ny_accept_operand, ny_accept_row, ny_accept_row_input, ny_accept_map;
-bool ny_row_axes(const ny_op *reduce); /* it reduces trailing dims, not all of size 1 */
+bool ny_row_axes(const ny_ctx *cx, const ny_op *reduce); /* it reduces the trailing dims */
 void ny_fuse_cheap(ny_fuse *f, ny_cluster *c); /* copies in cheap producers that others use as well */
 #endif

@@ -1,6 +1,7 @@
 /* Which op may join which cluster. */
 #include <string.h>
 
+#include "family.h"
 #include "fuse.h"
 
 int ny_op_cost(const ny_op *op) {
@@ -44,20 +45,18 @@ bool ny_accept_operand(const ny_fuse *f, const ny_cluster *c, const ny_op *op) {
   return c->seed->kind == NY_attention || (c->seed->kind == NY_matmul && !c->seed->attr[NY_AT(matmul, packed)].i);
 }
 
-static int lowest_axis(const ny_op *reduce) {
-  const ny_attr *axes = &reduce->attr[NY_AT(reduce, axes)];
-  int rank = ny_in(reduce, 0)->type->rank, low = rank;
-  unsigned seen = 0;
-  for (uint32_t i = 0; i < axes->dims.n; i++) {
-    int a = (int)axes->dims.v[i];
-    if (a < 0 || a >= rank) return -1;
-    seen |= 1u << a;
-    low = a < low ? a : low;
-  }
-  return seen && seen == (1u << rank) - (1u << low) ? low : -1;
+/* The first reduced dim where all from there on are reduced, or -1. */
+static int lowest_axis(const ny_ctx *cx, const ny_op *reduce) {
+  bool gone[NY_MAX_RANK];
+  int rank = ny_in(reduce, 0)->type->rank, low = 0;
+  if (!ny_reduced_dims(cx, reduce, gone)) return -1;
+  while (low < rank && !gone[low]) low++;
+  for (int i = low; i < rank; i++)
+    if (!gone[i]) return -1;
+  return low < rank ? low : -1;
 }
 
-bool ny_row_axes(const ny_op *reduce) { return lowest_axis(reduce) >= 0; }
+bool ny_row_axes(const ny_ctx *cx, const ny_op *reduce) { return lowest_axis(cx, reduce) >= 0; }
 
 /* The rows' own shape (the reduced dims 1) or the full one. */
 static bool row_or_full(const ny_type *t, const ny_type *full, int axis) {
@@ -78,11 +77,10 @@ static bool dropped_row(const ny_type *t, const ny_type *full, int axis) {
 }
 
 bool ny_accept_row(const ny_fuse *f, const ny_cluster *c, const ny_op *op) {
-  (void)f;
   if (op->n_out != 1) return false;
   const ny_type *full = ny_in(c->seed, 0)->type, *t = op->out[0]->type;
-  int axis = lowest_axis(c->seed);
-  if (op->kind == NY_reduce) return lowest_axis(op) == axis && ny_same_shape(ny_in(op, 0)->type, full);
+  int axis = lowest_axis(f->g->cx, c->seed);
+  if (op->kind == NY_reduce) return lowest_axis(f->g->cx, op) == axis && ny_same_shape(ny_in(op, 0)->type, full);
   if (op->kind == NY_broadcast) return ny_same_shape(t, full);
   if (op->kind == NY_reshape)
     return row_or_full(t, full, axis) && !ny_same_shape(t, full) && dropped_row(ny_in(op, 0)->type, full, axis);

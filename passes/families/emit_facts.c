@@ -11,6 +11,18 @@ ny_op *ny_group_find(const ny_op *group, ny_kind k) {
   return NULL;
 }
 
+bool ny_reduced_dims(const ny_ctx *cx, const ny_op *reduce, bool gone[NY_MAX_RANK]) {
+  const ny_attr *axes = &reduce->attr[NY_AT(reduce, axes)];
+  int rank = ny_in(reduce, 0)->type->rank;
+  for (int i = 0; i < NY_MAX_RANK; i++) gone[i] = false;
+  for (uint32_t i = 0; i < axes->dims.n; i++) {
+    int64_t a;
+    if (!ny_dim_is_const(cx, axes->dims.v[i], &a) || a < -rank || a >= rank) return false;
+    gone[ny_axis(a, rank)] = true;
+  }
+  return true;
+}
+
 ny_fmt ny_sum_fmt(ny_fmt f) {
   const ny_fmt_info *i = &ny_fmts[f];
   if (i->bits >= 32) return f;

@@ -180,7 +180,7 @@ static bool certainly_in(ny_emit *e, ny_coord c, ny_dim lo, ny_dim n) {
 }
 
 static ny_value *at_concat(ny_emit *e, ny_op *op, const ny_coord *at) {
-  int axis = (int)op->attr[NY_AT(concat, axis)].i;
+  int axis = ny_axis(op->attr[NY_AT(concat, axis)].i, op->out[0]->type->rank);
   ny_coord c[NY_MAX_RANK], x = ny_coord_plain(e, at[axis]);
   memcpy(c, at, sizeof *at * op->out[0]->type->rank);
   ny_value *v = NULL, *pos = NULL;
@@ -205,7 +205,7 @@ static ny_value *at_concat(ny_emit *e, ny_op *op, const ny_coord *at) {
 /* ---- gathers */
 static ny_value *at_gather(ny_emit *e, ny_op *op, const ny_coord *at) {
   ny_value *x = ny_in(op, 0), *index = ny_in(op, 1);
-  int axis = (int)op->attr[NY_AT(gather, axis)].i, nx = x->type->rank, ni = index->type->rank;
+  int nx = x->type->rank, ni = index->type->rank, axis = ny_axis(op->attr[NY_AT(gather, axis)].i, nx);
   ny_value *i = user_index(e, ny_emit_at(e, index, at + axis), x->type->dim[axis]);
   if (!i) return NULL;
   ny_coord c[NY_MAX_RANK];
@@ -215,7 +215,7 @@ static ny_value *at_gather(ny_emit *e, ny_op *op, const ny_coord *at) {
 
 static ny_value *at_gather_elements(ny_emit *e, ny_op *op, const ny_coord *at) {
   ny_value *x = ny_in(op, 0);
-  int axis = (int)op->attr[NY_AT(gather_elements, axis)].i;
+  int axis = ny_axis(op->attr[NY_AT(gather_elements, axis)].i, x->type->rank);
   ny_value *i = user_index(e, ny_emit_at(e, ny_in(op, 1), at), x->type->dim[axis]);
   if (!i) return NULL;
   ny_coord c[NY_MAX_RANK];
@@ -289,7 +289,7 @@ static ny_value *at_dims(ny_emit *e, ny_op *op, const ny_coord *at) {
 }
 
 static ny_value *at_iota(ny_emit *e, ny_op *op, const ny_coord *at) {
-  return ny_emit_cast(e, ny_emit_index(e, at[op->attr[NY_AT(iota, axis)].i]), (ny_fmt)op->out[0]->type->fmt);
+  return ny_emit_cast(e, ny_emit_index(e, at[ny_axis(op->attr[NY_AT(iota, axis)].i, op->out[0]->type->rank)]), (ny_fmt)op->out[0]->type->fmt);
 }
 
 static ny_at_fn *const rows[NY_N_KINDS] = {

@@ -118,6 +118,9 @@ static inline ny_op *ny_group_yield(const ny_op *group) { return group->body[0]-
 /* The input's kernel argument, or the output's (i counts the group's results). */
 static inline ny_value *ny_kernel_in(const ny_graph *k, int i) { return k->body.arg[i]; }
 static inline ny_value *ny_kernel_out(const ny_emit *e, int i) { return e->k->body.arg[e->group->body[0]->n_arg + (uint32_t)i]; }
+/* The dims a reduce op reduces; false when its axes are not constants in range. */
+bool ny_reduced_dims(const ny_ctx *cx, const ny_op *reduce, bool gone[NY_MAX_RANK]);
+static inline int ny_axis(int64_t axis, int rank) { return (int)(axis < 0 ? axis + rank : axis); }
 /* Number format sums of f are kept in: f32 for narrower floats, i32 for narrower integers, else f. */
 ny_fmt ny_sum_fmt(ny_fmt f);
 /* Identity of a reduction in format f: 0, 1, lowest, highest. */

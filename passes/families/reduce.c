@@ -13,16 +13,6 @@ typedef struct red {
   const char *name;
 } red;
 
-static bool read_axes(const ny_op *op, red *r) {
-  const ny_attr *axes = ny_attr_at(op, NY_AT(reduce, axes));
-  for (uint32_t i = 0; i < axes->dims.n; i++) {
-    int64_t a = axes->dims.v[i];
-    if (a < 0 || a >= r->x->rank) return false;
-    r->gone[a] = true;
-  }
-  return true;
-}
-
 /* Coordinates of the result from those of the input. */
 static void result_at(const red *r, ny_coord *out) {
   bool keep = r->op->attr[NY_AT(reduce, keep)].i != 0;
@@ -100,7 +90,7 @@ nyb_status ny_lower_reduce(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   r.x = ny_in(r.op, 0)->type;
   r.last = r.x->rank - 1;
   r.name = r.op->attr[NY_AT(reduce, op)].s;
-  if (!read_axes(r.op, &r)) return NYB_E_UNSUPPORTED;
+  if (!ny_reduced_dims(k->cx, r.op, r.gone)) return NYB_E_UNSUPPORTED;
   ny_emit_begin(&e, px, group, k, &px->scratch);
   ny_fmt f = ny_sum_fmt((ny_fmt)r.x->fmt);
   r.cols = ny_vec_lanes(px, f) * 4;

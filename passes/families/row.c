@@ -44,17 +44,14 @@ static void find_stages(ny_pass_cx *px, row *r, const ny_graph *k) {
   }
 }
 
-static bool trailing(const ny_op *op, const ny_type *full, int *axis) {
-  const ny_attr *axes = ny_attr_at(op, NY_AT(reduce, axes));
-  unsigned seen = 0;
-  int low = full->rank;
-  for (uint32_t i = 0; i < axes->dims.n; i++) {
-    if (axes->dims.v[i] < 0 || axes->dims.v[i] >= full->rank) return false;
-    seen |= 1u << axes->dims.v[i];
-    low = axes->dims.v[i] < low ? (int)axes->dims.v[i] : low;
-  }
-  if (!seen || seen != (1u << full->rank) - (1u << low)) return false;
-  if (*axis >= 0 && *axis != low) return false;
+static bool trailing(const ny_ctx *cx, const ny_op *op, const ny_type *full, int *axis) {
+  bool gone[NY_MAX_RANK];
+  int low = 0;
+  if (!ny_reduced_dims(cx, op, gone)) return false;
+  while (low < full->rank && !gone[low]) low++;
+  for (int i = low; i < full->rank; i++)
+    if (!gone[i]) return false;
+  if (low == full->rank || (*axis >= 0 && *axis != low)) return false;
   *axis = low;
   return true;
 }
@@ -63,13 +60,13 @@ static bool same_shape(const ny_type *a, const ny_type *b) {
   return a->rank == b->rank && memcmp(a->dim, b->dim, sizeof a->dim[0] * a->rank) == 0;
 }
 
-static bool read_group(row *r) {
+static bool read_group(const ny_ctx *cx, row *r) {
   int folds = 0;
   r->axis = -1;
   for (ny_op *op = r->group->body[0]->first; op; op = op->next) {
     if (op->kind != NY_reduce) continue;
     if (!r->full) r->full = ny_in(op, 0)->type;
-    if (++folds > MAX_FOLDS || !same_shape(r->full, ny_in(op, 0)->type) || !trailing(op, r->full, &r->axis)) return false;
+    if (++folds > MAX_FOLDS || !same_shape(r->full, ny_in(op, 0)->type) || !trailing(cx, op, r->full, &r->axis)) return false;
   }
   return r->full != NULL;
 }
@@ -221,7 +218,7 @@ static void store_pass(ny_emit *e, row *r) {
 nyb_status ny_lower_row(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   row r = {.group = group};
   ny_emit e;
-  if (!read_group(&r)) return NYB_E_UNSUPPORTED;
+  if (!read_group(k->cx, &r)) return NYB_E_UNSUPPORTED;
   ny_emit_begin(&e, px, group, k, &px->scratch);
   find_stages(px, &r, k);
   r.rows = r.count = 1;
