@@ -168,6 +168,13 @@ static nyb_status one_by_one(tiler *s, ny_op *group) {
   return NYB_OK;
 }
 
+/* Kernels carry no locations, so a failure inside a family is given the group's. */
+static nyb_status blame(tiler *s, const ny_op *group) {
+  ny_diag *d = &s->g->cx->diag;
+  if (!d->has_loc && group->loc) d->loc = *group->loc, d->has_loc = true;
+  return d->code;
+}
+
 static nyb_status tile_group(tiler *s, ny_op *group) {
   ny_graph *k = NULL;
   nyb_status st = lower(s, group, &k);
@@ -175,7 +182,7 @@ static nyb_status tile_group(tiler *s, ny_op *group) {
     launch(s, group, shared(s, group, k));
     return s->g->cx->diag.code;
   }
-  if (s->g->cx->diag.code) return s->g->cx->diag.code;
+  if (s->g->cx->diag.code) return blame(s, group);
   ny_op *only = NULL;
   size_t n = count_ops(group, &only);
   return n > 1 ? one_by_one(s, group) : no_family(s, only);

@@ -30,7 +30,7 @@ static void attr_symbols(ny_emit *e, const ny_op *op) {
 
 void ny_emit_begin(ny_emit *e, ny_pass_cx *px, ny_op *group, ny_graph *k, ny_arena *scratch) {
   *e = (ny_emit){.px = px, .cx = k->cx, .group = group, .k = k, .rows = 1, .cols = 1, .lim = {NY_ALL, NY_ALL}, .a = scratch};
-  e->b = (ny_builder){.g = k, .block = &k->body, .loc = group->loc};
+  e->b = (ny_builder){.g = k, .block = &k->body}; /* no locations: equal kernels of different nodes are shared */
   e->n_known_slots = SLOTS;
   e->known = NY_NEW_ARRAY(scratch, ny_known *, SLOTS);
   for (uint32_t i = 0; i < k->body.n_arg; i++)
