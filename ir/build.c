@@ -1,5 +1,5 @@
-/* One-line construction: each function makes an op, infers its type and gives the result. A view that changes nothing gives its input. After
-   a failure everything gives NULL, so a caller checks once. */
+/* One-line construction: each function makes an op, infers its type and gives the result. A view that changes nothing
+   gives its input. After a failure everything gives NULL, so a caller checks once. */
 #include <string.h>
 
 #include "ir.h"
@@ -14,7 +14,8 @@ static bool ready(const ny_builder *b, ny_value *const *in, int n) {
 ny_op *ny_build(ny_builder *b, ny_kind k, ny_value *const *in, int n_in, const ny_type *const *out, int n_out) {
   if (!ready(b, in, n_in)) return NULL;
   if (n_in > UINT16_MAX || n_out > UINT16_MAX) {
-    ny_fail(&b->g->cx->diag, NYB_E_LIMIT, b->loc, "%s: %d inputs and %d results are too many", ny_kinds[k].name, n_in, n_out);
+    ny_fail(&b->g->cx->diag, NYB_E_LIMIT, b->loc, "%s: %d inputs and %d results are too many", ny_kinds[k].name, n_in,
+            n_out);
     return NULL;
   }
   ny_op *op = ny_op_new(b->g, b->block, k, in, n_in, out, n_out);
@@ -29,9 +30,13 @@ static ny_op *start(ny_builder *b, ny_kind k, ny_value *const *in, int n_in, con
 
 static ny_value *finish(ny_builder *b, ny_op *op) { return op && !ny_infer_op(b->g, op) ? op->out[0] : NULL; }
 
-ny_value *ny_b_ew(ny_builder *b, ny_kind k, ny_value *const *in, int n_in) { return finish(b, start(b, k, in, n_in, NULL)); }
+ny_value *ny_b_ew(ny_builder *b, ny_kind k, ny_value *const *in, int n_in) {
+  return finish(b, start(b, k, in, n_in, NULL));
+}
 ny_value *ny_b_ew1(ny_builder *b, ny_kind k, ny_value *x) { return ny_b_ew(b, k, &x, 1); }
-ny_value *ny_b_ew2(ny_builder *b, ny_kind k, ny_value *x, ny_value *y) { return ny_b_ew(b, k, (ny_value *[]){x, y}, 2); }
+ny_value *ny_b_ew2(ny_builder *b, ny_kind k, ny_value *x, ny_value *y) {
+  return ny_b_ew(b, k, (ny_value *[]){x, y}, 2);
+}
 ny_value *ny_b_where(ny_builder *b, ny_value *c, ny_value *x, ny_value *y) {
   return ny_b_ew(b, NY_where, (ny_value *[]){c, x, y}, 3);
 }
@@ -71,7 +76,8 @@ ny_value *ny_b_cast(ny_builder *b, ny_value *x, ny_fmt f) {
 
 static const ny_type *shaped(ny_builder *b, const ny_value *x, int rank, const ny_dim *shape) {
   if (rank >= 0 && rank <= NY_MAX_RANK) return ny_tensor_type(b->g->cx, (ny_fmt)x->type->fmt, rank, shape);
-  ny_fail(&b->g->cx->diag, NYB_E_UNSUPPORTED, b->loc, "rank %d; at most %d dimensions are supported", rank, NY_MAX_RANK);
+  ny_fail(&b->g->cx->diag, NYB_E_UNSUPPORTED, b->loc, "rank %d; at most %d dimensions are supported", rank,
+          NY_MAX_RANK);
   return NULL;
 }
 
@@ -82,7 +88,9 @@ static ny_value *to_shape(ny_builder *b, ny_kind k, ny_value *x, int rank, const
   return t == x->type ? x : t ? finish(b, start(b, k, &x, 1, t)) : NULL;
 }
 
-ny_value *ny_b_reshape(ny_builder *b, ny_value *x, int rank, const ny_dim *shape) { return to_shape(b, NY_reshape, x, rank, shape); }
+ny_value *ny_b_reshape(ny_builder *b, ny_value *x, int rank, const ny_dim *shape) {
+  return to_shape(b, NY_reshape, x, rank, shape);
+}
 ny_value *ny_b_broadcast(ny_builder *b, ny_value *x, int rank, const ny_dim *shape) {
   return to_shape(b, NY_broadcast, x, rank, shape);
 }
@@ -116,8 +124,8 @@ ny_value *ny_b_slice(ny_builder *b, ny_value *x, const ny_dim *from, const ny_di
   return finish(b, op);
 }
 
-ny_value *ny_b_pad(ny_builder *b, ny_value *x, ny_value *fill, const ny_dim *lo, const ny_dim *hi, const ny_dim *interior,
-                   const char *mode) {
+ny_value *ny_b_pad(ny_builder *b, ny_value *x, ny_value *fill, const ny_dim *lo, const ny_dim *hi,
+                   const ny_dim *interior, const char *mode) {
   if (!ready(b, &x, 1)) return NULL;
   size_t n = x->type->rank;
   ny_op *op = start(b, NY_pad, (ny_value *[]){x, fill}, fill ? 2 : 1, NULL);
@@ -147,7 +155,8 @@ ny_value *ny_b_gather(ny_builder *b, ny_value *x, ny_value *index, int axis) {
 ny_value *ny_b_reduce(ny_builder *b, const char *how, ny_value *x, const int *axes, int n, bool keep) {
   ny_dim a[NY_MAX_RANK];
   if (n > NY_MAX_RANK) {
-    ny_fail(&b->g->cx->diag, NYB_E_TYPE, b->loc, "reduce: %d axes; at most %d dimensions are supported", n, NY_MAX_RANK);
+    ny_fail(&b->g->cx->diag, NYB_E_TYPE, b->loc, "reduce: %d axes; at most %d dimensions are supported", n,
+            NY_MAX_RANK);
     return NULL;
   }
   for (int i = 0; i < n; i++) a[i] = ny_dim_const(b->g->cx, axes[i]);

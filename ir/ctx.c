@@ -1,5 +1,5 @@
-/* Contexts, units, blobs and graphs: who owns what. A context holds names, dimensions and types and outlives its units; a unit holds blobs
-   and mapped files; a graph holds its ops. Nothing is freed singly. */
+/* Contexts, units, blobs and graphs: who owns what. A context holds names, dimensions and types and outlives its units;
+   a unit holds blobs and mapped files; a graph holds its ops. Nothing is freed singly. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,8 +40,10 @@ ny_graph *ny_graph_new(ny_unit *u, ny_name name, bool kernel) {
   g->unit = u;
   g->name = name;
   g->kernel = kernel;
-  if (u->last) u->last->next = g;
-  else u->first = g;
+  if (u->last)
+    u->last->next = g;
+  else
+    u->first = g;
   u->last = g;
   return g;
 }

@@ -1,7 +1,8 @@
 /* Dimension expressions: interning and the ring operations.
-   Every expression has one canonical form, a sum of products of atoms with integer coefficients, sorted by structure (degree first, the
-   constant last), so equality is ==. Arithmetic opens its operands into that form, works on terms, and interns the result. Whatever
-   overflows or grows past fixed bounds becomes NY_DIM_INVALID, which every operation passes on. */
+   Every expression has one canonical form, a sum of products of atoms with integer coefficients, sorted by structure
+   (degree first, the constant last), so equality is ==. Arithmetic opens its operands into that form, works on terms,
+   and interns the result. Whatever overflows or grows past fixed bounds becomes NY_DIM_INVALID, which every operation
+   passes on. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -72,8 +73,10 @@ ny_dim ny_dim_sym(ny_ctx *cx, ny_name name) { return ny_dim_node_new(cx, NY_DIM_
 ny_dim ny_dim_fresh(ny_ctx *cx, const char *stem) {
   for (uint32_t i = 0;; i++) {
     char s[96];
-    if (i) snprintf(s, sizeof s, "%.64s_%u", stem, i);
-    else snprintf(s, sizeof s, "%.64s", stem);
+    if (i)
+      snprintf(s, sizeof s, "%.64s_%u", stem, i);
+    else
+      snprintf(s, sizeof s, "%.64s", stem);
     uint32_t before = cx->n_dims;
     ny_dim d = ny_dim_sym(cx, ny_intern(&cx->names, s));
     if (cx->n_dims > before) return d;
@@ -81,9 +84,7 @@ ny_dim ny_dim_fresh(ny_ctx *cx, const char *stem) {
 }
 
 /* Constants sort after everything else: ?S+1, min(?S,8). */
-static int kind_rank(const ny_ctx *cx, ny_dim d) {
-  return ny_dim_is_const(cx, d, NULL) ? 100 : (int)cx->dims[~d].kind;
-}
+static int kind_rank(const ny_ctx *cx, ny_dim d) { return ny_dim_is_const(cx, d, NULL) ? 100 : (int)cx->dims[~d].kind; }
 
 int ny_dim_order(const ny_ctx *cx, ny_dim a, ny_dim b) {
   if (a == b) return 0;
@@ -128,8 +129,10 @@ static void open_term(const ny_ctx *cx, ny_dim d, ny_poly *p) {
     more = d < 0 && cx->dims[~d].kind == NY_DIM_MUL;
     ny_dim f = more ? cx->dims[~d].b : d;
     int64_t c;
-    if (ny_dim_is_const(cx, f, &c)) coef = c;
-    else atom[n++] = f;
+    if (ny_dim_is_const(cx, f, &c))
+      coef = c;
+    else
+      atom[n++] = f;
     if (more) d = cx->dims[~d].a;
   }
   for (uint32_t i = 0; i < n / 2; i++) {
@@ -192,8 +195,10 @@ static bool join_div_mod(const ny_ctx *cx, ny_poly *p) {
       ny_poly_of(cx, x, &inner);
       for (uint32_t e = 0; e < inner.n; e++) {
         int64_t f;
-        if (__builtin_mul_overflow(inner.t[e].coef, c, &f)) p->bad = true;
-        else ny_poly_add(p, f, inner.t[e].atom, inner.t[e].n);
+        if (__builtin_mul_overflow(inner.t[e].coef, c, &f))
+          p->bad = true;
+        else
+          ny_poly_add(p, f, inner.t[e].atom, inner.t[e].n);
       }
       return true;
     }
@@ -217,8 +222,10 @@ bool ny_term_divide(const ny_term *t, const ny_term *u, ny_term *out) {
   out->n = 0;
   uint32_t j = 0;
   for (uint32_t i = 0; i < t->n; i++) {
-    if (j < u->n && t->atom[i] == u->atom[j]) j++;
-    else out->atom[out->n++] = t->atom[i];
+    if (j < u->n && t->atom[i] == u->atom[j])
+      j++;
+    else
+      out->atom[out->n++] = t->atom[i];
   }
   return j == u->n;
 }
@@ -250,8 +257,10 @@ static void mul_terms(const ny_ctx *cx, const ny_term *x, const ny_term *y, ny_p
     atom[n++] = left ? x->atom[i++] : y->atom[j++];
   }
   int64_t c;
-  if (__builtin_mul_overflow(x->coef, y->coef, &c)) out->bad = true;
-  else ny_poly_add(out, c, atom, n);
+  if (__builtin_mul_overflow(x->coef, y->coef, &c))
+    out->bad = true;
+  else
+    ny_poly_add(out, c, atom, n);
 }
 
 ny_dim ny_dim_mul(ny_ctx *cx, ny_dim a, ny_dim b) {

@@ -1,6 +1,6 @@
-/* Dimension expressions: division, remainder, minimum, maximum and comparison. Each first simplifies as far as exact integer
-   reasoning goes (common factors, whole quotients, known bounds) and keeps the rest as an atom. Divisors that are symbols are taken to be
-   non-zero, as sizes that divide something are. */
+/* Dimension expressions: division, remainder, minimum, maximum and comparison. Each first simplifies as far as exact
+   integer reasoning goes (common factors, whole quotients, known bounds) and keeps the rest as an atom. Divisors that
+   are symbols are taken to be non-zero, as sizes that divide something are. */
 #include <stdlib.h>
 
 #include "dim.h"
@@ -102,8 +102,10 @@ static void split_by_term(const ny_poly *p, const ny_term *u, ny_poly *q, ny_pol
   q->bad = r->bad = p->bad;
   for (uint32_t i = 0; i < p->n; i++) {
     ny_term t;
-    if (ny_term_divide(&p->t[i], u, &t)) ny_poly_add(q, t.coef, t.atom, t.n);
-    else ny_poly_add(r, p->t[i].coef, p->t[i].atom, p->t[i].n);
+    if (ny_term_divide(&p->t[i], u, &t))
+      ny_poly_add(q, t.coef, t.atom, t.n);
+    else
+      ny_poly_add(r, p->t[i].coef, p->t[i].atom, p->t[i].n);
   }
 }
 
@@ -254,8 +256,7 @@ ny_dim ny_dim_mod(ny_ctx *cx, ny_dim a, ny_dim b) {
   if (known && ny_dim_is_const(cx, a, &x)) return ny_dim_const(cx, ny_floor_mod(x, k));
   if (b == 1 || a == 0 || a == b) return 0;
   ny_dim minus = ny_dim_const(cx, -1), q;
-  if (known && k < 0)
-    return ny_dim_mul(cx, minus, ny_dim_mod(cx, ny_dim_mul(cx, a, minus), ny_dim_mul(cx, b, minus)));
+  if (known && k < 0) return ny_dim_mul(cx, minus, ny_dim_mod(cx, ny_dim_mul(cx, a, minus), ny_dim_mul(cx, b, minus)));
   if (known) return mod_const(cx, a, k);
   if (below(cx, a, b)) return a;
   ny_poly d, p, whole, r;
@@ -330,8 +331,10 @@ ny_dim ny_dim_lt(ny_ctx *cx, ny_dim a, ny_dim b) {
   for (uint32_t i = 0; i < p.n; i++) {
     const ny_term *t = &p.t[i];
     if (t->coef == INT64_MIN) return NY_DIM_INVALID;
-    if (t->coef < 0) ny_poly_add(&left, -t->coef, t->atom, t->n);
-    else ny_poly_add(&right, t->coef, t->atom, t->n);
+    if (t->coef < 0)
+      ny_poly_add(&left, -t->coef, t->atom, t->n);
+    else
+      ny_poly_add(&right, t->coef, t->atom, t->n);
   }
   return ny_dim_node_new(cx, NY_DIM_LT, ny_poly_dim(cx, &left), ny_poly_dim(cx, &right), 0, NULL);
 }

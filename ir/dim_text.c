@@ -1,5 +1,5 @@
-/* Dimension expressions as text. The parser builds with the same constructors as everyone, so what the printer writes of a canonical
-   expression reads back as that very expression. */
+/* Dimension expressions as text. The parser builds with the same constructors as everyone, so what the printer writes
+   of a canonical expression reads back as that very expression. */
 #include <string.h>
 
 #include "dim.h"
@@ -18,8 +18,10 @@ static void put(const ny_ctx *cx, ny_dim d, ny_text *out);
 
 static void put_chain(const ny_ctx *cx, ny_dim d, ny_dim_kind kind, ny_text *out) {
   const ny_dim_node *x = ny_dim_get(cx, d);
-  if (x->a < 0 && ny_dim_get(cx, x->a)->kind == kind) put_chain(cx, x->a, kind, out);
-  else put(cx, x->a, out);
+  if (x->a < 0 && ny_dim_get(cx, x->a)->kind == kind)
+    put_chain(cx, x->a, kind, out);
+  else
+    put(cx, x->a, out);
   ny_text_add(out, ",");
   put(cx, x->b, out);
 }
@@ -37,8 +39,10 @@ static void put_atom(const ny_ctx *cx, ny_dim d, ny_text *out) {
   const ny_dim_node *x = ny_dim_get(cx, d);
   if (x->kind == NY_DIM_SYM) {
     ny_text_add(out, "?");
-    if (plain(x->name)) ny_text_add(out, x->name);
-    else ny_put_quoted(out, x->name);
+    if (plain(x->name))
+      ny_text_add(out, x->name);
+    else
+      ny_put_quoted(out, x->name);
   } else if (x->kind == NY_DIM_MIN || x->kind == NY_DIM_MAX) {
     ny_text_add(out, x->kind == NY_DIM_MIN ? "min(" : "max(");
     put_chain(cx, d, x->kind, out);
@@ -52,22 +56,27 @@ static void put_atom(const ny_ctx *cx, ny_dim d, ny_text *out) {
 
 static bool is_lt(const ny_ctx *cx, ny_dim d) { return d < 0 && ny_dim_get(cx, d)->kind == NY_DIM_LT; }
 
-/* One product with its sign; an atom among others is a factor, alone it needs no brackets unless it is a comparison in a sum. */
+/* One product with its sign; an atom among others is a factor, alone it needs no brackets unless it is a comparison in
+ * a sum. */
 static void put_term(const ny_ctx *cx, const ny_term *t, bool first, ny_text *out) {
   ny_text_add(out, t->coef < 0 ? "-" : first ? "" : "+");
   uint64_t size = t->coef < 0 ? 0 - (uint64_t)t->coef : (uint64_t)t->coef;
   for (uint32_t i = 0; i < t->n; i++) {
     if (i) ny_text_add(out, "*");
-    if (t->n > 1 || t->coef != 1 || is_lt(cx, t->atom[i])) put_factor(cx, t->atom[i], out);
-    else put_atom(cx, t->atom[i], out);
+    if (t->n > 1 || t->coef != 1 || is_lt(cx, t->atom[i]))
+      put_factor(cx, t->atom[i], out);
+    else
+      put_atom(cx, t->atom[i], out);
   }
   if (t->n && size != 1) ny_text_addf(out, "*%llu", (unsigned long long)size);
   if (!t->n) ny_text_addf(out, "%llu", (unsigned long long)size);
 }
 
 static void put_side(const ny_ctx *cx, ny_dim d, ny_text *out) {
-  if (is_lt(cx, d)) put_factor(cx, d, out);
-  else put(cx, d, out);
+  if (is_lt(cx, d))
+    put_factor(cx, d, out);
+  else
+    put(cx, d, out);
 }
 
 static void put(const ny_ctx *cx, ny_dim d, ny_text *out) {
@@ -85,8 +94,10 @@ static void put(const ny_ctx *cx, ny_dim d, ny_text *out) {
 }
 
 void ny_dim_print(const ny_ctx *cx, ny_dim d, ny_text *out) {
-  if (d == NY_DIM_INVALID) ny_text_add(out, "invalid");
-  else put(cx, d, out);
+  if (d == NY_DIM_INVALID)
+    ny_text_add(out, "invalid");
+  else
+    put(cx, d, out);
 }
 
 typedef struct parser {
@@ -110,7 +121,8 @@ static ny_dim parse_number(parser *p, bool minus) {
   if (*p->s < '0' || *p->s > '9') return NY_DIM_INVALID;
   for (; *p->s >= '0' && *p->s <= '9'; p->s++) {
     int digit = *p->s - '0';
-    if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, minus ? -digit : digit, &v)) return NY_DIM_INVALID;
+    if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, minus ? -digit : digit, &v))
+      return NY_DIM_INVALID;
   }
   return ny_dim_const(p->cx, v);
 }
@@ -158,10 +170,14 @@ static ny_dim parse_term(parser *p, bool minus) {
   if (take(p, '-')) minus = !minus;
   ny_dim d = parse_primary(p, minus);
   while (d != NY_DIM_INVALID) {
-    if (take(p, '*')) d = ny_dim_mul(p->cx, d, parse_primary(p, false));
-    else if (take(p, '/')) d = ny_dim_div(p->cx, d, parse_primary(p, false));
-    else if (take(p, '%')) d = ny_dim_mod(p->cx, d, parse_primary(p, false));
-    else break;
+    if (take(p, '*'))
+      d = ny_dim_mul(p->cx, d, parse_primary(p, false));
+    else if (take(p, '/'))
+      d = ny_dim_div(p->cx, d, parse_primary(p, false));
+    else if (take(p, '%'))
+      d = ny_dim_mod(p->cx, d, parse_primary(p, false));
+    else
+      break;
   }
   return d;
 }

@@ -1,4 +1,5 @@
-/* Dimension expressions: everything that walks one without changing it, and substitution. Walks recurse: ny_dim_node_new bounds size. */
+/* Dimension expressions: everything that walks one without changing it, and substitution. Walks recurse:
+ * ny_dim_node_new bounds size. */
 #include "dim.h"
 
 void ny_dim_symbols(const ny_ctx *cx, ny_dim d, ny_name **list, size_t *n, size_t *cap, ny_arena *a) {
@@ -79,7 +80,8 @@ typedef struct range {
 
 static bool infinite(int64_t v) { return v == INT64_MIN || v == INT64_MAX; }
 
-static int64_t sat_add(int64_t a, int64_t b) { /* infinite ends never meet their opposites: both are lows or both highs */
+static int64_t sat_add(int64_t a,
+                       int64_t b) { /* infinite ends never meet their opposites: both are lows or both highs */
   int64_t v;
   if (infinite(a)) return a;
   if (infinite(b)) return b;
@@ -90,8 +92,7 @@ static int64_t sat_add(int64_t a, int64_t b) { /* infinite ends never meet their
 static int64_t sat_mul(int64_t a, int64_t b) {
   int64_t v;
   if (a == 0 || b == 0) return 0;
-  if (infinite(a) || infinite(b) || __builtin_mul_overflow(a, b, &v))
-    return (a < 0) != (b < 0) ? INT64_MIN : INT64_MAX;
+  if (infinite(a) || infinite(b) || __builtin_mul_overflow(a, b, &v)) return (a < 0) != (b < 0) ? INT64_MIN : INT64_MAX;
   return v;
 }
 
@@ -167,6 +168,4 @@ static bool divides(const ny_ctx *cx, ny_dim d, int64_t k) {
   }
 }
 
-bool ny_dim_divides(const ny_ctx *cx, ny_dim d, int64_t k) {
-  return d != NY_DIM_INVALID && k > 0 && divides(cx, d, k);
-}
+bool ny_dim_divides(const ny_ctx *cx, ny_dim d, int64_t k) { return d != NY_DIM_INVALID && k > 0 && divides(cx, d, k); }

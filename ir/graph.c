@@ -42,10 +42,14 @@ static void set_defaults(ny_graph *g, ny_op *op) {
   op->attr = k->n_attr ? NY_NEW_ARRAY(&g->arena, ny_attr, k->n_attr) : NULL;
   for (int i = 0; i < k->n_attr; i++) {
     const ny_attr_info *a = &k->attr[i];
-    if (a->kind == NY_I64) op->attr[i].i = (int64_t)a->def;
-    else if (a->kind == NY_F64) op->attr[i].f = a->def;
-    else if (a->kind == NY_DIM) op->attr[i].d = ny_dim_const(g->cx, (int64_t)a->def);
-    else if (a->kind == NY_NAME && a->def_name) op->attr[i].s = ny_intern(&g->cx->names, a->def_name);
+    if (a->kind == NY_I64)
+      op->attr[i].i = (int64_t)a->def;
+    else if (a->kind == NY_F64)
+      op->attr[i].f = a->def;
+    else if (a->kind == NY_DIM)
+      op->attr[i].d = ny_dim_const(g->cx, (int64_t)a->def);
+    else if (a->kind == NY_NAME && a->def_name)
+      op->attr[i].s = ny_intern(&g->cx->names, a->def_name);
   }
 }
 
@@ -53,22 +57,31 @@ static void put_in(ny_op *op, ny_block *b, ny_op *before) {
   op->parent = b;
   op->next = before;
   op->prev = before ? before->prev : b->last;
-  if (op->prev) op->prev->next = op;
-  else b->first = op;
-  if (before) before->prev = op;
-  else b->last = op;
+  if (op->prev)
+    op->prev->next = op;
+  else
+    b->first = op;
+  if (before)
+    before->prev = op;
+  else
+    b->last = op;
 }
 
 static void take_out(ny_op *op) {
-  if (op->prev) op->prev->next = op->next;
-  else op->parent->first = op->next;
-  if (op->next) op->next->prev = op->prev;
-  else op->parent->last = op->prev;
+  if (op->prev)
+    op->prev->next = op->next;
+  else
+    op->parent->first = op->next;
+  if (op->next)
+    op->next->prev = op->prev;
+  else
+    op->parent->last = op->prev;
   op->prev = op->next = NULL;
   op->parent = NULL;
 }
 
-ny_op *ny_op_new(ny_graph *g, ny_block *b, ny_kind k, ny_value *const *in, int n_in, const ny_type *const *out, int n_out) {
+ny_op *ny_op_new(ny_graph *g, ny_block *b, ny_kind k, ny_value *const *in, int n_in, const ny_type *const *out,
+                 int n_out) {
   assert(n_in <= UINT16_MAX && n_out <= UINT16_MAX);
   ny_op *op = NY_NEW(&g->arena, ny_op);
   op->kind = (uint16_t)k;

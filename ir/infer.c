@@ -1,5 +1,5 @@
-/* Result types: shared helpers, structure, views, generators and conversions. What can be proven wrong is rejected; sizes that are symbols and
-   cannot be shown unequal are accepted, and evaluation checks them. */
+/* Result types: shared helpers, structure, views, generators and conversions. What can be proven wrong is rejected;
+   sizes that are symbols and cannot be shown unequal are accepted, and evaluation checks them. */
 #include <stdarg.h>
 #include <string.h>
 
@@ -32,8 +32,10 @@ const char *ny_dim_str(ny_graph *g, ny_dim d) {
 
 const char *ny_type_str(ny_graph *g, const ny_type *ty) {
   ny_text t = {0};
-  if (ty) ny_type_print(g->cx, ty, &t);
-  else ny_text_add(&t, "no type");
+  if (ty)
+    ny_type_print(g->cx, ty, &t);
+  else
+    ny_text_add(&t, "no type");
   return keep(g, &t);
 }
 
@@ -60,7 +62,8 @@ bool ny_is_choice(ny_graph *g, const ny_op *op, ny_name value, const char *const
 }
 
 const ny_type *ny_result(ny_graph *g, const ny_op *op, ny_fmt fmt, int rank, const ny_dim *dims) {
-  if (rank > NY_MAX_RANK) return ny_bad_type(g, op, "the result has %d dimensions; at most %d are supported", rank, NY_MAX_RANK);
+  if (rank > NY_MAX_RANK)
+    return ny_bad_type(g, op, "the result has %d dimensions; at most %d are supported", rank, NY_MAX_RANK);
   for (int i = 0; i < rank; i++) {
     int64_t lo, hi;
     if (dims[i] == NY_DIM_INVALID) return ny_bad_type(g, op, "the size of result dimension %d overflows", i);
@@ -86,7 +89,8 @@ const ny_type *ny_infer_const(ny_graph *g, ny_op *op, int out) {
   if (ny_fmts[t->fmt].kind == 'S') return ny_bad_type(g, op, "string constants are not supported");
   uint64_t bytes = ny_fmt_bytes((ny_fmt)t->fmt, (uint64_t)n);
   if (bytes > INT64_MAX) return ny_bad_type(g, op, "%s is too large", ny_type_str(g, t));
-  if (!b && ny_fmts[t->fmt].kind == 'Q') return ny_bad_type(g, op, "a splat cannot have the block format %s", ny_fmts[t->fmt].name);
+  if (!b && ny_fmts[t->fmt].kind == 'Q')
+    return ny_bad_type(g, op, "a splat cannot have the block format %s", ny_fmts[t->fmt].name);
   if (b && b->bytes != bytes)
     return ny_bad_type(g, op, "%s needs %llu bytes, the data has %llu", ny_type_str(g, t), (unsigned long long)bytes,
                        (unsigned long long)b->bytes);
@@ -113,7 +117,9 @@ static const ny_type *yielded(ny_graph *g, const ny_op *op, int body, int i) {
   return ny_in(y, i)->type;
 }
 
-static bool is_type(const ny_type *t, ny_fmt fmt, int rank) { return t->fmt == fmt && t->rank == rank && t->space == NY_VALUE; }
+static bool is_type(const ny_type *t, ny_fmt fmt, int rank) {
+  return t->fmt == fmt && t->rank == rank && t->space == NY_VALUE;
+}
 
 const ny_type *ny_infer_if(ny_graph *g, ny_op *op, int out) {
   if (!is_type(ny_in(op, 0)->type, NY_bool, 0))
@@ -121,7 +127,8 @@ const ny_type *ny_infer_if(ny_graph *g, ny_op *op, int out) {
   if (op->body[0]->n_arg || op->body[1]->n_arg) return ny_bad_type(g, op, "its bodies take no arguments");
   const ny_type *a = yielded(g, op, 0, out), *b = a ? yielded(g, op, 1, out) : NULL;
   if (b && a != b)
-    return ny_bad_type(g, op, "result %d is %s in one body and %s in the other", out, ny_type_str(g, a), ny_type_str(g, b));
+    return ny_bad_type(g, op, "result %d is %s in one body and %s in the other", out, ny_type_str(g, a),
+                       ny_type_str(g, b));
   return b;
 }
 
@@ -129,11 +136,12 @@ static const ny_type *check_loop(ny_graph *g, ny_op *op) {
   const ny_block *b = op->body[0];
   bool cond = op->attr[NY_AT(loop, cond)].i != 0;
   if (b->n_arg != op->n_in + 1u || !is_type(b->arg[0]->type, NY_i64, 0))
-    return ny_bad_type(g, op, "the body has %u arguments; it takes the iteration as i64[] and %d carried values", b->n_arg, op->n_in);
+    return ny_bad_type(g, op, "the body has %u arguments; it takes the iteration as i64[] and %d carried values",
+                       b->n_arg, op->n_in);
   for (int i = 0; i < op->n_in; i++)
     if (b->arg[i + 1]->type != ny_in(op, i)->type)
-      return ny_bad_type(g, op, "carried value %d is %s outside and %s in the body", i, ny_type_str(g, ny_in(op, i)->type),
-                         ny_type_str(g, b->arg[i + 1]->type));
+      return ny_bad_type(g, op, "carried value %d is %s outside and %s in the body", i,
+                         ny_type_str(g, ny_in(op, i)->type), ny_type_str(g, b->arg[i + 1]->type));
   if (op->n_out < op->n_in) return ny_bad_type(g, op, "%d results for %d carried values", op->n_out, op->n_in);
   if (cond && (!op->n_in || !is_type(ny_in(op, 0)->type, NY_bool, 0)))
     return ny_bad_type(g, op, "with cond=1 the first carried value is bool[]");
@@ -148,7 +156,8 @@ const ny_type *ny_infer_loop(ny_graph *g, ny_op *op, int out) {
   if (out < op->n_in) {
     const ny_type *in = ny_in(op, out)->type;
     if (t == in) return t;
-    return ny_bad_type(g, op, "carried value %d starts as %s and is yielded as %s", out, ny_type_str(g, in), ny_type_str(g, t));
+    return ny_bad_type(g, op, "carried value %d starts as %s and is yielded as %s", out, ny_type_str(g, in),
+                       ny_type_str(g, t));
   }
   ny_dim d[NY_MAX_RANK + 1] = {op->attr[NY_AT(loop, trip)].d};
   for (int i = 0; i < t->rank; i++) d[i + 1] = t->dim[i];
@@ -220,7 +229,8 @@ const ny_type *ny_infer_slice(ny_graph *g, ny_op *op, int out) {
   const ny_attr *start = &op->attr[NY_AT(slice, start)], *step = &op->attr[NY_AT(slice, step)];
   if (!t) return NULL;
   if (t->rank != x->rank || start->dims.n != x->rank || (step->dims.n && step->dims.n != x->rank))
-    return ny_bad_type(g, op, "rank %d, %u starts and %u steps for rank %d", t->rank, start->dims.n, step->dims.n, x->rank);
+    return ny_bad_type(g, op, "rank %d, %u starts and %u steps for rank %d", t->rank, start->dims.n, step->dims.n,
+                       x->rank);
   for (int i = 0; i < x->rank; i++) {
     ny_dim s = start->dims.v[i], by = step->dims.n ? step->dims.v[i] : 1, n = t->dim[i];
     if (by == 0) return ny_bad_type(g, op, "step %d is 0", i);
@@ -229,8 +239,8 @@ const ny_type *ny_infer_slice(ny_graph *g, ny_op *op, int out) {
     if (lo < 1) continue; /* may be empty: nothing is read */
     ny_dim last = ny_dim_add(cx, s, ny_dim_mul(cx, ny_dim_sub(cx, n, 1), by)), end = ny_dim_sub(cx, x->dim[i], 1);
     if (out_of(cx, s, 0, end) || out_of(cx, last, 0, end))
-      return ny_bad_type(g, op, "dimension %d of size %s is read from %s to %s", i, ny_dim_str(g, x->dim[i]), ny_dim_str(g, s),
-                         ny_dim_str(g, last));
+      return ny_bad_type(g, op, "dimension %d of size %s is read from %s to %s", i, ny_dim_str(g, x->dim[i]),
+                         ny_dim_str(g, s), ny_dim_str(g, last));
   }
   return ny_type_with_fmt(cx, t, (ny_fmt)x->fmt);
 }

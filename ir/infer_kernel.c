@@ -10,10 +10,10 @@ static ny_dim entry(const ny_attr *list, int i) { return list->dims.n ? list->di
 static ny_dim window_size(ny_graph *g, const ny_op *op, ny_dim in, ny_dim k, ny_dim stride, ny_dim dilation) {
   ny_ctx *cx = g->cx;
   int64_t kv, sv, dv, lo, hi;
-  if (!ny_dim_is_const(cx, k, &kv) || !ny_dim_is_const(cx, stride, &sv) || !ny_dim_is_const(cx, dilation, &dv) || kv < 1 ||
-      sv < 1 || dv < 1) {
-    ny_bad_type(g, op, "window %s, stride %s and dilation %s must be numbers from 1", ny_dim_str(g, k), ny_dim_str(g, stride),
-                ny_dim_str(g, dilation));
+  if (!ny_dim_is_const(cx, k, &kv) || !ny_dim_is_const(cx, stride, &sv) || !ny_dim_is_const(cx, dilation, &dv) ||
+      kv < 1 || sv < 1 || dv < 1) {
+    ny_bad_type(g, op, "window %s, stride %s and dilation %s must be numbers from 1", ny_dim_str(g, k),
+                ny_dim_str(g, stride), ny_dim_str(g, dilation));
     return NY_DIM_INVALID;
   }
   ny_dim span = ny_dim_add(cx, ny_dim_mul(cx, dilation, ny_dim_sub(cx, k, 1)), 1), room = ny_dim_sub(cx, in, span);
@@ -37,9 +37,10 @@ const ny_type *ny_infer_window(ny_graph *g, ny_op *op, int out) {
   if (!ny_is_choice(g, op, op->attr[NY_AT(window, op)].s, kinds, 2)) return NULL;
   if (!ny_is_float((ny_fmt)x->fmt) && !ny_is_int((ny_fmt)x->fmt))
     return ny_bad_type(g, op, "%s is not a numeric format", ny_fmts[x->fmt].name);
-  if (size->dims.n != x->rank || (stride->dims.n && stride->dims.n != x->rank) || (dilation->dims.n && dilation->dims.n != x->rank))
-    return ny_bad_type(g, op, "size, stride and dilation have %u, %u and %u entries for rank %d", size->dims.n, stride->dims.n,
-                       dilation->dims.n, x->rank);
+  if (size->dims.n != x->rank || (stride->dims.n && stride->dims.n != x->rank) ||
+      (dilation->dims.n && dilation->dims.n != x->rank))
+    return ny_bad_type(g, op, "size, stride and dilation have %u, %u and %u entries for rank %d", size->dims.n,
+                       stride->dims.n, dilation->dims.n, x->rank);
   ny_dim d[NY_MAX_RANK];
   for (int i = 0; i < x->rank; i++) {
     d[i] = window_size(g, op, x->dim[i], entry(size, i), entry(stride, i), entry(dilation, i));
@@ -48,8 +49,10 @@ const ny_type *ny_infer_window(ny_graph *g, ny_op *op, int out) {
   return ny_result(g, op, (ny_fmt)x->fmt, x->rank, d);
 }
 
-/* Floats and block formats contract to a float format (as declared, else the left operand's), integers to 32 or 64 bits. */
-static ny_fmt contract_format(ny_graph *g, const ny_op *op, const ny_type *x, const ny_type *y, const ny_type *declared) {
+/* Floats and block formats contract to a float format (as declared, else the left operand's), integers to 32 or 64
+ * bits. */
+static ny_fmt contract_format(ny_graph *g, const ny_op *op, const ny_type *x, const ny_type *y,
+                              const ny_type *declared) {
   ny_fmt a = (ny_fmt)x->fmt, b = (ny_fmt)y->fmt, d = declared ? (ny_fmt)declared->fmt : NY_none;
   bool floats = ny_is_float(a) && (ny_is_float(b) || ny_fmts[b].kind == 'Q'), ints = ny_is_int(a) && ny_is_int(b);
   if (!floats && !ints) {
@@ -120,8 +123,9 @@ static ny_dim conv_channels(ny_graph *g, ny_op *op, const ny_attr *kernel, int64
   bool ok = ny_may_equal(cx, ny_dim_mul(cx, c, group), x->dim[x->rank - 1]);
   if (p) {
     m = t && t->rank == x->rank ? t->dim[x->rank - 1] : NY_DIM_INVALID;
-    ok = ok && w->rank == 4 && m != NY_DIM_INVALID && ny_may_equal(cx, w->dim[0], group) && ny_may_equal(cx, w->dim[3], p) &&
-         ny_may_equal(cx, w->dim[2], taps) && ny_may_equal(cx, w->dim[1], ny_dim_ceildiv(cx, ny_dim_div(cx, m, group), p));
+    ok = ok && w->rank == 4 && m != NY_DIM_INVALID && ny_may_equal(cx, w->dim[0], group) &&
+         ny_may_equal(cx, w->dim[3], p) && ny_may_equal(cx, w->dim[2], taps) &&
+         ny_may_equal(cx, w->dim[1], ny_dim_ceildiv(cx, ny_dim_div(cx, m, group), p));
   } else {
     ok = ok && w->rank == x->rank && ny_may_equal(cx, w->dim[spatial], c);
     m = ok ? w->dim[spatial + 1] : NY_DIM_INVALID;
@@ -144,8 +148,8 @@ const ny_type *ny_infer_conv(ny_graph *g, ny_op *op, int out) {
   if (p < 0 || f == NY_none) return NULL;
   if (x->rank < 2 || kernel->dims.n != spatial || (stride->dims.n && stride->dims.n != spatial) ||
       (dilation->dims.n && dilation->dims.n != spatial))
-    return ny_bad_type(g, op, "kernel, stride and dilation have %u, %u and %u entries for input %s", kernel->dims.n, stride->dims.n,
-                       dilation->dims.n, ny_type_str(g, x));
+    return ny_bad_type(g, op, "kernel, stride and dilation have %u, %u and %u entries for input %s", kernel->dims.n,
+                       stride->dims.n, dilation->dims.n, ny_type_str(g, x));
   if (group < 1) return ny_bad_type(g, op, "group is %lld", (long long)group);
   ny_dim m = conv_channels(g, op, kernel, group, p), d[NY_MAX_RANK] = {x->dim[0]};
   if (m == NY_DIM_INVALID) return NULL;
@@ -160,13 +164,15 @@ const ny_type *ny_infer_conv(ny_graph *g, ny_op *op, int out) {
 const ny_type *ny_infer_attention(ny_graph *g, ny_op *op, int out) {
   (void)out;
   const ny_type *q = in_type(op, 0), *k = in_type(op, 1), *v = in_type(op, 2);
-  if (q->rank != 4 || k->rank != 4 || v->rank != 4 || !ny_is_float((ny_fmt)q->fmt) || k->fmt != q->fmt || v->fmt != q->fmt)
+  if (q->rank != 4 || k->rank != 4 || v->rank != 4 || !ny_is_float((ny_fmt)q->fmt) || k->fmt != q->fmt ||
+      v->fmt != q->fmt)
     return ny_bad_type(g, op, "q, k and v are %s, %s and %s", ny_type_str(g, q), ny_type_str(g, k), ny_type_str(g, v));
   for (int i = 0; i < 2; i++)
     if (!equal_or_fail(g, op, "leading dimensions of q and k", q->dim[i], k->dim[i]) ||
         !equal_or_fail(g, op, "leading dimensions of k and v", k->dim[i], v->dim[i]))
       return NULL;
-  if (!equal_or_fail(g, op, "depths of q and k", q->dim[3], k->dim[3]) || !equal_or_fail(g, op, "lengths of k and v", k->dim[2], v->dim[2]))
+  if (!equal_or_fail(g, op, "depths of q and k", q->dim[3], k->dim[3]) ||
+      !equal_or_fail(g, op, "lengths of k and v", k->dim[2], v->dim[2]))
     return NULL;
   if (op->n_in > 3) {
     const ny_type *mask = in_type(op, 3);
@@ -204,7 +210,8 @@ const ny_type *ny_infer_ew(ny_graph *g, ny_op *op, int out) {
     if (i >= first && x->fmt != f)
       return ny_bad_type(g, op, "operands are %s and %s", ny_fmts[f].name, ny_fmts[x->fmt].name);
     if (!ny_broadcast_shape(g->cx, &t, x, &rank, d))
-      return ny_bad_type(g, op, "shapes %s and %s cannot be shown to match", ny_type_str(g, in_type(op, 0)), ny_type_str(g, x));
+      return ny_bad_type(g, op, "shapes %s and %s cannot be shown to match", ny_type_str(g, in_type(op, 0)),
+                         ny_type_str(g, x));
     t.rank = (uint8_t)rank;
     memcpy(t.dim, d, sizeof *d * (size_t)rank);
   }

@@ -13,7 +13,8 @@ const ny_type *ny_infer_pad(ny_graph *g, ny_op *op, int out) {
   const ny_attr *lo = &op->attr[NY_AT(pad, lo)], *hi = &op->attr[NY_AT(pad, hi)], *in = &op->attr[NY_AT(pad, interior)];
   if (!ny_is_choice(g, op, op->attr[NY_AT(pad, mode)].s, modes, 4)) return NULL;
   if (lo->dims.n != x->rank || hi->dims.n != x->rank || (in->dims.n && in->dims.n != x->rank))
-    return ny_bad_type(g, op, "lo has %u, hi %u and interior %u entries for rank %d", lo->dims.n, hi->dims.n, in->dims.n, x->rank);
+    return ny_bad_type(g, op, "lo has %u, hi %u and interior %u entries for rank %d", lo->dims.n, hi->dims.n,
+                       in->dims.n, x->rank);
   if (op->n_in > 1 && (in_type(op, 1)->rank || in_type(op, 1)->fmt != x->fmt))
     return ny_bad_type(g, op, "the fill is %s for %s", ny_type_str(g, in_type(op, 1)), ny_type_str(g, x));
   bool plain = !strcmp(op->attr[NY_AT(pad, mode)].s, "constant");
@@ -44,7 +45,8 @@ const ny_type *ny_infer_concat(ny_graph *g, ny_op *op, int out) {
       same = ny_may_equal(g->cx, x->dim[k], t.dim[k]);
       if (ny_dim_is_const(g->cx, x->dim[k], NULL)) t.dim[k] = x->dim[k];
     }
-    if (!same) return ny_bad_type(g, op, "%s and %s differ outside axis %d", ny_type_str(g, first), ny_type_str(g, x), axis);
+    if (!same)
+      return ny_bad_type(g, op, "%s and %s differ outside axis %d", ny_type_str(g, first), ny_type_str(g, x), axis);
     t.dim[axis] = ny_dim_add(g->cx, t.dim[axis], x->dim[axis]);
   }
   return ny_result(g, op, (ny_fmt)t.fmt, t.rank, t.dim);
@@ -112,7 +114,8 @@ const ny_type *ny_infer_gather_nd(ny_graph *g, ny_op *op, int out) {
   if (k < 0) return NULL;
   for (int i = 0; i < batch; i++)
     if (!ny_may_equal(g->cx, x->dim[i], index->dim[i]))
-      return ny_bad_type(g, op, "shared dimension %d is %s and %s", i, ny_dim_str(g, x->dim[i]), ny_dim_str(g, index->dim[i]));
+      return ny_bad_type(g, op, "shared dimension %d is %s and %s", i, ny_dim_str(g, x->dim[i]),
+                         ny_dim_str(g, index->dim[i]));
   ny_dim d[2 * NY_MAX_RANK];
   for (int i = 0; i < index->rank - 1; i++) d[n++] = index->dim[i];
   for (int i = (int)batch + k; i < x->rank; i++) d[n++] = x->dim[i];
@@ -128,7 +131,8 @@ static bool same_shape(ny_graph *g, const ny_type *a, int rank, const ny_dim *di
 static bool good_updates(ny_graph *g, const ny_op *op, int rank, const ny_dim *dims) {
   const ny_type *x = in_type(op, 0), *u = in_type(op, 2);
   if (rank <= NY_MAX_RANK && u->fmt == x->fmt && same_shape(g, u, rank, dims)) return true;
-  ny_bad_type(g, op, "updates %s do not match index %s into %s", ny_type_str(g, u), ny_type_str(g, in_type(op, 1)), ny_type_str(g, x));
+  ny_bad_type(g, op, "updates %s do not match index %s into %s", ny_type_str(g, u), ny_type_str(g, in_type(op, 1)),
+              ny_type_str(g, x));
   return false;
 }
 
@@ -185,7 +189,8 @@ const ny_type *ny_infer_argreduce(ny_graph *g, ny_op *op, int out) {
   (void)out;
   const ny_type *x = in_type(op, 0);
   int axis = ny_axis_of(g, op, op->attr[NY_AT(argreduce, axis)].i, x->rank), n = 0;
-  if (axis < 0 || !is_number(g, op) || !ny_is_choice(g, op, op->attr[NY_AT(argreduce, op)].s, ny_reduce_ops + 2, 2)) return NULL;
+  if (axis < 0 || !is_number(g, op) || !ny_is_choice(g, op, op->attr[NY_AT(argreduce, op)].s, ny_reduce_ops + 2, 2))
+    return NULL;
   ny_dim d[NY_MAX_RANK];
   for (int i = 0; i < x->rank; i++)
     if (i != axis) d[n++] = x->dim[i];

@@ -5,8 +5,8 @@ static const ny_type *in_type(const ny_op *op, int i) { return ny_in(op, i)->typ
 
 static bool is_tile(ny_graph *g, const ny_op *op, const ny_type *t) {
   int64_t r, c;
-  if (t && t->space == NY_VALUE && t->rank == 2 && ny_dim_is_const(g->cx, t->dim[0], &r) && ny_dim_is_const(g->cx, t->dim[1], &c) &&
-      r > 0 && c > 0)
+  if (t && t->space == NY_VALUE && t->rank == 2 && ny_dim_is_const(g->cx, t->dim[0], &r) &&
+      ny_dim_is_const(g->cx, t->dim[1], &c) && r > 0 && c > 0)
     return true;
   ny_bad_type(g, op, "%s is not a tile", ny_type_str(g, t));
   return false;
@@ -23,7 +23,8 @@ static bool fits_tile(const ny_type *x, const ny_type *t) {
 }
 
 /* The strides, limits and index tile that load and store share. */
-static bool good_access(ny_graph *g, const ny_op *op, const ny_attr *stride, const ny_attr *lim, int index, const ny_type *tile) {
+static bool good_access(ny_graph *g, const ny_op *op, const ny_attr *stride, const ny_attr *lim, int index,
+                        const ny_type *tile) {
   if (stride->dims.n != 2 || (lim->dims.n && lim->dims.n != 2)) {
     ny_bad_type(g, op, "%u strides and %u limits for a tile of rank 2", stride->dims.n, lim->dims.n);
     return false;
@@ -91,7 +92,8 @@ const ny_type *ny_infer_mma(ny_graph *g, ny_op *op, int out) {
   const ny_type *c = in_type(op, 0), *a = in_type(op, 1), *b = in_type(op, 2);
   if (!is_mutable(g, op) || !is_tile(g, op, c) || !is_tile(g, op, a) || !is_tile(g, op, b)) return NULL;
   if (a->dim[1] == b->dim[0] && a->dim[0] == c->dim[0] && b->dim[1] == c->dim[1] &&
-      ny_is_float((ny_fmt)a->fmt) == ny_is_float((ny_fmt)b->fmt) && ny_is_float((ny_fmt)c->fmt) == ny_is_float((ny_fmt)a->fmt))
+      ny_is_float((ny_fmt)a->fmt) == ny_is_float((ny_fmt)b->fmt) &&
+      ny_is_float((ny_fmt)c->fmt) == ny_is_float((ny_fmt)a->fmt))
     return c;
   return ny_bad_type(g, op, "%s += %s * %s", ny_type_str(g, c), ny_type_str(g, a), ny_type_str(g, b));
 }

@@ -3,7 +3,8 @@
 
 #include "infer.h"
 
-enum { /* the words of ops.def */
+/* The words of ops.def. */
+enum {
   PURE = NY_PURE,
   VIEW = NY_VIEW,
   TERM = NY_TERM,
@@ -12,8 +13,8 @@ enum { /* the words of ops.def */
   BOTH = NY_BOTH,
 };
 
-/* One struct of bytes a kind, closed by the next row: its size is the number of attributes and one. */
 /* clang-format off */
+/* One struct of bytes a kind, closed by the next row: its size is the number of attributes and one. */
 #define OP(name, level, min_in, max_in, n_out, n_body, flags, infer, text) char end_##name; }; struct attrs_##name {
 #define EW(name, n_in, types, expr) char end_##name; }; struct attrs_##name {
 #define ATTR(op, name, kind, def) char at_##name;
@@ -21,7 +22,6 @@ struct attrs_of_nothing {
 #include "ops.def"
   char end;
 };
-/* clang-format on */
 #undef OP
 #undef EW
 #undef ATTR
@@ -73,9 +73,11 @@ const ny_kind_info ny_kinds[NY_N_KINDS] = {
 #undef EW
 #undef ATTR
 };
+/* clang-format on */
 
 ny_kind ny_kind_by_name(const char *s, size_t n) {
   for (int k = 0; k < NY_N_KINDS; k++)
-    if (ny_kinds[k].name[0] == s[0] && strlen(ny_kinds[k].name) == n && !memcmp(ny_kinds[k].name, s, n)) return (ny_kind)k;
+    if (ny_kinds[k].name[0] == s[0] && strlen(ny_kinds[k].name) == n && !memcmp(ny_kinds[k].name, s, n))
+      return (ny_kind)k;
   return NY_N_KINDS;
 }

@@ -1,6 +1,6 @@
-/* Text to unit: recursive descent over graphs, blocks and ops (docs/ir.md has the grammar). Values must be defined before they are used, so one
-   pass suffices; each op's declared types are compared with inference as soon as it is complete, and the error carries its line. Nothing here
-   trusts the text: it is fuzzed. */
+/* Text to unit: recursive descent over graphs, blocks and ops (docs/ir.md has the grammar). Values must be defined
+   before they are used, so one pass suffices; each op's declared types are compared with inference as soon as it is
+   complete, and the error carries its line. Nothing here trusts the text: it is fuzzed. */
 #include <string.h>
 
 #include "text.h"
@@ -180,8 +180,8 @@ static nyb_status check_types(ny_parser *p, ny_op *op) {
     ny_text a = {0}, b = {0};
     ny_type_print(p->cx, op->out[i]->type, &a);
     ny_type_print(p->cx, t, &b);
-    nyb_status s = ny_fail(&p->cx->diag, NYB_E_TYPE, op->loc, "%s: result %d is declared %s but is %s", ny_kinds[op->kind].name,
-                           i, a.s, b.s);
+    nyb_status s = ny_fail(&p->cx->diag, NYB_E_TYPE, op->loc, "%s: result %d is declared %s but is %s",
+                           ny_kinds[op->kind].name, i, a.s, b.s);
     ny_text_free(&a);
     ny_text_free(&b);
     return s;
@@ -286,10 +286,14 @@ static void read_stage(ny_parser *p) {
 static nyb_status unit(ny_parser *p) {
   read_stage(p);
   for (;;) {
-    if (ny_p_keyword(p, "blob")) NY_TRY(ny_p_blob(p));
-    else if (ny_p_keyword(p, "graph")) NY_TRY(graph(p, false));
-    else if (ny_p_keyword(p, "kernel")) NY_TRY(graph(p, true));
-    else break;
+    if (ny_p_keyword(p, "blob"))
+      NY_TRY(ny_p_blob(p));
+    else if (ny_p_keyword(p, "graph"))
+      NY_TRY(graph(p, false));
+    else if (ny_p_keyword(p, "kernel"))
+      NY_TRY(graph(p, true));
+    else
+      break;
   }
   ny_p_space(p);
   if (*p->s) return ny_p_fail(p, "expected graph, kernel or blob");
@@ -307,13 +311,16 @@ static nyb_status parse(ny_ctx *cx, const char *text, size_t n, const char *path
   *out = NULL;
   p.text = p.s = ny_strndup(&p.scratch, text, n);
   p.unit = ny_unit_new(cx);
-  nyb_status s = strlen(p.text) == n ? unit(&p) : ny_fail(&cx->diag, NYB_E_PARSE, NULL, "the text holds a NUL character");
+  nyb_status s =
+      strlen(p.text) == n ? unit(&p) : ny_fail(&cx->diag, NYB_E_PARSE, NULL, "the text holds a NUL character");
   if (s && !cx->diag.line) cx->diag.line = line_of(&p);
   if (!s) s = ny_verify_unit(p.unit);
   if (s && path && !cx->diag.file) cx->diag.file = ny_intern(&cx->names, path);
   ny_arena_free(&p.scratch);
-  if (s) ny_unit_free(p.unit);
-  else *out = p.unit;
+  if (s)
+    ny_unit_free(p.unit);
+  else
+    *out = p.unit;
   return s;
 }
 

@@ -46,8 +46,8 @@ static nyb_status file_blob(ny_parser *p, const ny_blob **out) {
   const ny_map *map;
   NY_TRY(open_file(p, file, &map));
   if (offset > map->bytes || bytes > map->bytes - offset)
-    return ny_p_fail(p, "%s has %llu bytes; %llu at offset %llu are beyond its end", file, (unsigned long long)map->bytes,
-                     (unsigned long long)bytes, (unsigned long long)offset);
+    return ny_p_fail(p, "%s has %llu bytes; %llu at offset %llu are beyond its end", file,
+                     (unsigned long long)map->bytes, (unsigned long long)bytes, (unsigned long long)offset);
   *out = ny_blob_new(p->unit, map->data + offset, bytes, file, offset);
   return NYB_OK;
 }
@@ -67,7 +67,8 @@ nyb_status ny_p_blob(ny_parser *p) {
   uint64_t number;
   const ny_blob *b = NULL;
   NY_TRY(ny_p_uint(p, &number));
-  if (number != p->n_blobs) return ny_p_fail(p, "blob %llu where blob %u comes next", (unsigned long long)number, p->n_blobs);
+  if (number != p->n_blobs)
+    return ny_p_fail(p, "blob %llu where blob %u comes next", (unsigned long long)number, p->n_blobs);
   NY_TRY(ny_p_expect(p, '='));
   if (ny_p_keyword(p, "base64")) {
     uint8_t *data;
@@ -156,8 +157,10 @@ static nyb_status list(ny_parser *p, ny_attr_kind kind, ny_attr *a) {
   ny_arena *arena = &p->graph->arena;
   uint32_t cap = 0;
   NY_TRY(ny_p_expect(p, '['));
-  if (kind == NY_DIMS) a->dims.n = 0;
-  else a->names.n = 0;
+  if (kind == NY_DIMS)
+    a->dims.n = 0;
+  else
+    a->names.n = 0;
   for (bool first = true; !ny_p_take(p, ']'); first = false) {
     if (!first) NY_TRY(ny_p_expect(p, ','));
     if (kind == NY_DIMS) {
@@ -186,7 +189,7 @@ nyb_status ny_p_attrs(ny_parser *p, ny_op *op) {
   const ny_kind_info *k = &ny_kinds[op->kind];
   uint32_t seen = 0;
   p->data = NULL;
-  for (size_t n; (n = ny_p_word(p)) && p->s[n] == '='; ) {
+  for (size_t n; (n = ny_p_word(p)) && p->s[n] == '=';) {
     int i = 0;
     while (i < k->n_attr && (strlen(k->attr[i].name) != n || memcmp(k->attr[i].name, p->s, n))) i++;
     if (i == k->n_attr) return ny_p_fail(p, "%s has no such attribute", k->name);

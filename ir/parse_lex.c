@@ -1,5 +1,5 @@
-/* The parser's cursor: white space and comments, words, numbers, dimensions, types. The text is NUL-terminated, so looking one character ahead
-   is always safe; a NUL inside it ends it early and is an error there. */
+/* The parser's cursor: white space and comments, words, numbers, dimensions, types. The text is NUL-terminated, so
+   looking one character ahead is always safe; a NUL inside it ends it early and is an error there. */
 #include <locale.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -16,8 +16,8 @@ nyb_status ny_p_fail(ny_parser *p, const char *fmt, ...) {
   vsnprintf(s, sizeof s, fmt, ap);
   va_end(ap);
   size_t n = strcspn(p->s, "\n");
-  return ny_fail(d, NYB_E_PARSE, NULL, "%s%s%.*s%s", s, n ? " at `" : " at the end of the line", (int)(n < 24 ? n : 24), p->s,
-                 n ? "`" : "");
+  return ny_fail(d, NYB_E_PARSE, NULL, "%s%s%.*s%s", s, n ? " at `" : " at the end of the line", (int)(n < 24 ? n : 24),
+                 p->s, n ? "`" : "");
 }
 
 void ny_p_space(ny_parser *p) {
@@ -112,7 +112,8 @@ nyb_status ny_p_double(ny_parser *p, double *out) {
   if (!n || n > 60) return ny_p_fail(p, "expected a number");
   const char *point = localeconv()->decimal_point; /* the program that holds us may have set a locale */
   for (size_t i = 0; i < n; i++) {
-    if (p->s[i] != '.') s[k++] = p->s[i];
+    if (p->s[i] != '.')
+      s[k++] = p->s[i];
     else
       for (const char *c = point; *c && k < sizeof s - 2; c++) s[k++] = *c;
     if (k >= sizeof s - 2) return ny_p_fail(p, "the number is too long");
@@ -144,9 +145,12 @@ static nyb_status type_suffix(ny_parser *p, ny_type *t) {
     t->axis = (int8_t)axis;
   }
   if (!ny_p_take(p, '@')) return NYB_OK;
-  if (ny_p_keyword(p, "global")) t->space = NY_GLOBAL;
-  else if (ny_p_keyword(p, "shared")) t->space = NY_SHARED;
-  else return ny_p_fail(p, "expected global or shared");
+  if (ny_p_keyword(p, "global"))
+    t->space = NY_GLOBAL;
+  else if (ny_p_keyword(p, "shared"))
+    t->space = NY_SHARED;
+  else
+    return ny_p_fail(p, "expected global or shared");
   return NYB_OK;
 }
 

@@ -1,5 +1,5 @@
-/* Graphs as text. Values get their labels first: a name that an earlier value has taken gets a number behind it, so a text always reads back
-   to the same graph; values without names are numbered as they appear. */
+/* Graphs as text. Values get their labels first: a name that an earlier value has taken gets a number behind it, so a
+   text always reads back to the same graph; values without names are numbered as they appear. */
 #include <string.h>
 
 #include "text.h"
@@ -8,11 +8,11 @@ typedef struct printer {
   ny_ctx *cx;
   ny_text *out;
   ny_arena scratch;
-  ny_name *label;    /* by value id; NULL: numbered */
-  uint32_t *number;  /* by value id */
+  ny_name *label;   /* by value id; NULL: numbered */
+  uint32_t *number; /* by value id */
   uint32_t next;
-  ny_name *taken;    /* set of labels and of names to come */
-  uint32_t *suffix;  /* beside taken: the last number tried behind that name, or TO_COME */
+  ny_name *taken;   /* set of labels and of names to come */
+  uint32_t *suffix; /* beside taken: the last number tried behind that name, or TO_COME */
   uint32_t cap;
   uint32_t *blob_number; /* by blob id, one more than the number; 0: none yet */
   const ny_blob **blobs;
@@ -76,8 +76,10 @@ static void label_values(printer *p, const ny_graph *g) {
 
 static void put_value(printer *p, const ny_value *v) {
   ny_text_add(p->out, "%");
-  if (p->label[v->id]) ny_put_name(p->out, p->label[v->id]);
-  else ny_text_addf(p->out, "%u", p->number[v->id]);
+  if (p->label[v->id])
+    ny_put_name(p->out, p->label[v->id]);
+  else
+    ny_text_addf(p->out, "%u", p->number[v->id]);
 }
 
 /* ---- attributes */
@@ -122,8 +124,10 @@ static void put_list(printer *p, const ny_attr_info *i, const ny_attr *a) {
   ny_text_add(p->out, "[");
   for (uint32_t k = 0; k < n; k++) {
     if (k) ny_text_add(p->out, ",");
-    if (i->kind == NY_DIMS) ny_dim_print(p->cx, a->dims.v[k], p->out);
-    else ny_put_name(p->out, a->names.v[k] ? a->names.v[k] : "");
+    if (i->kind == NY_DIMS)
+      ny_dim_print(p->cx, a->dims.v[k], p->out);
+    else
+      ny_put_name(p->out, a->names.v[k] ? a->names.v[k] : "");
   }
   ny_text_add(p->out, "]");
 }
@@ -179,8 +183,10 @@ static void put_op(printer *p, const ny_op *op, int indent) {
   for (int i = 0; i < k->n_attr; i++) put_attr(p, op, &k->attr[i], &op->attr[i]);
   for (int i = 0; i < op->n_out; i++) {
     ny_text_add(p->out, i ? ", " : " : ");
-    if (op->out[i]->type) ny_type_print(p->cx, op->out[i]->type, p->out);
-    else ny_text_add(p->out, "untyped"); /* a graph under construction, printed in a debugger */
+    if (op->out[i]->type)
+      ny_type_print(p->cx, op->out[i]->type, p->out);
+    else
+      ny_text_add(p->out, "untyped"); /* a graph under construction, printed in a debugger */
   }
   put_loc(p, op->loc);
   for (int i = 0; i < op->n_body; i++) {

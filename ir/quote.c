@@ -1,5 +1,5 @@
-/* Names, numbers and bytes of the text form, both ways. Names come from models and may hold any bytes but NUL: odd ones are quoted in
-   printable ASCII. */
+/* Names, numbers and bytes of the text form, both ways. Names come from models and may hold any bytes but NUL: odd ones
+   are quoted in printable ASCII. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,16 +15,21 @@ bool ny_name_plain(const char *s) {
 }
 
 void ny_put_name(ny_text *out, const char *s) {
-  if (ny_name_plain(s)) ny_text_add(out, s);
-  else ny_put_quoted(out, s);
+  if (ny_name_plain(s))
+    ny_text_add(out, s);
+  else
+    ny_put_quoted(out, s);
 }
 
 void ny_put_quoted(ny_text *out, const char *s) {
   ny_text_add(out, "\"");
   for (const unsigned char *c = (const unsigned char *)s; *c; c++) {
-    if (*c == '"' || *c == '\\') ny_text_addf(out, "\\%c", *c);
-    else if (*c >= 32 && *c < 127) ny_text_addn(out, (const char *)c, 1);
-    else ny_text_addf(out, "\\x%02x", *c);
+    if (*c == '"' || *c == '\\')
+      ny_text_addf(out, "\\%c", *c);
+    else if (*c >= 32 && *c < 127)
+      ny_text_addn(out, (const char *)c, 1);
+    else
+      ny_text_addf(out, "\\x%02x", *c);
   }
   ny_text_add(out, "\"");
 }
@@ -145,7 +150,10 @@ void ny_put_rounded(ny_text *out, ny_fmt f, double x) {
 }
 
 void ny_put_element(ny_text *out, ny_fmt f, const void *data, uint64_t i) {
-  if (ny_is_float(f)) ny_put_rounded(out, f, ny_get_f(f, data, i));
-  else if (f == NY_u64) ny_text_addf(out, "%llu", (unsigned long long)ny_get_i(f, data, i));
-  else ny_text_addf(out, "%lld", (long long)ny_get_i(f, data, i));
+  if (ny_is_float(f))
+    ny_put_rounded(out, f, ny_get_f(f, data, i));
+  else if (f == NY_u64)
+    ny_text_addf(out, "%llu", (unsigned long long)ny_get_i(f, data, i));
+  else
+    ny_text_addf(out, "%lld", (long long)ny_get_i(f, data, i));
 }

@@ -1,6 +1,7 @@
-/* Integer tensors as dimension expressions: models compute shapes with tensor ops (Shape, Gather, Mul, Concat, Reshape), and following those
-   ops on expressions instead of numbers turns such a computation back into sizes. Works on tensors of up to 64 elements with known shapes. Each
-   value is computed once per query; a bound on depth keeps hostile graphs harmless. */
+/* Integer tensors as dimension expressions: models compute shapes with tensor ops (Shape, Gather, Mul, Concat,
+   Reshape), and following those ops on expressions instead of numbers turns such a computation back into sizes. Works
+   on tensors of up to 64 elements with known shapes. Each value is computed once per query; a bound on depth keeps
+   hostile graphs harmless. */
 #include <string.h>
 
 #include "ir.h"
@@ -102,8 +103,10 @@ static bool of_cast(query *q, const ny_op *op, known *out) {
   for (int i = 0; i < out->n; i++) {
     int64_t x;
     bool constant = ny_dim_is_const(q->cx, out->v[i], &x);
-    if (constant) out->v[i] = ny_dim_const(q->cx, f == NY_bool ? x != 0 : ny_wrap_to(f, x));
-    else if (ny_fmts[f].bits < 32) return false;
+    if (constant)
+      out->v[i] = ny_dim_const(q->cx, f == NY_bool ? x != 0 : ny_wrap_to(f, x));
+    else if (ny_fmts[f].bits < 32)
+      return false;
   }
   return true;
 }
@@ -154,7 +157,9 @@ static bool of_slice(query *q, const ny_op *op, known *out) {
     int64_t at[NY_MAX_RANK], s, by = 1;
     unravel(out, i, at);
     for (int d = 0; d < out->rank; d++) {
-      if (!ny_dim_is_const(q->cx, start->dims.v[d], &s) || (step->dims.n && !ny_dim_is_const(q->cx, step->dims.v[d], &by))) return false;
+      if (!ny_dim_is_const(q->cx, start->dims.v[d], &s) ||
+          (step->dims.n && !ny_dim_is_const(q->cx, step->dims.v[d], &by)))
+        return false;
       if (s < 0 || s >= x->shape[d] || by < -MAX_ELEMENTS || by > MAX_ELEMENTS) return false;
       at[d] = s + at[d] * by;
       if (at[d] < 0 || at[d] >= x->shape[d]) return false;
@@ -283,12 +288,13 @@ static ny_dim logical_not(ny_ctx *cx, ny_dim a, ny_dim b) {
 
 typedef ny_dim fold_fn(ny_ctx *cx, ny_dim a, ny_dim b);
 static fold_fn *const folds[NY_N_KINDS] = {
-    [NY_add] = ny_dim_add,    [NY_sub] = ny_dim_sub,        [NY_mul] = ny_dim_mul, [NY_div] = truncating_div,
-    [NY_rem] = remainder_like, [NY_mod] = floor_remainder,  [NY_max] = ny_dim_max, [NY_min] = ny_dim_min,
-    [NY_lt] = ny_dim_lt,      [NY_gt] = greater,            [NY_le] = less_equal,  [NY_ge] = greater_equal,
-    [NY_eq] = equal,          [NY_ne] = not_equal,          [NY_neg] = negative,   [NY_abs] = magnitude,
-    [NY_relu] = positive,     [NY_not] = logical_not,
-    [NY_and] = ny_dim_mul,    [NY_or] = ny_dim_max, /* of truth values */
+    [NY_add] = ny_dim_add,     [NY_sub] = ny_dim_sub,     [NY_mul] = ny_dim_mul,
+    [NY_div] = truncating_div, [NY_rem] = remainder_like, [NY_mod] = floor_remainder,
+    [NY_max] = ny_dim_max,     [NY_min] = ny_dim_min,     [NY_lt] = ny_dim_lt,
+    [NY_gt] = greater,         [NY_le] = less_equal,      [NY_ge] = greater_equal,
+    [NY_eq] = equal,           [NY_ne] = not_equal,       [NY_neg] = negative,
+    [NY_abs] = magnitude,      [NY_relu] = positive,      [NY_not] = logical_not,
+    [NY_and] = ny_dim_mul,     [NY_or] = ny_dim_max, /* of truth values */
 };
 
 static bool of_map(query *q, const ny_op *op, known *out) {
@@ -307,7 +313,8 @@ static bool of_map(query *q, const ny_op *op, known *out) {
 }
 
 static bool of_where(query *q, const ny_op *op, known *out) {
-  const known *c = values_of(q, ny_in(op, 0)), *x = c ? values_of(q, ny_in(op, 1)) : NULL, *y = c ? values_of(q, ny_in(op, 2)) : NULL;
+  const known *c = values_of(q, ny_in(op, 0)), *x = c ? values_of(q, ny_in(op, 1)) : NULL,
+              *y = c ? values_of(q, ny_in(op, 2)) : NULL;
   if (!c || !stretches(c, out)) return false;
   for (int i = 0; i < out->n; i++) {
     int64_t at[NY_MAX_RANK], yes;
@@ -322,9 +329,9 @@ static bool of_where(query *q, const ny_op *op, known *out) {
 
 typedef bool of_fn(query *q, const ny_op *op, known *out);
 static of_fn *const rules[NY_N_KINDS] = {
-    [NY_const] = of_const,         [NY_dims] = of_dims,           [NY_iota] = of_iota,   [NY_reshape] = of_copy,
-    [NY_cast] = of_cast,           [NY_transpose] = of_transpose, [NY_slice] = of_slice, [NY_broadcast] = of_broadcast,
-    [NY_concat] = of_concat,       [NY_gather] = of_gather,       [NY_where] = of_where, [NY_reduce] = of_reduce,
+    [NY_const] = of_const,   [NY_dims] = of_dims,           [NY_iota] = of_iota,   [NY_reshape] = of_copy,
+    [NY_cast] = of_cast,     [NY_transpose] = of_transpose, [NY_slice] = of_slice, [NY_broadcast] = of_broadcast,
+    [NY_concat] = of_concat, [NY_gather] = of_gather,       [NY_where] = of_where, [NY_reduce] = of_reduce,
 };
 
 static const known *values_of(query *q, ny_value *v) {

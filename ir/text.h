@@ -51,13 +51,13 @@ nyb_status ny_p_expect(ny_parser *p, char c);
 size_t ny_p_word(ny_parser *p);
 bool ny_p_keyword(ny_parser *p, const char *word);
 nyb_status ny_p_name(ny_parser *p, const char *what, ny_name *out); /* a word or a quoted string */
-nyb_status ny_p_uint(ny_parser *p, uint64_t *out); /* decimal, or hexadecimal after 0x */
+nyb_status ny_p_uint(ny_parser *p, uint64_t *out);                  /* decimal, or hexadecimal after 0x */
 nyb_status ny_p_int(ny_parser *p, int64_t *out);
 nyb_status ny_p_double(ny_parser *p, double *out);
 nyb_status ny_p_dim(ny_parser *p, ny_dim *out);
 nyb_status ny_p_type(ny_parser *p, const ny_type **out);
 nyb_status ny_p_base64(ny_parser *p, uint8_t **out, uint64_t *n);
-nyb_status ny_p_blob(ny_parser *p);                   /* a declaration, after the word blob */
-nyb_status ny_p_attrs(ny_parser *p, ny_op *op);       /* key=value pairs */
-nyb_status ny_p_data(ny_parser *p, ny_op *op);        /* after the types: what attributes could not be read without */
+nyb_status ny_p_blob(ny_parser *p);             /* a declaration, after the word blob */
+nyb_status ny_p_attrs(ny_parser *p, ny_op *op); /* key=value pairs */
+nyb_status ny_p_data(ny_parser *p, ny_op *op);  /* after the types: what attributes could not be read without */
 #endif

@@ -107,10 +107,14 @@ bool ny_broadcast_shape(ny_ctx *cx, const ny_type *a, const ny_type *b, int *ran
     int ia = i - (*rank - a->rank), ib = i - (*rank - b->rank);
     ny_dim x = ia < 0 ? 1 : a->dim[ia], y = ib < 0 ? 1 : b->dim[ib];
     bool known_x = ny_dim_is_const(cx, x, NULL), known_y = ny_dim_is_const(cx, y, NULL);
-    if (x == y || y == 1) out[i] = x;
-    else if (x == 1) out[i] = y;
-    else if (known_x != known_y) out[i] = known_x ? x : y; /* the other is 1 or the same; evaluation checks */
-    else return false;
+    if (x == y || y == 1)
+      out[i] = x;
+    else if (x == 1)
+      out[i] = y;
+    else if (known_x != known_y)
+      out[i] = known_x ? x : y; /* the other is 1 or the same; evaluation checks */
+    else
+      return false;
   }
   return true;
 }

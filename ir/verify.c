@@ -1,13 +1,14 @@
-/* What must hold of every graph between passes. A violation found here is a pass's bug or a damaged text, so it is an error, never an assert:
-   structure (links, counts, levels, terminators), use lists, dominance (a value is defined before it is used, in the same block or one around
-   it, and a group sees only its arguments), attributes, and types, which must be what inference says. */
+/* What must hold of every graph between passes. A violation found here is a pass's bug or a damaged text, so it is an
+   error, never an assert: structure (links, counts, levels, terminators), use lists, dominance (a value is defined
+   before it is used, in the same block or one around it, and a group sees only its arguments), attributes, and types,
+   which must be what inference says. */
 #include <string.h>
 
 #include "infer.h"
 
 typedef struct verifier {
   ny_graph *g;
-  uint32_t *order;  /* by op id: position in the walk, from 1; 0: not in the graph */
+  uint32_t *order; /* by op id: position in the walk, from 1; 0: not in the graph */
   uint32_t next;
   uint8_t *defined; /* by value id */
   int depth;
@@ -15,8 +16,8 @@ typedef struct verifier {
 enum { MAX_DEPTH = 64 };
 
 static nyb_status bad(const verifier *v, const ny_op *op, const char *what) {
-  return ny_fail(&v->g->cx->diag, NYB_E_VERIFY, op ? op->loc : NULL, "%s: %s%s%s", v->g->name ? v->g->name : "", op ? NY_NAME_OF(op) : "",
-                 op ? ": " : "", what);
+  return ny_fail(&v->g->cx->diag, NYB_E_VERIFY, op ? op->loc : NULL, "%s: %s%s%s", v->g->name ? v->g->name : "",
+                 op ? NY_NAME_OF(op) : "", op ? ": " : "", what);
 }
 
 static nyb_status check_counts(const verifier *v, const ny_op *op) {
@@ -42,7 +43,8 @@ static nyb_status check_attrs(const verifier *v, const ny_op *op) {
     if (k->attr[i].kind == NY_DIMS)
       for (uint32_t j = 0; ok && j < a->dims.n; j++) ok = good_dim(a->dims.v[j]);
     if (!ok)
-      return ny_fail(&v->g->cx->diag, NYB_E_VERIFY, op->loc, "%s: attribute %s has no valid value", k->name, k->attr[i].name);
+      return ny_fail(&v->g->cx->diag, NYB_E_VERIFY, op->loc, "%s: attribute %s has no valid value", k->name,
+                     k->attr[i].name);
   }
   return NYB_OK;
 }
@@ -69,15 +71,16 @@ static nyb_status check_types(const verifier *v, ny_op *op) {
     const ny_type *t = infer(v->g, op, i);
     if (!t) return v->g->cx->diag.code;
     if (t != op->out[i]->type)
-      return ny_fail(&v->g->cx->diag, NYB_E_VERIFY, op->loc, "%s: result %d is declared %s but is %s", NY_NAME_OF(op), i,
-                     ny_type_str(v->g, op->out[i]->type), ny_type_str(v->g, t));
+      return ny_fail(&v->g->cx->diag, NYB_E_VERIFY, op->loc, "%s: result %d is declared %s but is %s", NY_NAME_OF(op),
+                     i, ny_type_str(v->g, op->out[i]->type), ny_type_str(v->g, t));
   }
   return NYB_OK;
 }
 
 /* ---- values */
 static nyb_status define(verifier *v, const ny_op *op, const ny_value *x, uint32_t index) {
-  if (x->id >= v->g->next_value || v->defined[x->id] || x->index != index) return bad(v, op, "a value has a wrong id or position");
+  if (x->id >= v->g->next_value || v->defined[x->id] || x->index != index)
+    return bad(v, op, "a value has a wrong id or position");
   v->defined[x->id] = 1;
   return NYB_OK;
 }
@@ -117,7 +120,9 @@ static nyb_status check_uses(const verifier *v, const ny_op *op, const ny_value 
 static nyb_status check_block(verifier *v, ny_block *b, ny_op *parent, ny_kind terminator);
 
 /* What ends a body of this op: `for` runs for its effects, other bodies yield. */
-static ny_kind terminator_of(const ny_op *op) { return op->n_out || !(ny_kinds[op->kind].level & NY_TILE) ? NY_yield : NY_N_KINDS; }
+static ny_kind terminator_of(const ny_op *op) {
+  return op->n_out || !(ny_kinds[op->kind].level & NY_TILE) ? NY_yield : NY_N_KINDS;
+}
 
 static nyb_status check_op(verifier *v, ny_op *op, ny_block *b) {
   if (op->kind >= NY_N_KINDS || op->parent != b || op->id >= v->g->next_op || v->order[op->id])
@@ -133,7 +138,8 @@ static nyb_status check_op(verifier *v, ny_op *op, ny_block *b) {
   }
   if (op->n_body && terminator_of(op) == NY_yield)
     for (int i = 0; i < op->n_body; i++)
-      if (op->body[i]->last->n_in != op->n_out) return bad(v, op, "a body yields another number of values than it has results");
+      if (op->body[i]->last->n_in != op->n_out)
+        return bad(v, op, "a body yields another number of values than it has results");
   return check_types(v, op);
 }
 
@@ -141,7 +147,8 @@ static nyb_status check_block(verifier *v, ny_block *b, ny_op *parent, ny_kind t
   if (b->parent != parent) return bad(v, parent, "a body belongs to another op");
   if (++v->depth > MAX_DEPTH) return bad(v, parent, "bodies are nested too deeply");
   for (uint32_t i = 0; i < b->n_arg; i++) {
-    if (b->arg[i]->arg_of != b || !good_type(v->g->cx, b->arg[i]->type)) return bad(v, parent, "an argument is not valid");
+    if (b->arg[i]->arg_of != b || !good_type(v->g->cx, b->arg[i]->type))
+      return bad(v, parent, "an argument is not valid");
     NY_TRY(define(v, parent, b->arg[i], i));
   }
   const ny_op *before = NULL;
@@ -153,7 +160,9 @@ static nyb_status check_block(verifier *v, ny_block *b, ny_op *parent, ny_kind t
   v->depth--;
   bool ended = before && (ny_kinds[before->kind].flags & NY_TERM);
   if (terminator == NY_N_KINDS) return ended ? bad(v, before, "does not end this body") : NYB_OK;
-  return ended && before->kind == terminator ? NYB_OK : bad(v, parent, terminator == NY_ret ? "does not end in ret" : "a body does not end in yield");
+  return ended && before->kind == terminator
+             ? NYB_OK
+             : bad(v, parent, terminator == NY_ret ? "does not end in ret" : "a body does not end in yield");
 }
 
 static nyb_status check_all_uses(const verifier *v, const ny_block *b) {
@@ -197,10 +206,11 @@ static nyb_status check_launch(void *user, ny_op *op) {
   if (op->kind != NY_launch) return NYB_OK;
   ny_name name = op->attr[NY_AT(launch, kernel)].s;
   ny_graph *k = name ? ny_unit_find(g->unit, name) : NULL;
-  if (!k || !k->kernel) return ny_fail(&g->cx->diag, NYB_E_VERIFY, op->loc, "launch: there is no kernel %s", name ? name : "");
+  if (!k || !k->kernel)
+    return ny_fail(&g->cx->diag, NYB_E_VERIFY, op->loc, "launch: there is no kernel %s", name ? name : "");
   if (k->body.n_arg != (uint32_t)op->n_in + op->n_out)
-    return ny_fail(&g->cx->diag, NYB_E_VERIFY, op->loc, "launch: %d inputs and %d results for the %u arguments of %s", op->n_in,
-                   op->n_out, k->body.n_arg, name);
+    return ny_fail(&g->cx->diag, NYB_E_VERIFY, op->loc, "launch: %d inputs and %d results for the %u arguments of %s",
+                   op->n_in, op->n_out, k->body.n_arg, name);
   uint32_t n_off = op->attr[NY_AT(launch, off)].dims.n;
   if (n_off && n_off != op->n_out)
     return ny_fail(&g->cx->diag, NYB_E_VERIFY, op->loc, "launch: %u offsets for %d results", n_off, op->n_out);

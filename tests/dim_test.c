@@ -1,4 +1,5 @@
-/* Dimension expressions: random ones against direct evaluation, the text form across contexts, and the simplifications others rely on. */
+/* Dimension expressions: random ones against direct evaluation, the text form across contexts, and the simplifications
+ * others rely on. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +16,8 @@ static uint64_t draw(uint64_t n) { /* splitmix64 */
 
 enum { N_SYM = 4, N_ENV = 6 };
 static const char *const names[N_SYM] = {"A", "B", "odd name", "i"};
-typedef struct sample { /* an expression and its values under every environment; ok: no overflow and no zero divisor in it */
+typedef struct sample { /* an expression and its values under every environment; ok: no overflow and no zero divisor in
+                           it */
   ny_dim d;
   int64_t v[N_ENV];
   bool ok[N_ENV];
@@ -29,13 +31,20 @@ static void apply(ny_dim_kind k, sample *s, const sample *a, const sample *b) {
     int64_t x = a->v[e], y = b->v[e];
     s->ok[e] = a->ok[e] && b->ok[e];
     if (!s->ok[e]) continue;
-    if (k == NY_DIM_ADD) s->ok[e] = !__builtin_add_overflow(x, y, &s->v[e]);
-    else if (k == NY_DIM_MUL) s->ok[e] = !__builtin_mul_overflow(x, y, &s->v[e]);
-    else if (k == NY_DIM_MIN) s->v[e] = x < y ? x : y;
-    else if (k == NY_DIM_MAX) s->v[e] = x > y ? x : y;
-    else if (k == NY_DIM_LT) s->v[e] = x < y;
-    else if (y == 0) s->ok[e] = false;
-    else s->v[e] = k == NY_DIM_DIV ? floor_div(x, y) : x - floor_div(x, y) * y;
+    if (k == NY_DIM_ADD)
+      s->ok[e] = !__builtin_add_overflow(x, y, &s->v[e]);
+    else if (k == NY_DIM_MUL)
+      s->ok[e] = !__builtin_mul_overflow(x, y, &s->v[e]);
+    else if (k == NY_DIM_MIN)
+      s->v[e] = x < y ? x : y;
+    else if (k == NY_DIM_MAX)
+      s->v[e] = x > y ? x : y;
+    else if (k == NY_DIM_LT)
+      s->v[e] = x < y;
+    else if (y == 0)
+      s->ok[e] = false;
+    else
+      s->v[e] = k == NY_DIM_DIV ? floor_div(x, y) : x - floor_div(x, y) * y;
   }
 }
 
@@ -64,10 +73,11 @@ static sample random_expr(ny_ctx *cx, int depth) {
     s.d = sym ? ny_dim_sym(cx, ny_intern(&cx->names, names[which])) : ny_dim_const(cx, c);
     return s;
   }
-  static const ny_dim_kind kinds[] = {NY_DIM_ADD, NY_DIM_ADD, NY_DIM_ADD, NY_DIM_MUL, NY_DIM_MUL, NY_DIM_DIV,
-                                      NY_DIM_MOD, NY_DIM_MIN, NY_DIM_MAX, NY_DIM_LT};
+  static const ny_dim_kind kinds[] = {NY_DIM_ADD, NY_DIM_ADD, NY_DIM_ADD, NY_DIM_MUL, NY_DIM_MUL,
+                                      NY_DIM_DIV, NY_DIM_MOD, NY_DIM_MIN, NY_DIM_MAX, NY_DIM_LT};
   ny_dim_kind k = kinds[draw(NY_COUNT(kinds))];
-  sample a = random_expr(cx, depth - 1), b = random_expr(cx, (k == NY_DIM_DIV || k == NY_DIM_MOD) && draw(3) ? 0 : depth - 1);
+  sample a = random_expr(cx, depth - 1),
+         b = random_expr(cx, (k == NY_DIM_DIV || k == NY_DIM_MOD) && draw(3) ? 0 : depth - 1);
   apply(k, &s, &a, &b);
   s.d = build(cx, k, a.d, b.d);
   return s;
@@ -91,11 +101,15 @@ static void check_values(ny_ctx *cx, const sample *s) {
     for (int i = 0; i < N_SYM; i++) env[i] = (ny_binding){ny_intern(&cx->names, names[i]), bound[e][i]};
     int64_t v;
     if (!s->ok[e] || s->d == NY_DIM_INVALID || !ny_dim_eval(cx, s->d, env, N_SYM, &v)) continue;
-    CHECK(v == s->v[e], "%s is %lld, not %lld, for A=%lld B=%lld o=%lld i=%lld", show(cx, s->d), (long long)v, (long long)s->v[e],
-          (long long)bound[e][0], (long long)bound[e][1], (long long)bound[e][2], (long long)bound[e][3]);
-    CHECK(lo <= v && v <= hi, "%s is %lld outside %lld..%lld", show(cx, s->d), (long long)v, (long long)lo, (long long)hi);
+    CHECK(v == s->v[e], "%s is %lld, not %lld, for A=%lld B=%lld o=%lld i=%lld", show(cx, s->d), (long long)v,
+          (long long)s->v[e], (long long)bound[e][0], (long long)bound[e][1], (long long)bound[e][2],
+          (long long)bound[e][3]);
+    CHECK(lo <= v && v <= hi, "%s is %lld outside %lld..%lld", show(cx, s->d), (long long)v, (long long)lo,
+          (long long)hi);
     for (int64_t k = 2; k < 9; k++)
-      if (v % k) CHECK(!ny_dim_divides(cx, s->d, k), "%s = %lld is no multiple of %lld", show(cx, s->d), (long long)v, (long long)k);
+      if (v % k)
+        CHECK(!ny_dim_divides(cx, s->d, k), "%s = %lld is no multiple of %lld", show(cx, s->d), (long long)v,
+              (long long)k);
   }
 }
 
@@ -106,7 +120,8 @@ static void check_text(ny_ctx *cx, ny_dim d) {
   ny_dim_parse(other, &(const char *){"?i*?B%3+(?B+?A)/7"}); /* another order of interning */
   s = text;
   ny_dim e = ny_dim_parse(other, &s);
-  CHECK(e != NY_DIM_INVALID && !*s && !strcmp(text, show(other, e)), "%s prints as %s in a new context", text, show(other, e));
+  CHECK(e != NY_DIM_INVALID && !*s && !strcmp(text, show(other, e)), "%s prints as %s in a new context", text,
+        show(other, e));
   ny_ctx_free(other);
 }
 
@@ -135,17 +150,57 @@ static void same(ny_ctx *cx, const char *a, const char *b) {
 
 static void known_forms(void) {
   static const char *const pairs[][2] = {
-      {"?S+0", "?S"}, {"1+?B*?S*4", "?B*?S*4+1"}, {"?S*?B", "?B*?S"}, {"?S-?S", "0"}, {"4*?S/4", "?S"},
-      {"(?S*4+3)/4", "?S"}, {"(?S*4+5)/4", "?S+1"}, {"?S*8%4", "0"}, {"(?S*8+3)%4", "3"}, {"(?S+3)/4", "(?S+3)/4"},
-      {"?S%16", "?S%16"}, {"(?S-1)/4+1", "(?S+3)/4"}, {"((?S+1)/2+1)/2", "(?S+3)/4"}, {"?S%4/4", "0"}, {"?S%16%4", "?S%4"},
-      {"?i/4*4+?i%4", "?i"}, {"?B*?S*64/(?B*64)", "?S"}, {"(?B+1)*?S/(?B+1)", "?S"}, {"min(8,?S)", "min(?S,8)"},
-      {"min(?S,?S+3)", "?S"}, {"max(?S,0)", "?S"}, {"max(?S,?T,?S+1,3)", "max(?T,?S+1,3)"}, {"min(3,min(?S,5))", "min(?S,3)"},
-      {"?i<8", "?i<8"}, {"?i+2<?S+9", "?i<?S+7"}, {"?S<0", "0"}, {"-1<?S", "1"}, {"?S<?S", "0"}, {"-?S", "-?S"}, {"3-?S*2", "-?S*2+3"},
-      {"7/(-2)", "-4"}, {"-7%4", "1"}, {"-7%(-4)", "-3"}, {"?\"a b\\\"\"+1", "?\"a b\\\"\"+1"}, {"(?i<8)*?S", "?S*(?i<8)"},
-      {"9223372036854775807", "9223372036854775807"}, {"-9223372036854775808", "-9223372036854775808"},
+      {"?S+0", "?S"},
+      {"1+?B*?S*4", "?B*?S*4+1"},
+      {"?S*?B", "?B*?S"},
+      {"?S-?S", "0"},
+      {"4*?S/4", "?S"},
+      {"(?S*4+3)/4", "?S"},
+      {"(?S*4+5)/4", "?S+1"},
+      {"?S*8%4", "0"},
+      {"(?S*8+3)%4", "3"},
+      {"(?S+3)/4", "(?S+3)/4"},
+      {"?S%16", "?S%16"},
+      {"(?S-1)/4+1", "(?S+3)/4"},
+      {"((?S+1)/2+1)/2", "(?S+3)/4"},
+      {"?S%4/4", "0"},
+      {"?S%16%4", "?S%4"},
+      {"?i/4*4+?i%4", "?i"},
+      {"?B*?S*64/(?B*64)", "?S"},
+      {"(?B+1)*?S/(?B+1)", "?S"},
+      {"min(8,?S)", "min(?S,8)"},
+      {"min(?S,?S+3)", "?S"},
+      {"max(?S,0)", "?S"},
+      {"max(?S,?T,?S+1,3)", "max(?T,?S+1,3)"},
+      {"min(3,min(?S,5))", "min(?S,3)"},
+      {"?i<8", "?i<8"},
+      {"?i+2<?S+9", "?i<?S+7"},
+      {"?S<0", "0"},
+      {"-1<?S", "1"},
+      {"?S<?S", "0"},
+      {"-?S", "-?S"},
+      {"3-?S*2", "-?S*2+3"},
+      {"7/(-2)", "-4"},
+      {"-7%4", "1"},
+      {"-7%(-4)", "-3"},
+      {"?\"a b\\\"\"+1", "?\"a b\\\"\"+1"},
+      {"(?i<8)*?S", "?S*(?i<8)"},
+      {"9223372036854775807", "9223372036854775807"},
+      {"-9223372036854775808", "-9223372036854775808"},
   };
-  static const char *const bad[] = {"", "?", "?S/0", "?S%0", "9223372036854775808", "9223372036854775807+1", "(?S", "min(?S", "?S+",
-                                    "9223372036854775807*?S*2", "?\"open", "*3", "min()"};
+  static const char *const bad[] = {"",
+                                    "?",
+                                    "?S/0",
+                                    "?S%0",
+                                    "9223372036854775808",
+                                    "9223372036854775807+1",
+                                    "(?S",
+                                    "min(?S",
+                                    "?S+",
+                                    "9223372036854775807*?S*2",
+                                    "?\"open",
+                                    "*3",
+                                    "min()"};
   ny_ctx *cx = ny_ctx_new();
   for (size_t i = 0; i < NY_COUNT(pairs); i++) same(cx, pairs[i][0], pairs[i][1]);
   for (size_t i = 0; i < NY_COUNT(bad); i++) {
@@ -164,7 +219,8 @@ static void bounds_hold(void) { /* what grows without end becomes invalid and st
     e = ny_dim_min(cx, ny_dim_mul(cx, e, s), ny_dim_add(cx, ny_dim_sym(cx, ny_intern(&cx->names, names[i % 4])), i));
   }
   CHECK(d == NY_DIM_INVALID && e == NY_DIM_INVALID, "%s", "unbounded growth");
-  CHECK(ny_dim_add(cx, d, 1) == NY_DIM_INVALID && ny_dim_max(cx, 1, d) == NY_DIM_INVALID, "%s", "invalid must propagate");
+  CHECK(ny_dim_add(cx, d, 1) == NY_DIM_INVALID && ny_dim_max(cx, 1, d) == NY_DIM_INVALID, "%s",
+        "invalid must propagate");
   char deep[4001];
   memset(deep, '(', sizeof deep - 1);
   deep[sizeof deep - 1] = 0;

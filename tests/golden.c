@@ -5,8 +5,9 @@
      <text>
      ;; gives                   (or: ;; fails a part of the message; or: ;; holds, when only the numbers matter)
      <text>
-   The text after the passes must be exactly the one given; NYB_BLESS=1 rewrites it. Every case is grounded: the graph is evaluated on seeded inputs
-   before and after, and a numeric difference fails even under bless. After each pass the pipeline verifies, prints and re-reads. */
+   The text after the passes must be exactly the one given; NYB_BLESS=1 rewrites it. Every case is grounded: the graph
+   is evaluated on seeded inputs before and after, and a numeric difference fails even under bless. After each pass the
+   pipeline verifies, prints and re-reads. */
 #include <glob.h>
 #include <math.h>
 #include <stdlib.h>
@@ -21,8 +22,16 @@ typedef struct golden {
   size_t n_before, n_after;
 } golden;
 
-static const ny_target target = {.name = "golden", .triple = "", .cpu = "", .features = "", .vec_bytes = 32, .n_vregs = 16,
-                                 .masked = false, .l1d = 32768, .l2 = 1 << 20, .threads = 4};
+static const ny_target target = {.name = "golden",
+                                 .triple = "",
+                                 .cpu = "",
+                                 .features = "",
+                                 .vec_bytes = 32,
+                                 .n_vregs = 16,
+                                 .masked = false,
+                                 .l1d = 32768,
+                                 .l2 = 1 << 20,
+                                 .threads = 4};
 
 /* ---- evaluation on seeded inputs */
 static uint64_t draw(uint64_t *seed) { /* splitmix64 */
@@ -47,7 +56,8 @@ static void bind_sizes(ny_graph *g, const char *dims, sizes *env, ny_arena *a) {
   ny_name *sym = NULL;
   size_t n_sym = 0, cap = 0;
   for (uint32_t i = 0; i < g->body.n_arg; i++)
-    for (int d = 0; d < g->body.arg[i]->type->rank; d++) ny_dim_symbols(g->cx, g->body.arg[i]->type->dim[d], &sym, &n_sym, &cap, a);
+    for (int d = 0; d < g->body.arg[i]->type->rank; d++)
+      ny_dim_symbols(g->cx, g->body.arg[i]->type->dim[d], &sym, &n_sym, &cap, a);
   for (size_t i = 0; i < n_sym && env->n < NY_COUNT(env->v); i++) {
     bool known = false;
     for (size_t j = 0; j < env->n; j++) known |= env->v[j].sym == sym[i];
@@ -66,8 +76,10 @@ static ny_tensor make_input(ny_ctx *cx, const ny_type *t, const sizes *env, uint
   ny_tensor x = {type, ny_alloc(a, ny_fmt_bytes(f, (uint64_t)n) + 16)};
   for (int64_t i = 0; i < n; i++) {
     uint64_t r = draw(seed);
-    if (ny_is_float(f)) ny_put_f(f, x.data, (uint64_t)i, (double)(r >> 11) * 0x1p-51 - 2, false);
-    else ny_put_i(f, x.data, (uint64_t)i, (int64_t)(r % 7) - 3);
+    if (ny_is_float(f))
+      ny_put_f(f, x.data, (uint64_t)i, (double)(r >> 11) * 0x1p-51 - 2, false);
+    else
+      ny_put_i(f, x.data, (uint64_t)i, (int64_t)(r % 7) - 3);
   }
   return x;
 }
@@ -132,14 +144,18 @@ static bool run_case(const golden *c, ny_ctx *cx, ny_text *out) {
     explain(cx, out);
     return false;
   }
-  if (evaluate(u, c->dims, &a, before, &n) || run_passes(u, c->passes)) explain(cx, out);
-  else if (evaluate(u, c->dims, &a, after, &m)) explain(cx, out);
+  if (evaluate(u, c->dims, &a, before, &n) || run_passes(u, c->passes))
+    explain(cx, out);
+  else if (evaluate(u, c->dims, &a, after, &m))
+    explain(cx, out);
   else {
     ok = n == m;
     for (size_t i = 0; ok && i < n; i++) ok = same_tensor(&before[i], &after[i]);
     u->done = NULL;
-    if (ok) ny_print_unit(u, out);
-    else ny_text_add(out, "the results differ from those of the graph as written");
+    if (ok)
+      ny_print_unit(u, out);
+    else
+      ny_text_add(out, "the results differ from those of the graph as written");
   }
   ny_arena_free(&a);
   ny_unit_free(u);
@@ -161,8 +177,10 @@ static void check_case(const golden *c, const char *file, ny_text *blessed) {
     CHECK(ok, "%s: %s: %s", file, c->name, got.s);
     if (ok && !bless) CHECK(same, "%s: %s gives\n%s", file, c->name, got.s);
     ny_text_add(blessed, ";; gives\n");
-    if (ok) ny_text_addn(blessed, got.s, got.n);
-    else ny_text_addn(blessed, c->after, c->n_after);
+    if (ok)
+      ny_text_addn(blessed, got.s, got.n);
+    else
+      ny_text_addn(blessed, c->after, c->n_after);
     ny_text_add(blessed, "\n");
   }
   ny_text_free(&got);
@@ -213,7 +231,8 @@ static void run_file(const char *file) {
     take_directive(&s, "passes", &c.passes, &a);
     take_directive(&s, "dims", &c.dims, &a);
     if (good) s = take_text(s, &c.before, &c.n_before);
-    good = good && (take_directive(&s, "fails", &c.fails, &a) || take_directive(&s, "holds", &c.holds, &a) || take_directive(&s, "gives", &gives, &a));
+    good = good && (take_directive(&s, "fails", &c.fails, &a) || take_directive(&s, "holds", &c.holds, &a) ||
+                    take_directive(&s, "gives", &gives, &a));
     CHECK(good, "%s: expected case, passes, dims, a text, then gives or fails, at: %.40s", file, s);
     if (!good) break;
     s = take_text(s, &c.after, &c.n_after);
@@ -223,7 +242,8 @@ static void run_file(const char *file) {
     ny_text_addn(&blessed, c.before, c.n_before);
     check_case(&c, file, &blessed);
   }
-  while (blessed.n > 1 && blessed.s[blessed.n - 1] == '\n' && blessed.s[blessed.n - 2] == '\n') blessed.s[--blessed.n] = 0;
+  while (blessed.n > 1 && blessed.s[blessed.n - 1] == '\n' && blessed.s[blessed.n - 2] == '\n')
+    blessed.s[--blessed.n] = 0;
   if (getenv("NYB_BLESS") && !*s) {
     ny_new_file f;
     st = ny_file_begin(file, &f, &d);

@@ -1,5 +1,5 @@
-/* Result types: what inference computes for symbolic sizes, what it refuses, and shapes that a model computes with tensor ops, followed as
-   expressions. Cases are texts: the parser compares every declared type with inference. */
+/* Result types: what inference computes for symbolic sizes, what it refuses, and shapes that a model computes with
+   tensor ops, followed as expressions. Cases are texts: the parser compares every declared type with inference. */
 #include <string.h>
 
 #include "ir.h"
@@ -8,7 +8,8 @@
 #define HEAD                                                                                                           \
   "graph g(%x: f32[?B,?S,4], %y: f32[?B,1,4], %i: i64[?N], %u: f32[2,3], %v: f32[3,5], %h: f16[2,3], %c: bool[], "     \
   "%k: i64[2,2], %q: nvfp4[3,16]/1, %m: f32[?B,?H,?W,6], %z: i8[2,3]) {\n  "
-#define KERNEL "kernel g(%b: f32[?S,4]@global, %i: i64[?S]@global) {\n  %t = tile : f32[4,8]\n  %r = tile : f32[1,8]\n  "
+#define KERNEL                                                                                                         \
+  "kernel g(%b: f32[?S,4]@global, %i: i64[?S]@global) {\n  %t = tile : f32[4,8]\n  %r = tile : f32[1,8]\n  "
 
 static const struct {
   const char *head, *op, *error; /* error NULL: accepted */
@@ -72,7 +73,8 @@ static const struct {
     {HEAD, "%0 = const : f32[?B]", "not the type of a constant"},
     {HEAD, "%0 = const : f32[9223372036854775807]", "too large"},
     {HEAD, "%0 = if %c : f32[2,3] {\n  yield %u\n} else {\n  yield %v\n}", "f32[2,3] in one body and f32[3,5]"},
-    {HEAD, "%0 = loop %u trip=4 : f32[2,3] (%1: i64[], %2: f32[3,5]) {\n  yield %2\n}", "f32[2,3] outside and f32[3,5]"},
+    {HEAD, "%0 = loop %u trip=4 : f32[2,3] (%1: i64[], %2: f32[3,5]) {\n  yield %2\n}",
+     "f32[2,3] outside and f32[3,5]"},
     {HEAD, "%0 = loop %u trip=4 cond=1 : f32[2,3] (%1: i64[], %2: f32[2,3]) {\n  yield %2\n}", "first carried value"},
     {HEAD, "%0 = reduce %x op=max axes=[0,1,2] keep=1 : f32[1,1,1]", NULL},
     {KERNEL, "%0 = load %b off=0 stride=[4,1] : f32[4,8]", NULL},
@@ -96,8 +98,10 @@ static void check_case(size_t i) {
   ny_text t = {0};
   ny_text_addf(&t, "%s%s\n  ret\n}\n", cases[i].head, cases[i].op);
   nyb_status s = ny_parse_unit(cx, t.s, t.n, NULL, &u);
-  if (cases[i].error) CHECK(s && strstr(cx->diag.message, cases[i].error), "%s: %s", cases[i].op, s ? cx->diag.message : "accepted");
-  else CHECK(!s, "%s: %s", cases[i].op, cx->diag.message);
+  if (cases[i].error)
+    CHECK(s && strstr(cx->diag.message, cases[i].error), "%s: %s", cases[i].op, s ? cx->diag.message : "accepted");
+  else
+    CHECK(!s, "%s: %s", cases[i].op, cx->diag.message);
   if (!s) ny_unit_free(u);
   ny_text_free(&t);
   ny_ctx_free(cx);
@@ -117,18 +121,23 @@ static const struct {
     {"%d = dims v=[?B,?S] : i64[2]\n  %c = const splat=2 : i64[1]\n  %r = concat %d, %c : i64[3]", "?B ?S 2"},
     {"%d = dims v=[?B,?S] : i64[2]\n  %c = const splat=2 : i64[]\n  %r = mul %d, %c : i64[2]", "?B*2 ?S*2"},
     {"%d = dims v=[?B,?S] : i64[2]\n  %r = reduce %d op=prod axes=[0] : i64[]", "?B*?S"},
-    {"%d = dims v=[?S] : i64[1]\n  %e = cast %d : i32[1]\n  %c = const splat=16 : i32[]\n  %r = div %e, %c : i32[1]", "?S/16"},
-    {"%d = dims v=[?S] : i64[1]\n  %c = const splat=-1 : i64[]\n  %e = eq %d, %c : bool[1]\n  %f = const splat=9 : i64[1]\n"
-     "  %r = where %e, %f, %d : i64[1]", "?S"},
+    {"%d = dims v=[?S] : i64[1]\n  %e = cast %d : i32[1]\n  %c = const splat=16 : i32[]\n  %r = div %e, %c : i32[1]",
+     "?S/16"},
+    {"%d = dims v=[?S] : i64[1]\n  %c = const splat=-1 : i64[]\n  %e = eq %d, %c : bool[1]\n  %f = const splat=9 : "
+     "i64[1]\n"
+     "  %r = where %e, %f, %d : i64[1]",
+     "?S"},
     {"%d = dims v=[?S] : i64[1]\n  %e = cast %d : f32[1]\n  %r = cast %e : i64[1]", NULL},
     {"%d = dims v=[?S] : i64[1]\n  %e = cast %d : i8[1]\n  %r = cast %e : i64[1]", NULL},
     {"%c = const data=[200] : i64[1]\n  %e = cast %c : i8[1]\n  %r = cast %e : i64[1]", "-56"},
     {"%d = dims v=[?S] : i64[]\n  %r = broadcast %d : i64[3]", "?S ?S ?S"},
     {"%d = dims v=[?B,?S] : i64[2]\n  %e = reshape %d : i64[2,1]\n  %f = transpose %e perm=[1,0] : i64[1,2]\n"
-     "  %g = reduce %f op=sum axes=[0] : i64[2]\n  %r = neg %g : i64[2]", "-?B -?S"},
+     "  %g = reduce %f op=sum axes=[0] : i64[2]\n  %r = neg %g : i64[2]",
+     "-?B -?S"},
     {"%d = dims v=[?S] : i64[]\n  %c = const splat=512 : i64[]\n  %r = min %d, %c : i64[]", "min(?S,512)"},
     {"%i = iota : i64[3]\n  %d = dims v=[?S] : i64[]\n  %r = add %i, %d : i64[3]", "?S ?S+1 ?S+2"},
-    {"%d = dims v=[?S] : i64[]\n  %c = const splat=4 : i64[]\n  %a = lt %d, %c : bool[]\n  %r = cast %a : i64[]", "?S<4"},
+    {"%d = dims v=[?S] : i64[]\n  %c = const splat=4 : i64[]\n  %a = lt %d, %c : bool[]\n  %r = cast %a : i64[]",
+     "?S<4"},
     {"%r = add %n, %n : i64[2]", NULL}, /* an input is not known */
 };
 
@@ -147,7 +156,8 @@ static void check_shape(size_t i) {
     ny_text_add(&got, k ? " " : "");
     ny_dim_print(cx, v[k], &got);
   }
-  CHECK(known == (shapes[i].values != NULL) && (!known || !strcmp(got.s, shapes[i].values)), "%s gives %s", shapes[i].ops, got.s);
+  CHECK(known == (shapes[i].values != NULL) && (!known || !strcmp(got.s, shapes[i].values)), "%s gives %s",
+        shapes[i].ops, got.s);
   if (!s) ny_unit_free(u);
   ny_text_free(&t);
   ny_text_free(&got);
@@ -178,7 +188,8 @@ static void table(void) {
     CHECK(!(i->flags & NY_MAP) || (i->flags & NY_PURE && ny_expr_of((ny_kind)k)), "%s", i->name);
     for (int a = 0; a < i->n_attr; a++) CHECK(i->attr[a].name && i->attr[a].name[0], "%s attribute %d", i->name, a);
   }
-  CHECK(ny_kinds[NY_conv].n_attr == 5 && !strcmp(ny_kinds[NY_conv].attr[NY_AT(conv, group)].name, "group"), "%s", "slots of conv");
+  CHECK(ny_kinds[NY_conv].n_attr == 5 && !strcmp(ny_kinds[NY_conv].attr[NY_AT(conv, group)].name, "group"), "%s",
+        "slots of conv");
   CHECK(ny_kinds[NY_conv].attr[NY_AT(conv, group)].def == 1 && !ny_kinds[NY_group].attr[0].def_name, "%s", "defaults");
   CHECK(!strcmp(ny_kinds[NY_pad].attr[NY_AT(pad, mode)].def_name, "constant"), "%s", "default of a name");
   CHECK(ny_kinds[NY_add].flags & NY_COMMUTES && !(ny_kinds[NY_sub].flags & NY_COMMUTES), "%s", "commuting rows");

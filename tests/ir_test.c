@@ -1,5 +1,5 @@
-/* The text form and the verifier: exact round trips of files and of random graphs with hostile names, every kind of syntax error with its line,
-   blobs in files, damaged bytes, and graphs broken by hand that ny_verify must refuse. */
+/* The text form and the verifier: exact round trips of files and of random graphs with hostile names, every kind of
+   syntax error with its line, blobs in files, damaged bytes, and graphs broken by hand that ny_verify must refuse. */
 #include <glob.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,7 +68,8 @@ static const struct {
     {"", 1, "there is no graph"},
     {"\n\nblah", 3, "expected graph"},
     {"graph g(%x: f32[2]) {\n  ret %y\n}\n", 2, "%y is not defined"},
-    {"graph g(%x: f32[2]) {\n  %y = add %x, %z : f32[2]\n  %z = neg %x : f32[2]\n  ret %y\n}\n", 2, "%z is not defined"},
+    {"graph g(%x: f32[2]) {\n  %y = add %x, %z : f32[2]\n  %z = neg %x : f32[2]\n  ret %y\n}\n", 2,
+     "%z is not defined"},
     {"graph g(%x: f32[2], %x: f32[2]) {\n  ret\n}\n", 1, "%x is defined twice"},
     {"graph g(%x: f32[2]) {\n  %y = add %x, %x\n : f32[3]\n  ret %y\n}\n", 2, "declared f32[3] but is f32[2]"},
     {"graph g(%x: f33[2]) {\n  ret\n}\n", 1, "expected a type"},
@@ -85,7 +86,8 @@ static const struct {
     {"kernel g(%x: f32[2]@global) {\n  %y = iota : f32[2]\n  ret\n}\n", 2, "does not stand in a kernel"},
     {"graph g(%x: f32[2]) {\n  %y = softmax %x axs=1 : f32[2]\n  ret %y\n}\n", 2, "no such attribute"},
     {"graph g(%x: f32[2]) {\n  %y = softmax %x axis=0 axis=0 : f32[2]\n  ret %y\n}\n", 2, "given twice"},
-    {"graph g(%x: f32[2]) {\n  %y = softmax %x axis=3 : f32[2]\n  ret %y\n}\n", 2, "axis 3 is outside a tensor of rank 1"},
+    {"graph g(%x: f32[2]) {\n  %y = softmax %x axis=3 : f32[2]\n  ret %y\n}\n", 2,
+     "axis 3 is outside a tensor of rank 1"},
     {"graph g(%x: f32[2]) {\n  %y = softmax %x axis=9223372036854775808 : f32[2]\n  ret %y\n}\n", 2, "too large"},
     {"graph g() {\n  %y = const data=[1,2,3] : f32[2]\n  ret %y\n}\n", 2, "expected ']'"},
     {"graph g() {\n  %y = const data=[300] : i8[1]\n  ret %y\n}\n", 2, "300 does not fit i8"},
@@ -95,17 +97,22 @@ static const struct {
     {"blob 0 = base64 \"AA*A\"\ngraph g() {\n  ret\n}\n", 1, "not one of its digits"},
     {"blob 1 = base64 \"AAAA\"\ngraph g() {\n  ret\n}\n", 1, "blob 0 comes next"},
     {"blob 0 = \"x.bin\"+0 bytes=1\ngraph g() {\n  ret\n}\n", 1, "need the path"},
-    {"blob 0 = base64 \"AAAA\"\ngraph g() {\n  %y = const data=blob0 : f32[99]\n  ret %y\n}\n", 3, "needs 396 bytes, the data has 3"},
+    {"blob 0 = base64 \"AAAA\"\ngraph g() {\n  %y = const data=blob0 : f32[99]\n  ret %y\n}\n", 3,
+     "needs 396 bytes, the data has 3"},
     {"graph g(%x: f32[2]) {\n  %y = neg %x : f32[2] loc(\"a\",\"b\",4294967296,0)\n  ret %y\n}\n", 2, "node index"},
     {"graph g(%x: f32[2]) {\n  %y = neg %x : f32[2] loc(\"a\",\"b\",1)\n  ret %y\n}\n", 2, "expected ','"},
     {"graph g(%\"open: f32[2]) {\n  ret\n}\n", 1, "expected a name"},
     {"graph g(%\"\\q\": f32[2]) {\n  ret\n}\n", 1, "expected a name"},
     {"graph g() {\n  ret\n}\ngraph g() {\n  ret\n}\n", 4, "two graphs named g"},
     {"graph g(%x: f32[2]) {\n  ret %x\n", 3, "expected an operation"},
-    {"graph g(%x: f32[2], %c: bool[]) {\n  %y = if %c : f32[2] {\n    %z = neg %x : f32[2]\n    yield %z\n  } else {\n    yield %z\n  }\n"
-     "  ret %y\n}\n", 6, "%z is not visible"},
-    {"graph g(%x: f32[2]) {\n  %y = group %x : f32[2] (%z: f32[2]) {\n    yield %x\n  }\n  ret %y\n}\n", 3, "%x is not visible"},
-    {"graph g(%x: f32[2], %c: bool[]) {\n  %y = if %c : f32[2] {\n    yield %x\n  }\n  ret %y\n}\n", 5, "expected else"},
+    {"graph g(%x: f32[2], %c: bool[]) {\n  %y = if %c : f32[2] {\n    %z = neg %x : f32[2]\n    yield %z\n  } else {\n "
+     "   yield %z\n  }\n"
+     "  ret %y\n}\n",
+     6, "%z is not visible"},
+    {"graph g(%x: f32[2]) {\n  %y = group %x : f32[2] (%z: f32[2]) {\n    yield %x\n  }\n  ret %y\n}\n", 3,
+     "%x is not visible"},
+    {"graph g(%x: f32[2], %c: bool[]) {\n  %y = if %c : f32[2] {\n    yield %x\n  }\n  ret %y\n}\n", 5,
+     "expected else"},
     {"graph g(%x: f32[2]) {\n  %y = neg %x : f32[2]\n}\n", 0, "does not end in ret"},
     {"graph g(%x: f32[2]) {\n  ret %x\n  ret %x\n}\n", 0, "is not the last op"},
     {"graph g(%x: f32[2]) {\n  %y = launch %x kernel=k : f32[2]\n  ret %y\n}\n", 0, "there is no kernel k"},
@@ -119,8 +126,10 @@ static void bad_texts(void) {
     ny_unit *u;
     nyb_status s = ny_parse_unit(cx, errors[i].text, strlen(errors[i].text), NULL, &u);
     CHECK(s, "accepted: %s", errors[i].text);
-    CHECK(strstr(cx->diag.message, errors[i].message), "\"%s\" instead of \"%s\" for %s", cx->diag.message, errors[i].message, errors[i].text);
-    CHECK(cx->diag.line == errors[i].line, "line %d instead of %d: %s", cx->diag.line, errors[i].line, cx->diag.message);
+    CHECK(strstr(cx->diag.message, errors[i].message), "\"%s\" instead of \"%s\" for %s", cx->diag.message,
+          errors[i].message, errors[i].text);
+    CHECK(cx->diag.line == errors[i].line, "line %d instead of %d: %s", cx->diag.line, errors[i].line,
+          cx->diag.message);
     if (!s) ny_unit_free(u);
     ny_ctx_free(cx);
   }
@@ -157,11 +166,13 @@ static void file_blobs(void) {
     nyb_status s;
     ny_text_addf(&in, "%s%s", cases[i].head, body);
     ny_text out = reprint(in.s, in.n, text_path, &s);
-    CHECK(cases[i].error ? s && strstr(out.s, cases[i].error) : !s && !strcmp(in.s, out.s), "%s: %s", cases[i].head, out.s);
+    CHECK(cases[i].error ? s && strstr(out.s, cases[i].error) : !s && !strcmp(in.s, out.s), "%s: %s", cases[i].head,
+          out.s);
     ny_ctx *cx = ny_ctx_new();
     ny_unit *u;
     if (!cases[i].error && !ny_parse_unit(cx, in.s, in.n, text_path, &u)) {
-      CHECK(!memcmp(u->first->body.first->attr[NY_AT(const, data)].blob->data, bytes + 3, 400), "%s", "other bytes than the file's");
+      CHECK(!memcmp(u->first->body.first->attr[NY_AT(const, data)].blob->data, bytes + 3, 400), "%s",
+            "other bytes than the file's");
       ny_unit_free(u);
     }
     ny_ctx_free(cx);
@@ -189,13 +200,15 @@ static void copies(void) {
   ny_text t = {0}, t2 = {0};
   ny_print_unit(u, &t);
   CHECK(!ny_unit_copy(u, &copy) && copy, "%s", cx->diag.message);
-  CHECK(copy->first->body.first->attr[NY_AT(const, data)].blob->data == (const uint8_t *)data, "%s", "the copy has other bytes");
+  CHECK(copy->first->body.first->attr[NY_AT(const, data)].blob->data == (const uint8_t *)data, "%s",
+        "the copy has other bytes");
   ny_print_unit(copy, &t2);
   CHECK(!strcmp(t.s, t2.s), "%s", "a copy prints differently");
   ny_unit_free(copy);
   CHECK(!ny_parse_like(u, t.s, t.n, &again), "%s", cx->diag.message);
   ny_unit_free(again);
-  CHECK(ny_parse_unit(cx, t.s, t.n, "/tmp/x.nyb", &again) && strstr(cx->diag.message, "a module names"), "%s", cx->diag.message);
+  CHECK(ny_parse_unit(cx, t.s, t.n, "/tmp/x.nyb", &again) && strstr(cx->diag.message, "a module names"), "%s",
+        cx->diag.message);
   ny_text_free(&t);
   ny_text_free(&t2);
   ny_unit_free(u);
@@ -204,8 +217,9 @@ static void copies(void) {
 
 /* ---- random graphs */
 static ny_name random_name(ny_ctx *cx) {
-  static const char *const some[] = {"x", "x", "x_1", "x_2", "layer.0/w:0", "12", "", "%", "quo\"te", "back\\slash", "new\nline",
-                                     "\xff\xfe", "; comment", "ret", "if", "\xe5\x90\x8d"};
+  static const char *const some[] = {"x",         "x",   "x_1",     "x_2",         "layer.0/w:0", "12",
+                                     "",          "%",   "quo\"te", "back\\slash", "new\nline",   "\xff\xfe",
+                                     "; comment", "ret", "if",      "\xe5\x90\x8d"};
   return draw(3) ? ny_intern(&cx->names, some[draw(NY_COUNT(some))]) : NULL;
 }
 
@@ -224,12 +238,14 @@ static const ny_loc *random_loc(ny_unit *u) {
   if (draw(2)) return NULL;
   ny_loc *l = NY_NEW(&u->arena, ny_loc);
   ny_name node = random_name(u->cx);
-  *l = (ny_loc){node ? node : ny_intern(&u->cx->names, "n"), ny_intern(&u->cx->names, "Op"), (uint32_t)draw(4), draw(3)};
+  *l =
+      (ny_loc){node ? node : ny_intern(&u->cx->names, "n"), ny_intern(&u->cx->names, "Op"), (uint32_t)draw(4), draw(3)};
   return l;
 }
 
 static void random_op(ny_builder *b, pool *p) {
-  static const ny_kind unary[] = {NY_neg, NY_exp, NY_relu, NY_elu, NY_gelu}, binary[] = {NY_add, NY_mul, NY_max, NY_pow};
+  static const ny_kind unary[] = {NY_neg, NY_exp, NY_relu, NY_elu, NY_gelu},
+                       binary[] = {NY_add, NY_mul, NY_max, NY_pow};
   ny_ctx *cx = b->g->cx;
   ny_value *x = p->v[draw((uint64_t)p->n)], *y = p->v[draw((uint64_t)p->n)], *v = NULL;
   b->loc = random_loc(b->g->unit);
@@ -322,8 +338,10 @@ static void damaged(void) {
     size_t m = n;
     for (uint64_t k = 1 + draw(3); k--;) {
       size_t at = (size_t)draw(m), len = (size_t)draw(30);
-      if (draw(3) == 0) copy[at] = (char)draw(256);
-      else if (draw(2)) copy[at] = bits[draw(sizeof bits - 1)];
+      if (draw(3) == 0)
+        copy[at] = (char)draw(256);
+      else if (draw(2))
+        copy[at] = bits[draw(sizeof bits - 1)];
       else if (at + len < m) {
         memmove(copy + at, copy + at + len, m - at - len);
         m -= len;
@@ -345,8 +363,9 @@ static void damaged(void) {
 
 /* ---- the verifier */
 static ny_unit *sample(ny_ctx *cx, ny_op *op[5]) {
-  static const char text[] = "graph g(%x: f32[2], %c: bool[]) {\n  %a = neg %x : f32[2]\n  %b = add %a, %x : f32[2]\n"
-                             "  %d = if %c : f32[2] {\n    yield %a\n  } else {\n    %e = exp %b : f32[2]\n    yield %e\n  }\n  ret %d\n}\n";
+  static const char text[] =
+      "graph g(%x: f32[2], %c: bool[]) {\n  %a = neg %x : f32[2]\n  %b = add %a, %x : f32[2]\n"
+      "  %d = if %c : f32[2] {\n    yield %a\n  } else {\n    %e = exp %b : f32[2]\n    yield %e\n  }\n  ret %d\n}\n";
   ny_unit *u;
   CHECK(!ny_parse_unit(cx, text, sizeof text - 1, NULL, &u), "%s", cx->diag.message);
   op[0] = u->first->body.first;
@@ -363,7 +382,7 @@ static void broken_graphs(void) {
     ny_graph *g = u->first;
     ny_dim three = 3;
     switch (i) {
-    case 0: break; /* as it is: valid */
+    case 0: break;                                  /* as it is: valid */
     case 1: ny_move(op[0], &g->body, op[2]); break; /* neg after its use */
     case 2: op[1]->out[0]->type = ny_tensor_type(cx, NY_f32, 1, &three); break;
     case 3: op[1]->in[0].val = op[1]->in[1].val; break; /* a use that its value does not know */
