@@ -1,33 +1,44 @@
-/* The machines of targets.def, and this one. */
+/* The rows of targets.def, and this machine. */
 #include "codegen.h"
 
-#include <pthread.h>
 #include <string.h>
+#include <threads.h>
 
-const ny_target ny_targets[] = {
-#define TARGET(name, triple, cpu, features, vec, regs, masked, l1, l2) {name, triple, cpu, features, vec, regs, masked, l1, l2, 4},
+static const ny_target rows[] = {
+#define TARGET(n, t, c, f, vec, regs, mask, l1, l2k)                                                               \
+  {.name = #n, .triple = t, .cpu = c, .features = f, .vec_bytes = vec, .n_vregs = regs, .masked = mask, .l1d = (l1) * 1024, .l2 = (l2k) * 1024, .threads = 4},
 #include "targets.def"
 #undef TARGET
 };
-const int ny_n_targets = (int)NY_COUNT(ny_targets);
 
-static pthread_once_t once = PTHREAD_ONCE_INIT;
 static ny_target host;
 static nyb_status host_status;
 static ny_diag host_diag;
+static once_flag host_once = ONCE_FLAG_INIT;
 
-static void find_host(void) {
+static void read_host(void) {
   const ny_codegen *cg;
   host_status = ny_codegen_open(&cg, &host_diag);
   if (!host_status) cg->host(&host);
+  if (!host_status && host.vec_bytes < 32 && !strncmp(host.triple, "x86_64", 6))
+    host_status = ny_fail(&host_diag, NYB_E_TARGET, NULL, "this CPU (%s) lacks AVX2 or FMA, which compiled kernels use", host.cpu);
 }
 
 nyb_status ny_target_find(const char *name, const ny_target **out, ny_diag *d) {
-  for (int i = 0; i < ny_n_targets; i++)
-    if (!strcmp(name, ny_targets[i].name)) return *out = &ny_targets[i], NYB_OK;
-  if (strcmp(name, "host")) return ny_fail(d, NYB_E_ARGUMENT, NULL, "no target is named %s; nybble ops --targets lists them", name);
-  pthread_once(&once, find_host);
-  if (host_status) return ny_fail(d, host_status, NULL, "%s", host_diag.message);
-  *out = &host;
-  return NYB_OK;
+  if (!name || !strcmp(name, "host")) {
+    call_once(&host_once, read_host);
+    if (host_status) return ny_fail(d, host_status, NULL, "%s", host_diag.message);
+    *out = &host;
+    return NYB_OK;
+  }
+  char known[512] = "host";
+  for (size_t i = 0; i < NY_COUNT(rows); i++) {
+    if (!strcmp(rows[i].name, name)) {
+      *out = &rows[i];
+      return NYB_OK;
+    }
+    size_t n = strlen(known);
+    snprintf(known + n, sizeof known - n, ", %s", rows[i].name);
+  }
+  return ny_fail(d, NYB_E_TARGET, NULL, "unknown target \"%s\"; known are: %s", name, known);
 }
