@@ -1,6 +1,7 @@
 /* ModelProto -> ny_unit. The graph is built in one walk over the nodes. When two symbolic sizes turn out to be the same, one is replaced by the
    other and the walk starts again, so that every type is right from its first op on; each restart removes a symbol. */
 #include "frontend.h"
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include "onnx_import.h"
@@ -47,10 +48,21 @@ static nyb_status add_inputs(ny_import *im, ny_scope *sc) {
   return NYB_OK;
 }
 
+/* INPUT@AXIS of an input there is. */
+static bool names_axis(const ny_import *im, const char *s) {
+  const char *at = strrchr(s, '@');
+  const ny_block *b = &im->g->body;
+  for (uint32_t i = 0; at && i < b->n_arg; i++) {
+    size_t n = strlen(b->arg[i]->name);
+    if ((size_t)(at - s) == n && !strncmp(s, b->arg[i]->name, n)) return (unsigned)atoi(at + 1) < b->arg[i]->type->rank;
+  }
+  return false;
+}
+
 static nyb_status check_dims(ny_import *im) {
   for (size_t i = 0; i < im->n_dims; i++) {
     ny_name s = ny_intern(&im->cx->names, im->dims[i].sym);
-    if (ny_name_find(&im->symbols, s)) continue;
+    if (ny_name_find(&im->symbols, s) || names_axis(im, s)) continue;
     ny_text t = {0};
     for (uint32_t k = 0; k < im->n_sym_of; k++) ny_text_addf(&t, "%s%s", k ? ", " : " It has ", im->sym_of[k]);
     nyb_status st = ny_fail(&im->cx->diag, NYB_E_ARGUMENT, NULL, "the model has no size named \"%s\".%.600s", s, t.s ? t.s : "");
@@ -58,6 +70,16 @@ static nyb_status check_dims(ny_import *im) {
     return st;
   }
   return NYB_OK;
+}
+
+static nyb_status check_result(ny_import *im, const ny_onnx_value *out, const ny_value *v) {
+  ny_onnx_type t;
+  uint32_t n_sym = im->n_sym_of;
+  NY_TRY(ny_onnx_type_read(im, out->type, out->name, &t));
+  im->n_sym_of = n_sym; /* the names of a result's sizes are no symbols of the graph */
+  if (t.fmt == NY_none || t.fmt == ny_fmt_of(v)) return NYB_OK;
+  return ny_fail(&im->cx->diag, NYB_E_TYPE, NULL, "graph output \"%s\" is declared %s but is %s", out->name, ny_fmts[t.fmt].name,
+                 ny_fmts[ny_fmt_of(v)].name);
 }
 
 static nyb_status add_results(ny_import *im, ny_scope *sc) {
@@ -72,6 +94,7 @@ static nyb_status add_results(ny_import *im, ny_scope *sc) {
     if (!t) return ny_fail(&im->cx->diag, NYB_E_PARSE, NULL, "graph output \"%s\" is not computed by any node", g->out[i].name);
     if (!t->v)
       return ny_fail(&im->cx->diag, NYB_E_UNSUPPORTED, NULL, "graph output \"%s\" is a sequence or an empty optional; results are tensors", g->out[i].name);
+    NY_TRY(check_result(im, &g->out[i], t->v));
     v[i] = t->v;
     names[i] = g->out[i].name;
   }
@@ -125,11 +148,20 @@ static nyb_status attempt(ny_import *im) {
   return NYB_OK;
 }
 
+static nyb_status name_functions(ny_import *im) {
+  for (uint32_t i = 0; i < im->model.n_function; i++) {
+    const ny_onnx_function *f = &im->model.function[i], *g = &im->model.function[*ny_name_put(&im->fn_names, &im->a, f->name, i)];
+    if (f != g && f->domain == g->domain && f->overload == g->overload)
+      return ny_fail(&im->cx->diag, NYB_E_PARSE, NULL, "function \"%s\" is defined twice", f->name);
+  }
+  return NYB_OK;
+}
+
 static nyb_status import_all(ny_import *im) {
   NY_TRY(ny_onnx_read(im->cx, &im->a, im->files.file, &im->model));
   NY_TRY(check_model(im));
   ny_rows_open(im);
-  for (uint32_t i = 0; i < im->model.n_function; i++) ny_name_put(&im->fn_names, &im->a, im->model.function[i].name, i);
+  NY_TRY(name_functions(im));
   for (;;) {
     nyb_status s = attempt(im);
     if (!im->restart) return s;

@@ -1,6 +1,7 @@
 /* TypeProto -> formats and sizes, and the symbols sizes are made of. A name from the model becomes a symbol of that name; a size without a name
    gets one from its input and axis. Sizes the user bound, and equations found by an earlier attempt, are put in here. */
 #include <ctype.h>
+#include <stdlib.h>
 #include <string.h>
 #include "onnx_import.h"
 
@@ -58,8 +59,36 @@ static ny_dim missing_size(ny_import *im, ny_name stem, int axis) {
   return size_of_symbol(im, symbol_for(im, key, wanted, true));
 }
 
+/* Every `sym` (or the size `from`) becomes `to` in the next attempt. */
+static bool equation(ny_import *im, ny_name sym, ny_dim from, ny_dim to) {
+  NY_PUSH_ROOM(&im->a, im->eq, im->n_eq, im->cap_eq);
+  im->eq[im->n_eq++] = (ny_equation){.sym = sym, .from = from, .to = to};
+  im->restart = true;
+  ny_fail(&im->cx->diag, NYB_E_INTERNAL, NULL, "sizes were found equal; the import starts again");
+  return false;
+}
+
 static nyb_status malformed(ny_import *im, ny_name stem) {
   return ny_fail(&im->cx->diag, NYB_E_PARSE, NULL, "the type of \"%s\" is malformed", stem);
+}
+
+/* INPUT@AXIS binds a size that has no name, or whose name other sizes share. */
+static const ny_binding *bound_axis(const ny_import *im, ny_name stem, int axis) {
+  for (size_t i = 0; i < im->n_dims; i++) {
+    const char *at = strrchr(im->dims[i].sym, '@');
+    if (at && (size_t)(at - im->dims[i].sym) == strlen(stem) && !strncmp(im->dims[i].sym, stem, strlen(stem)) && atoi(at + 1) == axis)
+      return &im->dims[i];
+  }
+  return NULL;
+}
+
+static nyb_status apply_bound(ny_import *im, ny_name stem, int axis, ny_dim *size) {
+  const ny_binding *b = bound_axis(im, stem, axis);
+  int64_t v;
+  if (!b) return NYB_OK;
+  if (!ny_dim_is_const(im->cx, *size, &v)) return equation(im, ny_dim_get(im->cx, *size)->name, 0, ny_dim_const(im->cx, b->value)), im->cx->diag.code;
+  if (v == b->value) return NYB_OK;
+  return ny_fail(&im->cx->diag, NYB_E_SHAPE, NULL, "input \"%s\" has size %lld on axis %d, not %lld", stem, (long long)v, axis, (long long)b->value);
 }
 
 /* A Dimension: dim_value 1, dim_param 2. */
@@ -80,7 +109,7 @@ static nyb_status dimension(ny_import *im, ny_bytes proto, ny_name stem, int axi
   if (has_value && value >= 0) *out = ny_dim_const(im->cx, value);
   else if (cleaned) *out = size_of_symbol(im, symbol_for(im, param, cleaned, false));
   else *out = missing_size(im, stem, axis);
-  return NYB_OK;
+  return apply_bound(im, stem, axis, out);
 }
 
 static nyb_status shape(ny_import *im, ny_bytes proto, ny_name stem, ny_onnx_type *out) {
@@ -130,14 +159,6 @@ nyb_status ny_onnx_type_read(ny_import *im, ny_bytes proto, ny_name stem, ny_onn
 
 /* ---- Equal sizes */
 static void name_dim(const ny_import *im, ny_dim d, ny_text *t) { ny_dim_print(im->cx, d, t); }
-
-static bool equation(ny_import *im, ny_name sym, ny_dim from, ny_dim to) {
-  NY_PUSH_ROOM(&im->a, im->eq, im->n_eq, im->cap_eq);
-  im->eq[im->n_eq++] = (ny_equation){.sym = sym, .from = from, .to = to};
-  im->restart = true;
-  ny_fail(&im->cx->diag, NYB_E_INTERNAL, NULL, "sizes were found equal; the import starts again");
-  return false;
-}
 
 nyb_status ny_assume(ny_node *n, ny_dim from, ny_dim to) {
   if (!ny_try_unify(n, from, to) && !n->cx->diag.code) equation(n->im, NULL, from, to);

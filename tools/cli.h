@@ -4,7 +4,7 @@
 #define NY_CLI_H
 #include "base.h"
 
-enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_MAX_DIMS = 32, CLI_MAX_ARGS = 4096 };
+enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_MAX_DIMS = 64, CLI_MAX_ARGS = 4096 };
 
 /* ---- args.c */
 typedef enum cli_kind { CLI_FLAG, CLI_INT, CLI_STRING, CLI_DIM, CLI_PAIR } cli_kind;
@@ -63,7 +63,7 @@ typedef struct cli_model_options {
   int threads, optimize, trust, seed, no_cache, evaluate;
 } cli_model_options;
 #define CLI_MODEL_OPTIONS(o)                                                                                          \
-  {"--dim", CLI_DIM, &(o).dims, "NAME=N", "size of a symbolic dimension"},                                            \
+  {"--dim", CLI_DIM, &(o).dims, "NAME=N", "size of a symbolic dimension; INPUT@AXIS=N for one without a name"},                                            \
       {"--input", CLI_PAIR, &(o).inputs, "NAME=FILE.npy", "an input; random where none is given"},                    \
       {"--threads", CLI_INT, &(o).threads, "N", "threads (default: all)"},                                            \
       {"--seed", CLI_INT, &(o).seed, "N", "of random inputs (default 0)"},                                            \

@@ -4,12 +4,29 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Some models can only be compiled for sizes that are known, because what they do depends on them. Then the sizes of the inputs given are used. */
+static bool bind_inputs(const cli_model_options *o, cli_dims *dims) {
+  *dims = o->dims;
+  for (size_t k = 0; k < o->inputs.n; k++) {
+    cli_array a;
+    ny_diag d = {0};
+    if (cli_npy_read(o->inputs.value[k], &a, &d)) return false;
+    for (int axis = 0; axis < a.t.ndim && dims->n < CLI_MAX_DIMS; axis++) {
+      char name[300];
+      if (snprintf(name, sizeof name, "%s@%d", o->inputs.name[k], axis) < (int)sizeof name) dims->v[dims->n++] = (nyb_dim){strdup(name), a.shape[axis]};
+    }
+    cli_array_free(&a);
+  }
+  return o->inputs.n > 0;
+}
+
 static int open_module(const char *path, const cli_model_options *o, cli_model *m) {
   nyb_options co = {.size = sizeof co, .cache_dir = o->no_cache ? "" : NULL};
   m->cx = o->no_cache ? NULL : cli_open();
   if (!m->cx && nyb_open(&co, &m->cx)) return cli_fail("out of memory");
   nyb_import_options io = {.size = sizeof io, .dims = o->dims.v, .n_dims = o->dims.n};
   nyb_compile_options cc = {.size = sizeof cc, .target = o->target, .optimize = o->optimize, .dump_dir = o->dump, .threads = o->threads};
+  cli_dims known;
   double t0 = ny_now();
   size_t len = strlen(path);
   nyb_status s;
@@ -22,6 +39,11 @@ static int open_module(const char *path, const cli_model_options *o, cli_model *
     nyb_load_options lo = {.size = sizeof lo, .trust = 1};
     s = nyb_load(m->cx, path, &lo, &m->module);
   } else s = nyb_open_model(m->cx, path, &io, &cc, &m->module);
+  if ((s == NYB_E_UNSUPPORTED || s == NYB_E_SHAPE) && bind_inputs(o, &known)) {
+    io = (nyb_import_options){.size = sizeof io, .dims = known.v, .n_dims = known.n};
+    s = nyb_open_model(m->cx, path, &io, &cc, &m->module);
+    if (!s) fprintf(stderr, "nybble: compiled for the sizes of these inputs only\n");
+  }
   if (s) return cli_error(m->cx, s);
   m->open_s = ny_now() - t0;
   cli_progress_end();
