@@ -90,6 +90,8 @@ bool ny_ints_or_attr(ny_node *n, int i, const char *attr, int64_t *out, int cap,
 bool ny_axes_or_attr(ny_node *n, int i, const char *attr, int rank, int *axes, int *count);
 
 /* ---- Values */
+/* The first result of an op made with ny_build, once its attributes are set: its type is inferred, which also checks the inputs. NULL passes. */
+static inline ny_value *ny_done(ny_node *n, ny_op *op) { return op && !ny_infer_op(n->b.g, op) ? op->out[0] : NULL; }
 /* A new constant from `count` elements in packed storage, copied. */
 ny_value *ny_const_data(ny_node *n, ny_fmt f, int rank, const int64_t *shape, const void *data);
 ny_value *ny_const_floats(ny_node *n, ny_fmt f, int rank, const int64_t *shape, const double *data); /* rounded into f */

@@ -136,8 +136,8 @@ static ny_value *weights(ny_node *n, ny_value *scores, ny_value *bias, bool rows
   ny_op *op = ny_build(&n->b, NY_softmax, &scores, 1, &scores->type, 1);
   if (!op) return NULL;
   op->attr[NY_AT(softmax, axis)].i = ny_rank(scores) - 1;
-  ny_value *p = op->out[0];
-  if (bias && rows_may_be_hidden) {
+  ny_value *p = ny_done(n, op);
+  if (p && bias && rows_may_be_hidden) {
     int last = ny_rank(bias) - 1;
     ny_value *top = ny_b_reduce(&n->b, "max", bias, &last, 1, true);
     ny_value *none = top ? ny_ew2s(n, NY_eq, top, -INFINITY) : NULL;
@@ -159,7 +159,7 @@ static ny_value *plain(ny_node *n, const attn *a, double scale, bool causal) {
   if (!op) return NULL;
   op->attr[NY_AT(attention, scale)].f = scale;
   op->attr[NY_AT(attention, causal)].i = causal;
-  return op->out[0];
+  return ny_done(n, op);
 }
 
 static ny_value *general(ny_node *n, const attn *a, double scale) {

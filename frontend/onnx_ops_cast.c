@@ -28,7 +28,7 @@ static ny_value *to_e8m0(ny_node *n, ny_value *x, bool saturate) {
   }
   e = ny_cast_to(n, e, NY_u8);
   ny_op *y = ny_build(&n->b, NY_bitcast, &e, 1, &bt, 1);
-  return y ? y->out[0] : NULL;
+  return ny_done(n, y);
 }
 
 static nyb_status cast(ny_node *n, ny_value *x, ny_fmt f) {
@@ -62,5 +62,5 @@ nyb_status ny_op_bitcast(ny_node *n) {
   if (f == ny_fmt_of(x)) return ny_out(n, 0, x);
   const ny_type *t = ny_type_with_fmt(n->cx, x->type, f);
   ny_op *op = ny_build(&n->b, NY_bitcast, &x, 1, &t, 1);
-  return ny_out(n, 0, op ? op->out[0] : NULL);
+  return ny_out(n, 0, ny_done(n, op));
 }

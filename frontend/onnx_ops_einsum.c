@@ -225,14 +225,14 @@ static ny_value *eliminate(ny_node *n, ny_value *a, int64_t m, ny_value **factor
   ny_op *arg = ny_build(&n->b, NY_argreduce, &mag, 1, &t, 1);
   if (!arg) return NULL;
   arg->attr[NY_AT(argreduce, axis)].i = 1;
-  ny_value *at = ny_reshape_to(n, arg->out[0], 3, (ny_dim[]){b, 1, 1}), *first = ny_slice_axis(n, a, 1, 0, 1);
+  ny_value *at = ny_reshape_to(n, ny_done(n, arg), 3, (ny_dim[]){b, 1, 1}), *first = ny_slice_axis(n, a, 1, 0, 1);
   ny_value *row = ny_b_iota(&n->b, NY_i64, 3, (ny_dim[]){1, m, 1}, 1), *hit = ny_ew2(n, NY_eq, row, at);
   ny_value *wide = ny_b_broadcast(&n->b, at, 3, (ny_dim[]){b, 1, m});
   const ny_type *rt = first ? first->type : NULL;
   ny_op *pick = ny_build(&n->b, NY_gather_elements, (ny_value *[]){a, wide}, 2, &rt, 1);
   if (!pick) return NULL;
   pick->attr[NY_AT(gather_elements, axis)].i = 1;
-  ny_value *pivots = pick->out[0], *pivot = ny_slice_axis(n, pivots, 2, 0, 1);
+  ny_value *pivots = ny_done(n, pick), *pivot = ny_slice_axis(n, pivots, 2, 0, 1);
   ny_value *rest = ny_slice_axis(n, ny_ew(n, NY_where, (ny_value *[]){hit, first, a}, 3), 1, 1, m - 1);
   if (!pivot || !rest) return NULL;
   ny_value *zero = ny_num(n, pivot, 0), *one = ny_num(n, pivot, 1);

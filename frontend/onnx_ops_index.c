@@ -9,7 +9,7 @@ static ny_value *gather_elements(ny_node *n, ny_value *x, ny_value *at, int axis
   ny_op *op = ny_build(&n->b, NY_gather_elements, (ny_value *[]){x, at}, 2, &t, 1);
   if (!op) return NULL;
   op->attr[NY_AT(gather_elements, axis)].i = axis;
-  return op->out[0];
+  return ny_done(n, op);
 }
 
 nyb_status ny_op_gather_elements(ny_node *n) {
@@ -40,7 +40,7 @@ nyb_status ny_op_gather_nd(ny_node *n) {
   ny_op *op = ny_build(&n->b, NY_gather_nd, (ny_value *[]){x, at}, 2, &t, 1);
   if (!op) return ny_failed(n);
   op->attr[NY_AT(gather_nd, batch)].i = batch;
-  return ny_out(n, 0, op->out[0]);
+  return ny_out(n, 0, ny_done(n, op));
 }
 
 /* ONNX's reduction attribute in the IR's spelling; NULL after failing. */
@@ -60,7 +60,7 @@ static ny_value *scatter_elements(ny_node *n, ny_value *x, ny_value *at, ny_valu
   if (!op) return NULL;
   op->attr[NY_AT(scatter_elements, axis)].i = axis;
   op->attr[NY_AT(scatter_elements, op)].s = ny_intern(&n->cx->names, op_name);
-  return op->out[0];
+  return ny_done(n, op);
 }
 
 nyb_status ny_op_scatter_elements(ny_node *n) {
@@ -81,7 +81,7 @@ nyb_status ny_op_scatter_nd(ny_node *n) {
   ny_op *op = ny_build(&n->b, NY_scatter_nd, (ny_value *[]){x, at, with}, 3, &x->type, 1);
   if (!op) return ny_failed(n);
   op->attr[NY_AT(scatter_nd, op)].s = how;
-  return ny_out(n, 0, op->out[0]);
+  return ny_out(n, 0, ny_done(n, op));
 }
 
 /* depth x ... one-hot: position along the new axis equals the index, where a negative index counts from the end. */

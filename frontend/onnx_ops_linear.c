@@ -211,7 +211,7 @@ nyb_status ny_op_causal_conv(ny_node *n) {
   conv->attr[NY_AT(conv, stride)] = ny_dims_attr(n->b.g, &one, 1);
   conv->attr[NY_AT(conv, dilation)] = ny_dims_attr(n->b.g, &one, 1);
   conv->attr[NY_AT(conv, group)].i = channels;
-  ny_value *y = conv->out[0];
+  ny_value *y = ny_done(n, conv);
   if (bias) y = ny_ew2(n, NY_add, y, ny_cast_to(n, bias, wide));
   y = y ? ny_cast_to(n, ny_b_transpose(&n->b, y, (int[]){0, 2, 1}), f) : NULL;
   return y ? ny_out(n, 0, silu ? ny_ew1(n, NY_silu, y) : y) : ny_failed(n);

@@ -54,7 +54,7 @@ static ny_value *nll(ny_node *n, ny_value *logp) {
   ny_op *g = ny_build(&n->b, NY_gather_elements, (ny_value *[]){logp, at}, 2, &t, 1);
   if (!g) return NULL;
   g->attr[NY_AT(gather_elements, axis)].i = 1;
-  ny_value *y = ny_ew1(n, NY_neg, ny_squeeze_at(n, g->out[0], 1));
+  ny_value *y = ny_ew1(n, NY_neg, ny_squeeze_at(n, ny_done(n, g), 1));
   if (y && l.ignored) y = ny_ew(n, NY_where, (ny_value *[]){l.ignored, ny_num(n, y, 0), y}, 3);
   if (y && l.weight) y = ny_ew2(n, NY_mul, y, l.weight);
   if (!y || !strcmp(how, "none")) return y;

@@ -12,7 +12,7 @@ static ny_value *normalised(ny_node *n, ny_value *x, int axis, double eps) {
   if (!op) return NULL;
   op->attr[NY_AT(layer_norm, axis)].i = axis;
   op->attr[NY_AT(layer_norm, eps)].f = eps;
-  return op->out[0];
+  return ny_done(n, op);
 }
 
 /* A vector along dim 1 of a tensor of `rank`. */
@@ -81,8 +81,9 @@ nyb_status ny_op_rms_norm(ny_node *n) {
   if (!op) return ny_failed(n);
   op->attr[NY_AT(rms_norm, axis)].i = axis;
   op->attr[NY_AT(rms_norm, eps)].f = ny_attr_float(n, "epsilon", 1e-5);
-  if (direct) return ny_out(n, 0, op->out[0]);
-  ny_value *y = ny_cast_to(n, op->out[0], ny_fmt_of(scale));
+  ny_value *y = ny_done(n, op);
+  if (direct) return ny_out(n, 0, y);
+  y = ny_cast_to(n, y, ny_fmt_of(scale));
   return y ? ny_out(n, 0, ny_ew2(n, NY_mul, y, scale)) : ny_failed(n);
 }
 

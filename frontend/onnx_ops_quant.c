@@ -215,7 +215,7 @@ static ny_value *conv_i32(ny_node *n, ny_value *x, ny_value *w) {
   op->attr[NY_AT(conv, stride)] = ny_dims_attr(n->b.g, stride, (size_t)sp);
   op->attr[NY_AT(conv, dilation)] = ny_dims_attr(n->b.g, dil, (size_t)sp);
   op->attr[NY_AT(conv, group)].i = group;
-  return ny_b_transpose(&n->b, op->out[0], back);
+  return ny_b_transpose(&n->b, ny_done(n, op), back);
 }
 
 nyb_status ny_op_conv_integer(ny_node *n) {

@@ -106,7 +106,7 @@ static ny_value *arg_reduce(ny_node *n, ny_value *x, bool max, int axis, bool la
   op->attr[NY_AT(argreduce, op)].s = ny_intern(&n->cx->names, max ? "max" : "min");
   op->attr[NY_AT(argreduce, axis)].i = axis;
   op->attr[NY_AT(argreduce, last)].i = last;
-  return op->out[0];
+  return ny_done(n, op);
 }
 
 /* arg: 1 for ArgMax. */
@@ -133,7 +133,7 @@ nyb_status ny_op_cumulative(ny_node *n) {
   op->attr[NY_AT(scan, axis)].i = axis;
   op->attr[NY_AT(scan, exclusive)].i = ny_attr_int(n, "exclusive", 0) != 0;
   op->attr[NY_AT(scan, reverse)].i = ny_attr_int(n, "reverse", 0) != 0;
-  return ny_out(n, 0, op->out[0]);
+  return ny_out(n, 0, ny_done(n, op));
 }
 
 /* Before opset 13 the softmax family works on the dims from `axis` (default 1) flattened into one; after it, along

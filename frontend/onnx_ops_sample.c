@@ -86,7 +86,7 @@ static ny_value *rows_at(ny_node *n, const image *im, ny_value *at) {
   ny_op *op = ny_build(&n->b, NY_gather_nd, (ny_value *[]){im->rows, index}, 2, &t, 1);
   if (!op) return NULL;
   op->attr[NY_AT(gather_nd, batch)].i = 1;
-  return op->out[0];
+  return ny_done(n, op);
 }
 
 static ny_value *both(ny_node *n, ny_kind k, ny_value *a, ny_value *b) {
