@@ -4,12 +4,13 @@
 #include <string.h>
 #include <threads.h>
 
-static const ny_target rows[] = {
+const ny_target ny_targets[] = {
 #define TARGET(n, t, c, f, vec, regs, mask, l1, l2k)                                                               \
   {.name = #n, .triple = t, .cpu = c, .features = f, .vec_bytes = vec, .n_vregs = regs, .masked = mask, .l1d = (l1) * 1024, .l2 = (l2k) * 1024, .threads = 4},
 #include "targets.def"
 #undef TARGET
 };
+const int ny_n_targets = (int)NY_COUNT(ny_targets);
 
 static ny_target host;
 static nyb_status host_status;
@@ -32,13 +33,13 @@ nyb_status ny_target_find(const char *name, const ny_target **out, ny_diag *d) {
     return NYB_OK;
   }
   char known[512] = "host";
-  for (size_t i = 0; i < NY_COUNT(rows); i++) {
-    if (!strcmp(rows[i].name, name)) {
-      *out = &rows[i];
+  for (size_t i = 0; i < NY_COUNT(ny_targets); i++) {
+    if (!strcmp(ny_targets[i].name, name)) {
+      *out = &ny_targets[i];
       return NYB_OK;
     }
     size_t n = strlen(known);
-    snprintf(known + n, sizeof known - n, ", %s", rows[i].name);
+    snprintf(known + n, sizeof known - n, ", %s", ny_targets[i].name);
   }
   return ny_fail(d, NYB_E_TARGET, NULL, "unknown target \"%s\"; known are: %s", name, known);
 }

@@ -98,7 +98,7 @@ ok "the runtime sample runs it" "$build/samples/embed_runtime" "$dir/small.nyb" 
 ok "hello" "$build/samples/hello" "$dir/small.onnx"
 for t in x86-64-v3 x86-64-v4 aarch64; do ok "compile for $t" "$nybble" compile "$dir/small.onnx" -o "$dir/$t.nyb" --target "$t"; done
 exits "code for another machine is refused by name" 1 "aarch64" env NYBBLE_CACHE="$dir/none" "$build/samples/embed_runtime" "$dir/aarch64.nyb"
-exits "unknown target" 1 "no target" "$nybble" compile "$dir/small.onnx" -o "$dir/t.nyb" --target pdp11
+exits "unknown target" 1 "unknown target" "$nybble" compile "$dir/small.onnx" -o "$dir/t.nyb" --target pdp11
 
 # text at every stage: dump, resume from a stage, same result
 ok "compile with dump and verification" "$nybble" compile "$dir/small.onnx" -o "$dir/d.nyb" --dump "$dir/dump" --verify
