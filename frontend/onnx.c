@@ -73,12 +73,9 @@ static nyb_status check_dims(ny_import *im) {
 }
 
 static nyb_status check_result(ny_import *im, const ny_onnx_value *out, const ny_value *v) {
-  ny_onnx_type t;
-  uint32_t n_sym = im->n_sym_of;
-  NY_TRY(ny_onnx_type_read(im, out->type, out->name, &t));
-  im->n_sym_of = n_sym; /* the names of a result's sizes are no symbols of the graph */
-  if (t.fmt == NY_none || t.fmt == ny_fmt_of(v)) return NYB_OK;
-  return ny_fail(&im->cx->diag, NYB_E_TYPE, NULL, "graph output \"%s\" is declared %s but is %s", out->name, ny_fmts[t.fmt].name,
+  ny_fmt declared = ny_onnx_elem_type(out->type);
+  if (declared == NY_none || declared == ny_fmt_of(v)) return NYB_OK;
+  return ny_fail(&im->cx->diag, NYB_E_TYPE, NULL, "graph output \"%s\" is declared %s but is %s", out->name, ny_fmts[declared].name,
                  ny_fmts[ny_fmt_of(v)].name);
 }
 

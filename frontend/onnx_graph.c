@@ -50,7 +50,12 @@ static void want_names(ny_import *im, const ny_onnx_graph *g, ny_name_map *wante
 
 nyb_status ny_load_initializers(ny_import *im, ny_scope *sc, ny_onnx_graph *g) {
   ny_name_map wanted = {0};
+  ny_name_map seen = {0};
   NY_TRY(ny_onnx_order(im->cx, &im->a, g));
+  for (uint32_t i = 0; i < g->n_init; i++) {
+    if (ny_name_find(&seen, g->init[i].name)) return ny_fail(&im->cx->diag, NYB_E_PARSE, NULL, "initializer \"%s\" is given twice", g->init[i].name);
+    ny_name_put(&seen, &im->a, g->init[i].name, 0);
+  }
   want_names(im, g, &wanted);
   for (uint32_t i = 0; i < g->n_init; i++) {
     if (!ny_name_find(&wanted, g->init[i].name) || ny_name_find(&sc->names, g->init[i].name)) continue;
@@ -142,6 +147,23 @@ static nyb_status build_node(ny_node *n) {
   return s ? s : im->cx->diag.code;
 }
 
+static bool in_function(const ny_scope *sc) {
+  while (sc && !sc->fn) sc = sc->outer;
+  return sc != NULL;
+}
+
+static nyb_status check_attributes(ny_node *n) {
+  const ny_onnx_attr *a = n->src->attr;
+  if (n->src->n_attr > 256) return ny_node_fail(n, NYB_E_LIMIT, "the node has %u attributes", n->src->n_attr);
+  for (uint32_t i = 0; i < n->src->n_attr; i++) {
+    for (uint32_t k = 0; k < i; k++)
+      if (a[k].name == a[i].name) return ny_node_fail(n, NYB_E_PARSE, "attribute \"%s\" is given twice", a[i].name);
+    if (a[i].ref && !in_function(n->scope))
+      return ny_node_fail(n, NYB_E_PARSE, "attribute \"%s\" refers to an attribute of a function, and there is none around it", a[i].name);
+  }
+  return NYB_OK;
+}
+
 static nyb_status import_node(ny_import *im, ny_builder b, ny_scope *sc, const ny_onnx_node *src) {
   if (++im->n_nodes > NY_MAX_NODES)
     return ny_fail(&im->cx->diag, NYB_E_LIMIT, NULL, "the model has more than %d nodes with its functions in place", (int)NY_MAX_NODES);
@@ -156,8 +178,9 @@ static nyb_status import_node(ny_import *im, ny_builder b, ny_scope *sc, const n
   n->in = NY_NEW_ARRAY(&im->a, ny_value *, src->n_in + 1);
   n->in_thing = NY_NEW_ARRAY(&im->a, ny_thing, src->n_in + 1);
   n->out = NY_NEW_ARRAY(&im->a, ny_thing, src->n_out + 1);
-  NY_TRY(find_inputs(n));
-  nyb_status s = build_node(n);
+  nyb_status s = check_attributes(n);
+  if (!s) s = find_inputs(n);
+  if (!s) s = build_node(n);
   if (s) {
     if (!im->cx->diag.has_loc) im->cx->diag.loc = *loc, im->cx->diag.has_loc = true;
     return s;

@@ -4,7 +4,7 @@
 #include "onnx.h"
 #include "onnx_model.h"
 
-enum { NY_MAX_NESTING = 64, NY_MAX_NODES = 500000, NY_MAX_RESTARTS = 64 };
+enum { NY_MAX_NESTING = 64, NY_MAX_NODES = 250000, NY_MAX_RESTARTS = 64 };
 
 /* Names of one graph or function body. Bodies see outward through `outer`; a function sees only itself. */
 struct ny_scope {
@@ -85,6 +85,7 @@ typedef struct ny_onnx_type {
 } ny_onnx_type;
 /* `stem` names dims without a name: stem_axis. */
 nyb_status ny_onnx_type_read(ny_import *im, ny_bytes proto, ny_name stem, ny_onnx_type *out);
+ny_fmt ny_onnx_elem_type(ny_bytes proto); /* of a tensor type; NY_none when it says none */
 ny_dim ny_assumed(const ny_import *im, ny_dim d); /* d, or what an earlier attempt found it equal to */
 nyb_status ny_assume(ny_node *n, ny_dim from, ny_dim to); /* starts the import again with from equal to `to` */
 const ny_onnx_attr *ny_find_attr(ny_node *n, const char *name, ny_onnx_attr_type type); /* NULL: absent or wrong */

@@ -114,6 +114,13 @@ static bool kernel_of(ny_node *n, const ny_value *x, const ny_value *w, ny_windo
       return false;
     }
   }
+  int count;
+  const int64_t *said = ny_attr_ints(n, "kernel_shape", &count);
+  for (int i = 0; said && i < ny_rank(x) - 2; i++)
+    if (count != ny_rank(x) - 2 || said[i] != win->kernel[i]) {
+      ny_node_fail(n, NYB_E_SHAPE, "kernel_shape and the weights differ");
+      return false;
+    }
   return ny_window_read(n, x, win);
 }
 
@@ -122,6 +129,13 @@ static bool check_group(ny_node *n, int64_t channels, int64_t results, int64_t g
   ny_node_fail(n, NYB_E_SHAPE, "%lld groups do not divide %lld input and %lld output channels", (long long)group, (long long)channels,
                (long long)results);
   return false;
+}
+
+static ny_value *add_bias(ny_node *n, ny_value *y, ny_value *bias) { /* y channels last */
+  if (!y || !bias) return y;
+  if (ny_rank(bias) != 1) ny_node_fail(n, NYB_E_SHAPE, "the bias has rank %d, not 1", ny_rank(bias));
+  else if (ny_unify(n, ny_size(bias, 0), ny_size(y, ny_rank(y) - 1), "bias and results")) return ny_ew2(n, NY_add, y, bias);
+  return NULL;
 }
 
 ny_value *ny_conv(ny_node *n, ny_value *x, ny_value *w, ny_value *bias) {
@@ -139,8 +153,7 @@ ny_value *ny_conv(ny_node *n, ny_value *x, ny_value *w, ny_value *bias) {
   ny_value *y = ny_pad_spatial(n, ny_channels_last(n, x), win.lo, win.hi, NULL, NULL);
   ny_value *k = ny_b_transpose(&n->b, w, perm);
   y = conv(n, y, k, &win, win.stride, group);
-  if (bias) y = y ? ny_ew2(n, NY_add, y, bias) : NULL;
-  return ny_channels_first(n, y);
+  return ny_channels_first(n, add_bias(n, y, bias));
 }
 
 nyb_status ny_op_conv(ny_node *n) {
@@ -237,6 +250,5 @@ nyb_status ny_op_conv_transpose(ny_node *n) {
     if (ny_dim_is_const(n->cx, win.hi[i], &h) && h < 0) extra[i] -= h, win.hi[i] = 0;
   }
   ny_value *k = flip_weights(n, w, &win, c, m, group), *y = k ? spread_conv(n, x, k, &win, extra, group) : NULL;
-  if (bias) y = y ? ny_ew2(n, NY_add, y, bias) : NULL;
-  return ny_out(n, 0, ny_channels_first(n, y));
+  return ny_out(n, 0, ny_channels_first(n, add_bias(n, y, bias)));
 }

@@ -236,6 +236,8 @@ static bool check_sizes(ny_node *n, ny_value *x, ny_value *w, ny_value *rw, int 
   }
   if (!ny_need_static(n, rw, 2, "the hidden size", hidden)) return false;
   if (*hidden < 1 || *hidden > INT32_MAX) ny_node_fail(n, NYB_E_SHAPE, "the hidden size is %lld", (long long)*hidden);
+  if (ny_attr_int(n, "hidden_size", *hidden) != *hidden)
+    ny_node_fail(n, NYB_E_SHAPE, "hidden_size is %lld, R has %lld", (long long)ny_attr_int(n, "hidden_size", 0), (long long)*hidden);
   ny_dim wide = ny_dim_const(n->cx, gates * *hidden);
   return !n->cx->diag.code && ny_unify(n, ny_size(w, 1), wide, "rows of W") && ny_unify(n, ny_size(rw, 1), wide, "rows of R") &&
          ny_unify(n, ny_size(w, 0), dirs, "directions of W") && ny_unify(n, ny_size(rw, 0), dirs, "directions of R") &&

@@ -254,11 +254,26 @@ nyb_status ny_op_expand(ny_node *n) {
   return ny_out(n, 0, ny_b_broadcast(&n->b, x, rank, out));
 }
 
+/* Constant indices are checked here; the others are clamped when they are used. */
+static bool indices_fit(ny_node *n, ny_dim size) {
+  ny_tensor t;
+  int64_t count, limit;
+  if (!ny_dim_is_const(n->cx, size, &limit) || !ny_onnx_const(n, 1, &t) || !ny_type_static_count(n->cx, t.type, &count)) return true;
+  for (int64_t i = 0; i < count; i++) {
+    int64_t k = ny_get_i((ny_fmt)t.type->fmt, t.data, (uint64_t)i);
+    if (k >= -limit && k < limit) continue;
+    ny_node_fail(n, NYB_E_SHAPE, "index %lld is outside a size of %lld", (long long)k, (long long)limit);
+    return false;
+  }
+  return true;
+}
+
 nyb_status ny_op_gather(ny_node *n) {
   ny_value *x = ny_need(n, 0), *at = ny_need(n, 1);
   int axis;
   if (!x || !at || !ny_axis(n, ny_attr_int(n, "axis", 0), ny_rank(x), &axis)) return ny_failed(n);
   if (!ny_is_int(ny_fmt_of(at))) return ny_node_fail(n, NYB_E_TYPE, "indices are %s, not integers", ny_fmts[ny_fmt_of(at)].name);
+  if (!indices_fit(n, ny_size(x, axis))) return ny_failed(n);
   int rank = ny_rank(x) + ny_rank(at) - 1;
   if (rank > NY_MAX_RANK) return ny_node_fail(n, NYB_E_UNSUPPORTED, "the result has %d dimensions, more than %d", rank, (int)NY_MAX_RANK);
   return ny_out(n, 0, ny_b_gather(&n->b, x, at, axis));

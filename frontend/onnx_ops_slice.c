@@ -123,11 +123,14 @@ nyb_status ny_op_slice(ny_node *n) {
   ny_value *x = ny_need(n, 0);
   bounds b;
   cut c[NY_MAX_RANK];
+  uint32_t seen = 0;
   if (!x || !read_bounds(n, &b)) return ny_failed(n);
   for (int i = 0; i < ny_rank(x); i++) c[i] = (cut){.count = ny_size(x, i), .exact = ny_size(x, i), .step = 1};
   for (int i = 0; i < b.n; i++) {
     int axis;
     if (!ny_axis(n, b.axes[i], ny_rank(x), &axis)) return ny_failed(n);
+    if (seen >> axis & 1) return ny_node_fail(n, NYB_E_SHAPE, "axis %d is listed twice", axis);
+    seen |= 1u << axis;
     int64_t step = b.step[i];
     if (step == 0) return ny_node_fail(n, NYB_E_SHAPE, "step %d is 0", i);
     if (step > INT32_MAX) step = INT32_MAX;

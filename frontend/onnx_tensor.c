@@ -231,6 +231,7 @@ nyb_status ny_onnx_tensor_read(ny_ctx *cx, ny_onnx_files *f, ny_bytes proto, ny_
   while (ny_pb_next(&r)) NY_TRY(scan_field(cx, out, &s, &r));
   if (r.bad) return bad(cx, out, "message");
   NY_TRY(check_type(cx, out, &s));
+  if ((s.external && (s.raw.n || s.list)) || (s.raw.n && s.list)) return bad(cx, out, "data: it lies in more than one place");
   if (s.external) return read_external(cx, f, out, &s);
   if (s.has_raw) return use_range(cx, f, out, s.raw.p, s.raw.n, "bytes of raw data");
   if (s.list) return read_list(cx, f, proto, out, &s);

@@ -157,6 +157,18 @@ nyb_status ny_onnx_type_read(ny_import *im, ny_bytes proto, ny_name stem, ny_onn
   return type(im, proto, stem, 0, out);
 }
 
+ny_fmt ny_onnx_elem_type(ny_bytes proto) {
+  ny_fmt f = NY_none;
+  ny_pb r = ny_pb_over(proto);
+  while (ny_pb_next(&r)) {
+    if (r.field != 1 || r.wire != NY_PB_LEN) continue;
+    ny_pb t = ny_pb_over(r.bytes);
+    while (ny_pb_next(&t))
+      if (t.field == 1 && t.wire == NY_PB_VARINT) f = ny_fmt_by_onnx(t.value < 1000 ? (int)t.value : 0);
+  }
+  return f;
+}
+
 /* ---- Equal sizes */
 static void name_dim(const ny_import *im, ny_dim d, ny_text *t) { ny_dim_print(im->cx, d, t); }
 
