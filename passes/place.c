@@ -204,22 +204,54 @@ static void by_size(const placer *p, int *order) {
   }
 }
 
-static nyb_status assign(placer *p) {
-  int *order = NY_NEW_ARRAY(p->a, int, p->n + 1), *done = NY_NEW_ARRAY(p->a, int, p->n + 1), n_done = 0;
+/* False when an offset or the whole cannot be expressed: several independent symbols make maxima of sums of maxima. */
+static bool assign_lowest(placer *p, const int *order) {
+  int *done = NY_NEW_ARRAY(p->a, int, p->n + 1), n_done = 0;
   ny_dim top = 0;
-  by_size(p, order);
   for (int i = 0; i < p->n; i++) {
     buffer *b = &p->buf[order[i]];
     if (b->direct) continue;
     choose(p, b, done, n_done);
     done[n_done++] = order[i];
-    if (b->bytes == NY_DIM_INVALID || b->off == NY_DIM_INVALID)
-      return ny_fail(&p->g->cx->diag, NYB_E_LIMIT, NULL, "the activation memory of the graph cannot be expressed: sizes overflow");
+    if (b->bytes == NY_DIM_INVALID || b->off == NY_DIM_INVALID) return false;
     ny_dim end = ny_dim_add(p->g->cx, b->off, b->bytes);
     if (!at_most(p->g->cx, end, top)) top = ny_dim_max(p->g->cx, top, end);
+    if (top == NY_DIM_INVALID) return false;
   }
   p->g->arena_bytes = top;
-  return NYB_OK;
+  return true;
+}
+
+/* The plain way: a slot takes buffers that provably fit its first one and never live together; slots lie one after the other, so that every offset is
+   a sum of sizes. */
+static bool assign_slots(placer *p, const int *order) {
+  int *slot = NY_NEW_ARRAY(p->a, int, p->n + 1), *first = NY_NEW_ARRAY(p->a, int, p->n + 1), n = 0;
+  ny_dim top = 0;
+  for (int i = 0; i < p->n; i++) {
+    buffer *b = &p->buf[order[i]];
+    int s = 0;
+    for (slot[i] = -1; !b->direct && s < n; s++) {
+      bool free = at_most(p->g->cx, b->bytes, p->buf[first[s]].bytes);
+      for (int j = 0; j < i && free; j++) free = slot[j] != s || !both_live(b, &p->buf[order[j]]);
+      if (free) break;
+    }
+    if (b->direct) continue;
+    slot[i] = s;
+    b->off = s < n ? p->buf[first[s]].off : top;
+    if (s < n) continue;
+    first[n++] = order[i];
+    top = ny_dim_add(p->g->cx, top, b->bytes);
+    if (top == NY_DIM_INVALID) return false;
+  }
+  p->g->arena_bytes = top;
+  return true;
+}
+
+static nyb_status assign(placer *p) {
+  int *order = NY_NEW_ARRAY(p->a, int, p->n + 1);
+  by_size(p, order);
+  if (assign_lowest(p, order) || assign_slots(p, order)) return NYB_OK;
+  return ny_fail(&p->g->cx->diag, NYB_E_LIMIT, NULL, "the activation memory of the graph cannot be expressed: sizes overflow");
 }
 
 static ny_dim offset_of(const placer *p, const ny_value *v) {
