@@ -296,6 +296,15 @@ static void product(diff_gen *g, ny_value *v, const diff_val *x, const diff_val 
             false);
 }
 
+/* Leading dims equal or 1: inference would also accept a symbol against a number, but then evaluation decides. */
+static bool batch_fits(const ny_type *a, const ny_type *b) {
+  for (int i = 3; i <= a->rank && i <= b->rank; i++) {
+    ny_dim x = a->dim[a->rank - i], y = b->dim[b->rank - i];
+    if (x != y && x != 1 && y != 1) return false;
+  }
+  return true;
+}
+
 static void matmul(diff_gen *g) {
   const diff_val *x = diff_pick(g, DIFF_NUMBER, 2, false);
   if (!x) return;
@@ -307,7 +316,7 @@ static void matmul(diff_gen *g) {
   shape[rank - 2] = k, shape[rank - 1] = widths[diff_rand(g, NY_COUNT(widths))];
   diff_val y = diff_const(g, (ny_fmt)t->fmt, rank, shape, 1);
   const diff_val *p = diff_pick(g, DIFF_NUMBER, 2, false);
-  if (p && diff_one_in(g, 2)) { /* an activation on the right, transposed when that fits */
+  if (p && diff_one_in(g, 2) && batch_fits(t, p->v->type)) { /* an activation on the right, transposed when that fits */
     int perm[NY_MAX_RANK], r = p->v->type->rank;
     for (int i = 0; i < r; i++) perm[i] = i < r - 2 ? i : 2 * r - 3 - i;
     if (p->v->type->fmt == t->fmt && p->v->type->dim[r - 2] == k)
