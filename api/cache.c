@@ -111,11 +111,6 @@ static void write_index(entry *e, const char *text) {
   ny_file_commit(&nf, &quiet);
 }
 
-static nyb_status compile_to(entry *e, nyb_model *m, const char *path) {
-  NY_TRY(nyb_compile(m, e->compile, path));
-  return ny_trust_file(e->cx, path);
-}
-
 /* No cache folder: the module lives in a temporary file that is unlinked once mapped. */
 static nyb_status without_cache(entry *e, nyb_model *m, nyb_module **out) {
   const char *dir = getenv("TMPDIR");
@@ -140,7 +135,7 @@ static nyb_status with_cache(entry *e, nyb_model *m, nyb_module **out) {
   }
   const char *path = module_path(e, hex);
   if (access(path, R_OK) || nyb_load(e->cx, path, NULL, out)) {
-    s = compile_to(e, m, path);
+    s = nyb_compile(m, e->compile, path);
     if (!s) s = nyb_load(e->cx, path, NULL, out);
   }
   if (!s) write_index(e, index.s);

@@ -148,5 +148,6 @@ NYB_API nyb_status nyb_compile(nyb_model *model, const nyb_compile_options *opti
   ny_diag_clear(&model->cx->diag);
   ny_pass_options po;
   NY_TRY(ny_model_pass_options(model->cx, options, &po));
-  return ny_model_hand_over(model->cx, model->ir, NULL, ny_compile(model->unit, &po, options ? options->threads : 0, out_path));
+  NY_TRY(ny_model_hand_over(model->cx, model->ir, NULL, ny_compile(model->unit, &po, options ? options->threads : 0, out_path)));
+  return model->cx->cache_dir ? ny_trust_file(model->cx, out_path) : NYB_OK;
 }

@@ -109,6 +109,11 @@ int cli_model_open(const char *path, const cli_model_options *o, cli_model *m) {
     m->in_t[i].shape = m->in[i].shape;
   }
   if (o->evaluate) return CLI_OK;
+  size_t n = 0; /* a symbol that was bound at import is none of the module's any more */
+  for (size_t i = 0; i < dims.n; i++)
+    for (size_t k = 0; k < m->info.n_symbols; k++)
+      if (!strcmp(dims.v[i].name, m->info.symbols[k])) dims.v[n++] = dims.v[i];
+  dims.n = n;
   nyb_session_options so = {.size = sizeof so, .threads = o->threads, .dims = dims.v, .n_dims = dims.n};
   nyb_status s = nyb_session_open(m->module, &so, &m->session);
   return s ? cli_error(m->cx, s) : CLI_OK;
