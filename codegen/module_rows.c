@@ -256,8 +256,8 @@ static ny_mod_value value_row(ny_module_builder *b, const char *name, const ny_t
     if (ny_dim_is_const(b->cx, t->dim[i], NULL)) continue;
     ny_text text = {0};
     ny_dim_print(b->cx, t->dim[i], &text);
-    bool name = ny_dim_get(b->cx, t->dim[i])->kind == NY_DIM_SYM;
-    v.text[i] = ny_strdup(&b->a, text.s + (name && text.s[0] == '?'));
+    bool plain = ny_dim_get(b->cx, t->dim[i])->kind == NY_DIM_SYM;
+    v.text[i] = ny_strdup(&b->a, text.s + (plain && text.s[0] == '?'));
     ny_text_free(&text);
   }
   return v;
