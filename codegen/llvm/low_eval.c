@@ -122,7 +122,7 @@ static val compute(ny_low *l, ny_value *v, ny_lat at) {
   if (at.lanes == 1 && f->cols > 1 && !at.dcol && !by_element(l, v)) {
     ny_lat whole = at;
     for (whole.col = 0; whole.col + (whole.lanes = ny_piece_lanes(l, f->cols, whole.col)) <= at.col;) whole.col += whole.lanes;
-    return ny_lane(l->x, ny_eval(l, v, whole), at.col - whole.col);
+    if (whole.lanes > 1) return ny_lane(l->x, ny_eval(l, v, whole), at.col - whole.col);
   }
   if (f->alias) return ny_eval(l, f->alias, at);
   switch (op->kind) {
