@@ -95,15 +95,23 @@ static ny_value *lower_attention(ny_builder *b, ny_op *op) {
   return ny_b_cast(b, ny_b_matmul(b, softmax(b, s, s->type->rank - 1), ny_b_cast(b, v, w)), f);
 }
 
+/* The attention family keeps a head's scores in scratch, whose size must be known. */
+static bool known_heads(const ny_op *op) {
+  enum { MAX_DEPTH = 4096 };
+  ny_dim d = ny_in(op, 0)->type->dim[3], e = ny_in(op, 2)->type->dim[3];
+  return d >= 1 && d <= MAX_DEPTH && e >= 1 && e <= MAX_DEPTH;
+}
+
 typedef struct row {
   ny_kind kind;
   ny_value *(*lower)(ny_builder *b, ny_op *op);
+  bool (*has_family)(const ny_op *op); /* NULL: never */
 } row;
 static const row rows[] = {
-    {NY_softmax, lower_softmax},
-    {NY_layer_norm, lower_layer_norm},
-    {NY_rms_norm, lower_rms_norm},
-    {NY_attention, lower_attention},
+    {NY_softmax, lower_softmax, NULL},
+    {NY_layer_norm, lower_layer_norm, NULL},
+    {NY_rms_norm, lower_rms_norm, NULL},
+    {NY_attention, lower_attention, known_heads},
 };
 
 typedef struct state {
@@ -115,7 +123,7 @@ typedef struct state {
 static nyb_status visit(void *user, ny_op *op) {
   state *s = user;
   for (size_t i = 0; i < NY_COUNT(rows); i++) {
-    if (rows[i].kind != op->kind || ny_family_led_by(rows[i].kind, 0)) continue;
+    if (rows[i].kind != op->kind || (rows[i].has_family && rows[i].has_family(op))) continue;
     ny_builder b = ny_before(s->g, op);
     ny_value *v = rows[i].lower(&b, op);
     if (!v) return s->g->cx->diag.code;
