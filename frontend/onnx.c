@@ -201,6 +201,7 @@ nyb_status ny_import_onnx(ny_ctx *cx, const char *path, const ny_binding *dims, 
   uint32_t names_cap = 0;
   im.files.file_name = ny_intern(&cx->names, slash ? slash + 1 : path);
   im.files.folder = slash ? (slash == path ? "/" : ny_internn(&cx->names, path, (size_t)(slash - path))) : ".";
+  u->folder = im.files.folder;
   im.files.file = (ny_bytes){m.data, m.bytes};
   NY_PUSH_ROOM(&u->arena, u->map_names, u->n_maps, names_cap);
   NY_PUSH_ROOM(&u->arena, u->maps, u->n_maps, u->cap_maps);

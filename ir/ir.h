@@ -209,6 +209,7 @@ struct ny_unit { /* what a .nyt file holds: the main graph first, then its kerne
   ny_map *maps; /* model files kept open */
   ny_name *map_names;
   uint32_t n_maps, cap_maps;
+  ny_name folder; /* where blobs' files lie, as it was named; NULL: names are as opened */
   const char *done; /* name of the last pass that ran, or NULL; printed in the header comment so that --from resumes */
 };
 struct ny_graph {

@@ -336,6 +336,7 @@ nyb_status ny_unit_copy(const ny_unit *u, ny_unit **out) {
   ny_text t = {0};
   ny_print_by_reference(u, &t);
   nyb_status s = parse(u->cx, t.s, t.n, NULL, u, out);
+  if (!s) (*out)->folder = u->folder;
   ny_text_free(&t);
   return s;
 }

@@ -24,9 +24,16 @@ static nyb_status open_file(ny_parser *p, ny_name file, const ny_map **map) {
 }
 
 static const ny_blob *find_like(const ny_parser *p, ny_name file, uint64_t offset, uint64_t bytes) {
-  for (const ny_blob *b = p->like ? p->like->blobs : NULL; b; b = b->next)
-    if (b->file && !strcmp(b->file, file) && b->offset == offset && b->bytes == bytes) return b;
-  return NULL;
+  const ny_blob *b = p->like ? p->like->blobs : NULL;
+  ny_text path = {0};
+  for (; b; b = b->next) {
+    if (!b->file || b->offset != offset || b->bytes != bytes) continue;
+    path.n = 0;
+    ny_put_blob_path(&path, p->like, b);
+    if (!strcmp(path.s, file)) break;
+  }
+  ny_text_free(&path);
+  return b;
 }
 
 static nyb_status file_blob(ny_parser *p, const ny_blob **out) {

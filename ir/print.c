@@ -242,14 +242,17 @@ void ny_print_graph(const ny_graph *g, ny_text *out) {
   ny_arena_free(&p.scratch);
 }
 
-static void put_blob(const ny_blob *b, uint32_t number, bool by_reference, ny_text *out) {
+static void put_blob(const ny_unit *u, const ny_blob *b, uint32_t number, bool by_reference, ny_text *out) {
   ny_text_addf(out, "blob %u = ", number);
   if (by_reference) {
     ny_text_addf(out, "same %u\n", b->id);
     return;
   }
   if (b->file) {
-    ny_put_quoted(out, b->file);
+    ny_text path = {0};
+    ny_put_blob_path(&path, u, b);
+    ny_put_quoted(out, path.s);
+    ny_text_free(&path);
     ny_text_addf(out, "+0x%llx bytes=%llu\n", (unsigned long long)b->offset, (unsigned long long)b->bytes);
     return;
   }
@@ -266,7 +269,7 @@ static void print_unit(const ny_unit *u, bool by_reference, ny_text *out) {
     put_graph(&p, g);
   }
   if (u->done) ny_text_addf(out, "; nybble stage=%s\n", u->done);
-  for (uint32_t i = 0; i < p.n_blobs; i++) put_blob(p.blobs[i], i, by_reference, out);
+  for (uint32_t i = 0; i < p.n_blobs; i++) put_blob(u, p.blobs[i], i, by_reference, out);
   if (p.n_blobs) ny_text_add(out, "\n");
   ny_text_addn(out, body.s, body.n);
   ny_text_free(&body);

@@ -71,6 +71,12 @@ ny_name ny_take_quoted(ny_ctx *cx, const char **s) {
   return name;
 }
 
+void ny_put_blob_path(ny_text *out, const ny_unit *u, const ny_blob *b) {
+  bool own = !strcmp(b->file, "."), bare = own || *b->file == '/' || !u->folder || !strcmp(u->folder, ".");
+  if (!bare) ny_text_addf(out, "%s%s", u->folder, u->folder[strlen(u->folder) - 1] == '/' ? "" : "/");
+  ny_text_add(out, b->file);
+}
+
 static const char digits64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 void ny_put_base64(ny_text *out, const uint8_t *p, uint64_t n) {

@@ -12,6 +12,7 @@ void ny_put_name(ny_text *out, const char *s);
 void ny_put_quoted(ny_text *out, const char *s);
 /* At an opening quote; NULL on a syntax error, else *s is after the closing quote. */
 ny_name ny_take_quoted(ny_ctx *cx, const char **s);
+void ny_put_blob_path(ny_text *out, const ny_unit *u, const ny_blob *b); /* of a blob in a file, as it can be opened again */
 void ny_put_base64(ny_text *out, const uint8_t *p, uint64_t n);
 /* Can this type's elements be written as a list? */
 bool ny_type_inline(const ny_type *t, int64_t *count);

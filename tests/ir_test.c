@@ -198,7 +198,9 @@ static void copies(void) {
   }
   ny_build(&b, NY_ret, v, 2, NULL, 0);
   ny_text t = {0}, t2 = {0};
+  u->folder = ny_intern(&cx->names, "models");
   ny_print_unit(u, &t);
+  CHECK(strstr(t.s, "\"models/gone.onnx\"+0x7"), "%s", t.s);
   CHECK(!ny_unit_copy(u, &copy) && copy, "%s", cx->diag.message);
   CHECK(copy->first->body.first->attr[NY_AT(const, data)].blob->data == (const uint8_t *)data, "%s",
         "the copy has other bytes");
