@@ -100,6 +100,7 @@ static val compare(ny_lx *x, ny_fmt f, int op, val a, val b) {
   static const LLVMIntPredicate sint[] = {LLVMIntSLT, LLVMIntSLE, LLVMIntSGT, LLVMIntSGE, LLVMIntEQ, LLVMIntNE};
   static const LLVMIntPredicate uint[] = {LLVMIntULT, LLVMIntULE, LLVMIntUGT, LLVMIntUGE, LLVMIntEQ, LLVMIntNE};
   int i = op - NY_S_lt;
+  if (ny_elem(LLVMTypeOf(a)) == x->i1) return ny_ic(x, uint[i], a, b); /* results of comparisons compared */
   if (ny_is_float(f)) return ny_fc(x, real[i], a, b);
   return ny_ic(x, ny_signed(f) ? sint[i] : uint[i], a, b);
 }
