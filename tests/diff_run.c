@@ -70,13 +70,28 @@ static void compare(run *r, const nyb_tensor *out) {
   }
 }
 
+/* Sizes of the symbols that the module still has. */
+static size_t sizes(const run *r, const nyb_module *m, nyb_dim *out) {
+  nyb_module_info info = {.size = sizeof info};
+  size_t n = 0;
+  if (nyb_module_describe(m, &info)) return 0;
+  for (size_t i = 0; i < r->c.n_env; i++)
+    for (size_t k = 0; k < info.n_symbols; k++)
+      if (!strcmp(info.symbols[k], r->c.env[i].sym)) out[n++] = (nyb_dim){r->c.env[i].sym, r->c.env[i].value};
+  return n;
+}
+
+static bool open_session(run *r, nyb_module *m, nyb_session **s) {
+  nyb_dim dims[2];
+  nyb_session_options o = {
+      .size = sizeof o, .threads = 1 + (int)(r->seed % 2), .dims = dims, .n_dims = sizes(r, m, dims)};
+  return ok(r, nyb_session_open(m, &o, s), "session");
+}
+
 static void execute(run *r) {
   nyb_module *m = NULL;
   nyb_session *s = NULL;
   nyb_load_options lo = {.size = sizeof lo, .trust = 1};
-  nyb_dim dims[] = {{"N", 0}, {"M", 0}};
-  for (size_t i = 0; i < r->c.n_env; i++) dims[i].size = r->c.env[i].value;
-  nyb_session_options so = {.size = sizeof so, .threads = 1 + (int)(r->seed % 2), .dims = dims, .n_dims = r->c.n_env};
   nyb_tensor in[DIFF_MAX_IN], out[DIFF_MAX_OUT] = {0};
   int64_t shape[DIFF_MAX_IN][NY_MAX_RANK];
   for (int i = 0; i < r->c.n_in; i++) {
@@ -85,7 +100,7 @@ static void execute(run *r) {
     in[i] = (nyb_tensor){
         .data = r->in[i].data, .device = {1, 0}, .ndim = t->rank, .dtype = dtype_of((ny_fmt)t->fmt), .shape = shape[i]};
   }
-  if (ok(r, nyb_load(r->api, r->nyb, &lo, &m), "load") && ok(r, nyb_session_open(m, &so, &s), "session"))
+  if (ok(r, nyb_load(r->api, r->nyb, &lo, &m), "load") && open_session(r, m, &s))
     for (int again = 0; again < 2; again++) /* the second run meets an arena full of the first one's values */
       if (ok(r, nyb_run(s, in, (size_t)r->c.n_in, out, (size_t)r->c.n_out), "run")) compare(r, out);
   nyb_session_close(s);
