@@ -84,17 +84,32 @@ static const char *look_up(entry *e) {
   return NULL;
 }
 
+static nyb_status add_file(entry *e, ny_sha256 *h, const char *path, const void *data, uint64_t bytes, ny_text *index) {
+  const char *s = stamp(e, path);
+  if (!s || strchr(path, '\n')) return NYB_E_IO; /* not indexable */
+  ny_sha256_add(h, &bytes, sizeof bytes);
+  ny_sha256_add(h, data, bytes);
+  ny_text_addf(index, "%s\t%s\n", s, path);
+  return NYB_OK;
+}
+
 static nyb_status content_key(entry *e, const ny_unit *u, char hex[65], ny_text *index) {
   ny_sha256 h;
   uint8_t d[32];
+  bool main_file = false;
   ny_sha256_init(&h);
   ny_sha256_add(&h, e->options, strlen(e->options));
   for (uint32_t i = 0; i < u->n_maps; i++) {
-    const char *s = stamp(e, u->map_names[i]);
-    if (!s || strchr(u->map_names[i], '\n')) return NYB_E_IO; /* not indexable */
-    ny_sha256_add(&h, &u->maps[i].bytes, sizeof u->maps[i].bytes);
-    ny_sha256_add(&h, u->maps[i].data, u->maps[i].bytes);
-    ny_text_addf(index, "%s\t%s\n", s, u->map_names[i]);
+    main_file |= !strcmp(u->map_names[i], e->path);
+    NY_TRY(add_file(e, &h, u->map_names[i], u->maps[i].data, u->maps[i].bytes, index));
+  }
+  if (!main_file) { /* text without blobs is not mapped by its unit */
+    ny_map m;
+    ny_diag quiet = {0};
+    NY_TRY(ny_map_open(e->path, &m, &quiet));
+    nyb_status s = add_file(e, &h, e->path, m.data, m.bytes, index);
+    ny_map_close(&m);
+    NY_TRY(s);
   }
   ny_sha256_end(&h, d);
   ny_sha256_hex(d, hex);

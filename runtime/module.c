@@ -88,8 +88,10 @@ static const nyb_value_info *describe(nyb_module *m, const ny_mod_value *v, uint
     for (uint32_t k = 0; k < v[i].rank; k++) {
       const ny_mod_expr *e = &m->mod.expr[v[i].dim[k]];
       shape[k] = e->op == NY_MX_CONST ? e->value : -1;
-      if (e->op != NY_MX_CONST)
-        symbols[k] = v[i].text[k] ? v[i].text[k] : e->op == NY_MX_SYMBOL ? m->mod.symbol[e->value] : "?";
+      if (e->op == NY_MX_SYMBOL)
+        symbols[k] = m->mod.symbol[e->value];
+      else if (e->op != NY_MX_CONST)
+        symbols[k] = v[i].text[k] ? v[i].text[k] : "?";
     }
     out[i] = (nyb_value_info){v[i].name, ny_module_dtype(v[i].fmt), (int32_t)v[i].rank, shape, symbols};
   }

@@ -213,7 +213,9 @@ static void check_info(const nyb_module *m) {
   nyb_module_info i = {.size = sizeof i};
   CHECK(!nyb_module_describe(m, &i) && i.n_inputs == 3 && i.n_outputs == 5 && i.n_kernels == 3 && i.n_symbols == 1,
         "counts");
-  CHECK(!strcmp(i.inputs[0].name, "a") && i.inputs[0].shape[0] == -1 && !strcmp(i.inputs[0].symbols[0], "?N"), "input");
+  CHECK(!strcmp(i.inputs[0].name, "a") && i.inputs[0].shape[0] == -1 && !strcmp(i.inputs[0].symbols[0], "N") &&
+            !strcmp(i.outputs[FX_TWICE].symbols[0], "?N*2"),
+        "input");
   CHECK(i.outputs[FX_WEIGHT].shape[0] == FX_WEIGHTS && !i.outputs[FX_WEIGHT].symbols[0] && i.inputs[FX_FLAG].ndim == 0,
         "output");
   CHECK(i.weight_bytes == FX_WEIGHTS * 4 + 128 && !strcmp(i.target, "test-target") && !strcmp(i.symbols[0], "N"),
