@@ -1,5 +1,6 @@
 /* TensorProto -> packed storage. raw_data and little-endian packed lists are used where they lie in the mapped file; varint lists are decoded
    into the unit's arena after their length has been compared with the shape, so a few bytes can never ask for many. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,9 +50,10 @@ static ny_pb_wire element_wire(uint32_t field) {
 
 static bool whole_int(const char *s, int64_t *out) {
   char *end = NULL;
-  if (!*s) return false;
+  if (*s < '0' || *s > '9') return false;
+  errno = 0;
   *out = strtoll(s, &end, 10);
-  return !*end && *out >= 0;
+  return !*end && !errno;
 }
 
 static nyb_status external_entry(ny_ctx *cx, ny_onnx_tensor *t, tensor_scan *s, ny_bytes b) {
