@@ -73,7 +73,7 @@ static bool one(uint64_t seed, bool show) {
   diff_case c;
   results r = {0};
   diff_options o = {.seed = seed,
-                    .ops = 4 + (int)(seed % 29),
+                    .ops = 4 + (int)(seed % 97),
                     .symbols = seed % 3 == 1,
                     .control = seed % 5 == 2,
                     .wide = seed % 2 == 0};

@@ -112,7 +112,7 @@ static void one(uint64_t seed) {
   ny_ctx *cx = ny_ctx_new();
   ny_arena a = {0};
   diff_options o = {.seed = seed,
-                    .ops = 4 + (int)(seed % 29),
+                    .ops = 4 + (int)(seed % 97),
                     .symbols = seed % 3 == 1,
                     .control = seed % 5 == 2,
                     .wide = seed % 2 == 0};
