@@ -8,6 +8,9 @@
 /* [b, s, heads*d] -> [b, s, heads, d] */
 static ny_value *heads_of(ny_node *n, ny_value *x, int64_t heads) {
   int64_t hidden;
+  if (ny_rank(x) != 3)
+    return ny_node_fail(n, NYB_E_SHAPE, "a tensor of rank %d where [batch, time, heads * size] is needed", ny_rank(x)),
+           NULL;
   if (!ny_need_static(n, x, 2, "the hidden size", &hidden)) return NULL;
   if (heads <= 0 || hidden % heads)
     return ny_node_fail(n, NYB_E_SHAPE, "a hidden size of %lld does not split into %lld heads", (long long)hidden,
@@ -133,8 +136,6 @@ static bool linear_of(ny_node *n, linear *l) {
     return ny_node_fail(n, NYB_E_SHAPE, "%lld query heads and %lld key heads", (long long)l->q_heads,
                         (long long)l->kv_heads),
            false;
-  if (ny_rank(q) != 3 || ny_rank(k) != 3 || ny_rank(v) != 3)
-    return ny_node_fail(n, NYB_E_SHAPE, "inputs must have rank 3"), false;
   l->q = wide_heads(n, q, l->q_heads), l->k = wide_heads(n, k, l->kv_heads), l->v = wide_heads(n, v, l->kv_heads);
   if (!l->q || !l->k || !l->v) return false;
   l->batch = ny_size(q, 0), l->t = ny_size(q, 1);
@@ -143,7 +144,10 @@ static bool linear_of(ny_node *n, linear *l) {
   if (decay && !(l->decay = wide_heads(n, decay, l->kv_heads))) return false;
   if (beta) {
     int64_t width;
-    if (ny_rank(beta) != 3 || !ny_need_static(n, beta, 2, "the width of beta", &width)) return false;
+    if (ny_rank(beta) != 3) return ny_node_fail(n, NYB_E_SHAPE, "beta has rank %d, not 3", ny_rank(beta)), false;
+    if (!ny_need_static(n, beta, 2, "the width of beta", &width)) return false;
+    if (width != 1 && width != l->kv_heads)
+      return ny_node_fail(n, NYB_E_SHAPE, "beta is %lld wide", (long long)width), false;
     if (!(l->beta = wide_heads(n, beta, width))) return false;
   }
   l->scale = ny_attr_float(n, "scale", 0);
