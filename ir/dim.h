@@ -7,7 +7,7 @@
 enum {
   NY_DIM_MAX_TERMS = 96,
   NY_DIM_MAX_ATOMS = 12,
-  NY_DIM_MAX_SIZE = 1000, /* nodes of one expression as a tree */
+  NY_DIM_MAX_SIZE = 6000, /* nodes of one expression as a tree */
   NY_DIM_MAX_DEPTH = 40,  /* nested atoms */
   NY_DIM_MAX_PARSE = 160  /* nested brackets: an atom prints with at most three */
 };

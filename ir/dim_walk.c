@@ -137,8 +137,64 @@ static range range_of(const ny_ctx *cx, ny_dim d) {
   }
 }
 
+/* p := p * k, then k*c*(x/k) becomes the least it can be, which is linear in x: k*(x/k) lies in x-(k-1) .. x. False: too large. */
+static bool open_div(const ny_ctx *cx, ny_poly *p, uint32_t i, int64_t k) {
+  int64_t c = p->t[i].coef, low = 0;
+  ny_dim atom = p->t[i].atom[0];
+  ny_poly x;
+  ny_poly_of(cx, ny_dim_get(cx, atom)->a, &x);
+  ny_poly_add(p, -c, &atom, 1);
+  for (uint32_t j = 0; j < p->n; j++) p->bad |= __builtin_mul_overflow(p->t[j].coef, k, &p->t[j].coef);
+  for (uint32_t j = 0; j < x.n && !p->bad; j++) {
+    int64_t f;
+    if (__builtin_mul_overflow(x.t[j].coef, c, &f)) p->bad = true;
+    else ny_poly_add(p, f, x.t[j].atom, x.t[j].n);
+  }
+  if (c > 0) p->bad |= __builtin_mul_overflow(c, 1 - k, &low);
+  ny_poly_add(p, low, NULL, 0);
+  return !p->bad;
+}
+
+static int64_t least_of(const ny_ctx *cx, const ny_poly *p) {
+  int64_t sum = 0;
+  for (uint32_t i = 0; i < p->n; i++) {
+    range r = {p->t[i].coef, p->t[i].coef};
+    for (uint32_t j = 0; j < p->t[i].n; j++) r = mul_range(r, range_of(cx, p->t[i].atom[j]));
+    sum = sat_add(sum, r.lo);
+  }
+  return sum;
+}
+
+/* A lower bound that sees through quotients, so that they cancel: ((n+31)/32)*2 - (n+15)/16 >= 0. INT64_MIN: none found. */
+static int64_t linear_low(const ny_ctx *cx, ny_poly *p) {
+  enum { MAX_QUOTIENTS = 16 };
+  int64_t scale = 1, k, low;
+  int opened = 0;
+  for (uint32_t i = 0; i < p->n;) {
+    const ny_dim_node *n = p->t[i].n == 1 ? ny_dim_get(cx, p->t[i].atom[0]) : NULL;
+    if (!n || n->kind != NY_DIM_DIV || !ny_dim_is_const(cx, n->b, &k) || k <= 0) {
+      i++;
+      continue;
+    }
+    if (++opened > MAX_QUOTIENTS || __builtin_mul_overflow(scale, k, &scale) || !open_div(cx, p, i, k)) return INT64_MIN;
+    i = 0;
+  }
+  low = opened && !p->bad ? least_of(cx, p) : INT64_MIN;
+  if (infinite(low)) return INT64_MIN;
+  return -ny_floor_div(-low, scale);
+}
+
 void ny_dim_bounds(const ny_ctx *cx, ny_dim d, int64_t *lo, int64_t *hi) {
   range r = range_of(cx, d);
+  if (d < 0 && d != NY_DIM_INVALID && ny_dim_get(cx, d)->kind == NY_DIM_ADD) {
+    ny_poly p, minus;
+    ny_poly_of(cx, d, &p);
+    minus = p;
+    for (uint32_t i = 0; i < p.n; i++) minus.bad |= __builtin_mul_overflow(p.t[i].coef, -1, &minus.t[i].coef);
+    int64_t a = minus.bad ? INT64_MIN : linear_low(cx, &p), b = minus.bad ? INT64_MIN : linear_low(cx, &minus);
+    r.lo = most(r.lo, a);
+    if (b != INT64_MIN) r.hi = least(r.hi, -b);
+  }
   *lo = r.lo;
   *hi = r.hi;
 }
