@@ -77,7 +77,10 @@ nyb_status ny_op_scatter_elements(ny_node *n) {
 nyb_status ny_op_scatter_nd(ny_node *n) {
   ny_value *x = ny_need(n, 0), *at = ny_need(n, 1), *with = ny_need(n, 2);
   const char *how = reduction(n);
+  int64_t width;
   if (!x || !at || !with || !how) return ny_failed(n);
+  if (!ny_rank(at)) return ny_node_fail(n, NYB_E_SHAPE, "the indices are a scalar");
+  if (!ny_need_static(n, at, ny_rank(at) - 1, "the last size of the indices", &width)) return ny_failed(n);
   ny_op *op = ny_build(&n->b, NY_scatter_nd, (ny_value *[]){x, at, with}, 3, &x->type, 1);
   if (!op) return ny_failed(n);
   op->attr[NY_AT(scatter_nd, op)].s = how;

@@ -317,7 +317,7 @@ static const char *known_reason(const pool *p, const char *name) {
 }
 
 static void report(pool *p, const char *dir, suite_result *r) {
-  static const char *const word[] = {"PASS", "FAIL", "SKIP"};
+  static const char *const word[] = {"", "FAIL", "SKIP"};
   suite_count *c = p->count;
   const char *base = strrchr(dir, '/') ? strrchr(dir, '/') + 1 : dir, *reason = known_reason(p, base);
   if (reason && r->verdict == SUITE_FAIL) {
@@ -332,8 +332,9 @@ static void report(pool *p, const char *dir, suite_result *r) {
     c->failed++;
   else
     c->skipped++;
-  if (r->verdict != SUITE_PASS || p->o->verbose)
-    printf("%s %s%s%s\n", word[r->verdict], base, r->why[0] ? ": " : "", r->why);
+  static const char *const help[] = {"", " (with shapes)", " (with integer inputs as constants)", " (with inputs as constants)"};
+  if (r->verdict == SUITE_PASS && p->o->verbose) printf("PASS %s%s\n", base, help[r->level & 3]);
+  if (r->verdict != SUITE_PASS) printf("%s %s: %s\n", word[r->verdict], base, r->why);
 }
 
 static void finish_one(pool *p) {
