@@ -233,7 +233,7 @@ static const struct {
     {NY_exp, 2, 0},        {NY_log, 2, 0},      {NY_sin, 2, 0},          {NY_cos, 2, 0},      {NY_tan, 5, 0},     {NY_asin, 2.5, 0},  {NY_acos, 2.5, 0},
     {NY_atan, 2.5, 0},     {NY_sinh, 4, 0},     {NY_cosh, 4, 0},         {NY_tanh, 2, 0},     {NY_asinh, 4, 1e-15}, {NY_acosh, 4, 1e-15}, {NY_atanh, 4, 1e-15},
     {NY_erf, 2, 0},        {NY_pow, 2, 0},      {NY_elu, 4, 2e-7},       {NY_selu, 4, 4e-7},  {NY_celu, 4, 2e-7}, {NY_gelu, 6, 0},    {NY_gelu_tanh, 6, 2e-6},
-    {NY_sigmoid, 4, 0},    {NY_silu, 5, 0},     {NY_softplus, 4, 0},     {NY_softsign, 2, 0}, {NY_mish, 6, 0},    {NY_hard_swish, 3, 3e-7}, {NY_hard_sigmoid, 2, 2e-7},
+    {NY_sigmoid, 4, 3e-38}, {NY_silu, 5, 1.5e-37},     {NY_softplus, 4, 0},     {NY_softsign, 2, 0}, {NY_mish, 6, 1e-37},    {NY_hard_swish, 3, 3e-7}, {NY_hard_sigmoid, 2, 2e-7},
     {NY_leaky_relu, 1, 0}, {NY_rem, 0, 0},      {NY_mod, 1, 0},          {NY_shrink, 1, 0},
 };
 

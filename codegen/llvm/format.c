@@ -106,12 +106,12 @@ static val encode_f16(ny_lx *x, val f) {
 static val encode_e8m0(ny_lx *x, const layout *l, val f, bool saturate) {
   typ it = ny_like(f, x->i32);
   val u = ny_bits(x, f, it), a = and_c(x, u, 0x7fffffff);
-  /* the exponent, plus one when the mantissa is above a half, or at it with an odd code; below 2^-126 floats are subnormal: 2^-127 up to 1.5 times it */
+  /* the exponent, plus one when the mantissa is at least a half (the significand of every code is 1, odd: ties go up); below 2^-126 floats are
+     subnormal: 2^-127 up to 1.5 times it */
   val e = shr(x, a, 23), m = and_c(x, a, 0x7fffff);
-  val tie = ny_ic(x, LLVMIntEQ, m, ny_ci(it, 0x400000)), odd = LLVMBuildTrunc(x->b, e, ny_like(f, x->i1), "");
-  val up = NY_B(Or, x, ny_ic(x, LLVMIntUGT, m, ny_ci(it, 0x400000)), NY_B(And, x, tie, odd));
+  val up = ny_ic(x, LLVMIntUGE, m, ny_ci(it, 0x400000));
   val code = NY_B(Add, x, e, LLVMBuildZExt(x->b, up, it, ""));
-  val tiny = ny_ic(x, LLVMIntUGT, a, ny_ci(it, 0x600000));
+  val tiny = ny_ic(x, LLVMIntUGE, a, ny_ci(it, 0x600000));
   code = ny_sel(x, ny_ic(x, LLVMIntEQ, e, ny_ci(it, 0)), LLVMBuildZExt(x->b, tiny, it, ""), code);
   val over = ny_ic(x, LLVMIntUGE, code, ny_ci(it, 255));
   code = ny_sel(x, over, ny_ci(it, saturate ? l->max : l->nan), code);
