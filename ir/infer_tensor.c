@@ -25,7 +25,7 @@ const ny_type *ny_infer_pad(ny_graph *g, ny_op *op, int out) {
     if (!ny_may_equal(cx, ny_dim_max(cx, l, 0), l) || !ny_may_equal(cx, ny_dim_max(cx, h, 0), h) ||
         !ny_may_equal(cx, ny_dim_max(cx, gap, 0), gap))
       return ny_bad_type(g, op, "negative padding in dimension %d: slice instead", i);
-    ny_dim between = gap ? ny_dim_mul(cx, gap, ny_dim_max(cx, ny_dim_sub(cx, x->dim[i], 1), 0)) : 0;
+    ny_dim between = ny_dim_mul(cx, gap, ny_dim_sub(cx, x->dim[i], 1));
     d[i] = ny_dim_add(cx, ny_dim_add(cx, x->dim[i], between), ny_dim_add(cx, l, h));
   }
   return ny_result(g, op, (ny_fmt)x->fmt, x->rank, d);
