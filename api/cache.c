@@ -93,6 +93,11 @@ static nyb_status add_file(entry *e, ny_sha256 *h, const char *path, const void 
   return NYB_OK;
 }
 
+static const char *mapped_path(entry *e, const ny_unit *u, uint32_t i) {
+  const char *name = u->map_names[i];
+  return u->folder && *name != '/' ? ny_strf(&e->a, "%s/%s", u->folder, name) : name;
+}
+
 static nyb_status content_key(entry *e, const ny_unit *u, char hex[65], ny_text *index) {
   ny_sha256 h;
   uint8_t d[32];
@@ -100,8 +105,9 @@ static nyb_status content_key(entry *e, const ny_unit *u, char hex[65], ny_text 
   ny_sha256_init(&h);
   ny_sha256_add(&h, e->options, strlen(e->options));
   for (uint32_t i = 0; i < u->n_maps; i++) {
-    main_file |= !strcmp(u->map_names[i], e->path);
-    NY_TRY(add_file(e, &h, u->map_names[i], u->maps[i].data, u->maps[i].bytes, index));
+    const char *path = mapped_path(e, u, i);
+    main_file |= !strcmp(path, e->path);
+    NY_TRY(add_file(e, &h, path, u->maps[i].data, u->maps[i].bytes, index));
   }
   if (!main_file) { /* text without blobs is not mapped by its unit */
     ny_map m;
