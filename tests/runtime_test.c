@@ -177,6 +177,35 @@ static void check_refusals(nyb_context *cx, nyb_module *m) {
   nyb_session_close(s);
 }
 
+/* ---- sessions at once, in threads of their own; some runs fail, and report through the context they share */
+static void *other_session(void *module) {
+  nyb_dim most = {"N", 2000};
+  nyb_session_options o = {.size = sizeof o, .threads = 2, .dims = &most, .n_dims = 1};
+  nyb_session *s;
+  intptr_t bad = nyb_session_open(module, &o, &s) != NYB_OK;
+  for (int64_t i = 0; !bad && i < 300; i++) {
+    call c;
+    call_make(&c, 1 + i * 7 % 2000, (uint8_t)(i % 2));
+    bad += call_run(s, &c) != NYB_OK ||
+           ((float *)c.out[FX_SUM].data)[i * 7 % 2000] != c.a[i * 7 % 2000] + c.b[i * 7 % 2000];
+    c.n_b++;
+    bad += call_run(s, &c) != NYB_E_SHAPE;
+    call_free(&c);
+  }
+  if (!bad) nyb_session_close(s);
+  return (void *)bad;
+}
+
+static void check_concurrent(nyb_module *m) {
+  pthread_t id[3];
+  for (int i = 0; i < 3; i++) CHECK(!pthread_create(&id[i], NULL, other_session, m), "thread %d", i);
+  for (int i = 0; i < 3; i++) {
+    void *bad;
+    pthread_join(id[i], &bad);
+    CHECK(!bad, "session %d", i);
+  }
+}
+
 /* ---- trust and targets */
 static nyb_status load(nyb_context *cx, bool trust, nyb_module **out) {
   nyb_load_options o = {.size = sizeof o, .trust = trust};
@@ -328,6 +357,7 @@ int main(void) {
     check_info(m);
     check_runs(cx, m);
     check_refusals(cx, m);
+    check_concurrent(m);
     nyb_module_close(m);
   }
   check_damage(cx);
