@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "exec.h"
+#include "family.h"
 #include "peak.h"
 
 enum { MAX_ROUNDS = 101, LONG = 4096 };
@@ -120,7 +121,7 @@ static void time_it(const bench *c, const exec *x, const options *o, double err,
     double t = ny_now();
     for (int i = 0; i < reps; i++) exec_fast((exec *)x);
     rate[r] = c->flops * reps / (ny_now() - t) * 1e-9;
-    peak[r] = fma_peak() * 1e-9;
+    peak[r] = fma_peak(o->target->vec_bytes) * 1e-9;
     part[r] = rate[r] / peak[r];
     if (rate[r] > best) best = rate[r];
   }

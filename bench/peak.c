@@ -35,12 +35,12 @@ enum { CHAINS = 12 };
 PEAK(wide, 64, __attribute__((target("avx512f,fma"))))
 PEAK(mid, 32, __attribute__((target("avx2,fma"))))
 PEAK(narrow, 16, )
-double fma_peak(void) {
+double fma_peak(int vec_bytes) {
   enum { STEPS = 100000 };
-  if (__builtin_cpu_supports("avx512f")) return wide(STEPS);
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? mid(STEPS) : narrow(STEPS);
+  if (vec_bytes >= 64 && __builtin_cpu_supports("avx512f")) return wide(STEPS);
+  return vec_bytes >= 32 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? mid(STEPS) : narrow(STEPS);
 }
 #else
 PEAK(narrow, 16, )
-double fma_peak(void) { return narrow(100000); }
+double fma_peak(int vec_bytes) { return (void)vec_bytes, narrow(100000); }
 #endif

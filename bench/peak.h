@@ -1,5 +1,5 @@
-/* Multiply-adds a second of one core, with the widest vectors it has: the yardstick of the kernel benchmark. */
+/* Multiply-adds a second of one core: the yardstick of the kernel benchmark. */
 #ifndef NY_PEAK_H
 #define NY_PEAK_H
-double fma_peak(void); /* FLOP/s over about half a millisecond */
+double fma_peak(int vec_bytes); /* FLOP/s over about half a millisecond, with vectors of at most so many bytes */
 #endif

@@ -27,19 +27,21 @@ int ny_rows_pick(const ny_target *t, ny_dim extent, int vectors, int64_t stride)
   return best;
 }
 
-/* Work to compute rows x cols with tiles of v vectors, in vector multiply-adds. */
+/* Cycles to compute rows x cols with tiles of v vectors, a step of the sum at a time: two multiply-adds a cycle, loads (some of which miss the first
+   cache) beside them, and no step shorter than the latency of its sums. */
 static double tile_cost(const ny_target *t, ny_dim rows, int64_t cols, int v, int lanes) {
   int r = ny_rows_pick(t, rows, v, 0);
-  int64_t panels = (cols + (int64_t)v * lanes - 1) / ((int64_t)v * lanes);
-  double per_row = rows < 0 ? 1 : (double)((rows + r - 1) / r) * r / (double)(rows > 0 ? rows : 1);
-  double loads = (double)(r + v) / (2.0 * r * v); /* two loads can accompany a multiply-add */
-  double depth = r * v >= 12 ? 1 : 1 + 0.02 * (12 - r * v);
-  return (double)panels * v * per_row * depth * (1 + 0.1 * loads);
+  double panels = (double)((cols + (int64_t)v * lanes - 1) / ((int64_t)v * lanes));
+  double tiles = rows < 0 ? 1024.0 / r : (double)((rows + r - 1) / r);
+  double step = 0.5 * r * v, loads = 0.7 * (r + v) + 0.02 * v;
+  if (loads > step) step = loads;
+  return panels * tiles * ((step > 4.5 ? step : 4.5) + 0.2 + 0.02 * v);
 }
 
 int ny_vectors_pick(const ny_target *t, ny_dim rows, ny_dim cols, int lanes) {
   int most = t->n_vregs >= 32 ? 4 : 3;
   if (cols < 0) return t->n_vregs >= 32 ? 3 : 2;
+  if (rows == 1) most = lanes < 8 ? 8 : 64 / lanes; /* one sum a vector: the wider the panel, the longer the streams from memory */
   int best = 1;
   double least = 0;
   for (int v = 1; v <= most; v++) {
