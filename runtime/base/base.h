@@ -162,7 +162,7 @@ bool ny_private_dir(const char *path); /* made (0700) if missing; true when it i
 
 /* ---- host.c: what this machine is. */
 typedef struct ny_host_facts {
-  int n_cpu;                  /* CPUs this process may run on */
+  int n_cpu;                  /* CPUs this process may use: its mask, and its container's quota */
   uint64_t mem_bytes, l1d, l2, l3;
   char cpu_name[64];
 } ny_host_facts;

@@ -26,6 +26,25 @@ static int cpus_allowed(void) {
   return n > 0 ? n : 1;
 }
 
+/* A container may be given fewer CPUs by quota than its mask shows; more threads than that are stopped in the middle of
+   their work. cgroup version 2 has "quota period" in one file, version 1 has two files; -1 or "max" is no quota. */
+static int cpus_by_quota(void) {
+  long long quota = -1, period = 0;
+  FILE *f = fopen("/sys/fs/cgroup/cpu.max", "re");
+  if (f) {
+    if (fscanf(f, "%lld %lld", &quota, &period) != 2) quota = -1;
+    fclose(f);
+  } else {
+    FILE *q = fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "re"),
+         *p = fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "re");
+    if (!q || !p || fscanf(q, "%lld", &quota) != 1 || fscanf(p, "%lld", &period) != 1) quota = -1;
+    if (q) fclose(q);
+    if (p) fclose(p);
+  }
+  if (quota <= 0 || period <= 0 || quota / period >= 1 << 16) return 1 << 16;
+  return (int)((quota + period - 1) / period);
+}
+
 static uint64_t cache_bytes(int sysconf_name, const char *index, uint64_t usual) {
   long n = sysconf(sysconf_name);
   if (n > 0) return (uint64_t)n;
@@ -59,7 +78,8 @@ static void cpu_name(char *out, size_t room) {
 }
 
 void ny_host_read(ny_host_facts *out) {
-  *out = (ny_host_facts){.n_cpu = cpus_allowed()};
+  int allowed = cpus_allowed(), quota = cpus_by_quota();
+  *out = (ny_host_facts){.n_cpu = allowed < quota ? allowed : quota};
   long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
   out->mem_bytes = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 0;
   out->l1d = cache_bytes(_SC_LEVEL1_DCACHE_SIZE, "0", 32 << 10);
