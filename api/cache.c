@@ -85,12 +85,13 @@ static const char *look_up(entry *e) {
 }
 
 static nyb_status add_file(entry *e, ny_sha256 *h, const char *path, const void *data, uint64_t bytes, ny_text *index) {
-  const char *s = stamp(e, path);
-  if (!s || strchr(path, '\n')) return NYB_E_IO; /* not indexable */
+  char *full = realpath(path, NULL); /* the next start may stand elsewhere */
+  const char *s = full && !strchr(full, '\n') ? stamp(e, full) : NULL;
   ny_sha256_add(h, &bytes, sizeof bytes);
   ny_sha256_add(h, data, bytes);
-  ny_text_addf(index, "%s\t%s\n", s, path);
-  return NYB_OK;
+  if (s) ny_text_addf(index, "%s\t%s\n", s, full);
+  free(full);
+  return s ? NYB_OK : NYB_E_IO; /* not indexable */
 }
 
 static const char *mapped_path(entry *e, const ny_unit *u, uint32_t i) {
