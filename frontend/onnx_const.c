@@ -4,7 +4,7 @@
 #include <string.h>
 #include "onnx_import.h"
 
-enum { MAX_CONST_BYTES = 1 << 20, MAX_CONST_DEPTH = 96, MAX_SETTLED = 64 };
+enum { MAX_CONST_BYTES = 1 << 20, MAX_CONST_DEPTH = 96, MAX_SETTLED = 64, MAX_WORK = 1 << 28 };
 
 ny_value *ny_const_value(ny_import *im, const ny_type *t, const ny_blob *blob, const ny_loc *loc) {
   ny_builder b = {.g = im->g, .block = &im->g->body, .loc = loc};
@@ -125,8 +125,26 @@ static bool dims_value(ny_import *im, const ny_op *op, const ny_type *t, ny_tens
 
 static bool known_value(ny_import *im, ny_value *v, ny_tensor *out);
 
+/* Work is bounded for the whole import: elements read and written, and products where sizes multiply. */
+static bool affordable(ny_import *im, const ny_op *op, const ny_value *v) {
+  int64_t n = 0, read = 0, product = 1;
+  ny_type_static_count(im->cx, v->type, &n);
+  bool picks = op->kind == NY_gather || op->kind == NY_slice || op->kind == NY_gather_nd;
+  for (int i = 0; i < op->n_in; i++) {
+    int64_t k = 0;
+    if (!ny_type_static_count(im->cx, ny_in(op, i)->type, &k)) return false;
+    read += picks && i == 0 ? 0 : k;
+    if (__builtin_mul_overflow(product, k ? k : 1, &product)) product = INT64_MAX;
+  }
+  bool multiplies = op->kind == NY_matmul || op->kind == NY_conv || op->kind == NY_attention || op->kind == NY_window;
+  if (multiplies) read = product;
+  if (read > MAX_WORK || (im->work += (uint64_t)(n + read)) > MAX_WORK) return false;
+  return true;
+}
+
 static bool evaluate(ny_import *im, ny_op *op, ny_value *v, ny_tensor *out) {
   ny_tensor in[16], res[4];
+  if (!affordable(im, op, v)) return false;
   if (op->n_body || !(ny_kinds[op->kind].flags & NY_PURE) || op->n_in > NY_COUNT(in) || op->n_out > NY_COUNT(res)) return false;
   for (int i = 0; i < op->n_in; i++)
     if (!known_value(im, ny_in(op, i), &in[i])) return false;

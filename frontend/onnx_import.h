@@ -53,6 +53,7 @@ struct ny_import {
   ny_name_map tensors;      /* address of a TensorProto -> index of cached */
   ny_cached *cached;
   uint32_t n_cached, cap_cached;
+  uint64_t work; /* done to evaluate constants */
   /* of one attempt */
   ny_op *last_const; /* constants stand together at the top of the graph, so that every body sees them */
   uint32_t n_nodes;

@@ -173,6 +173,18 @@ nyb_status ny_op_transpose(ny_node *n) {
   return ny_out(n, 0, same ? x : ny_b_transpose(&n->b, x, perm));
 }
 
+/* Sizes do not stretch in a concatenation: where one input has size 1, the others must, and those whose size is an expression are made to. */
+static bool no_stretch(ny_node *n, ny_value **v, int axis) {
+  bool any = false;
+  for (int i = 0; i < n->n_in; i++) any |= ny_size(v[i], axis) == 1;
+  for (int i = 0; i < n->n_in && any; i++) {
+    if (ny_size(v[i], axis) >= 0 && !ny_unify(n, ny_size(v[i], axis), 1, "inputs of a concatenation")) return false;
+    if (ny_size(v[i], axis) != 1) v[i] = ny_unsqueeze_at(n, ny_squeeze_at(n, v[i], axis), axis);
+    if (!v[i]) return false;
+  }
+  return true;
+}
+
 nyb_status ny_op_concat(ny_node *n) {
   int axis;
   ny_value *first = ny_need(n, 0);
@@ -181,17 +193,9 @@ nyb_status ny_op_concat(ny_node *n) {
   for (int i = 0; i < n->n_in; i++) {
     if (!(v[i] = ny_need(n, i))) return ny_failed(n);
     if (ny_rank(v[i]) != ny_rank(first)) return ny_node_fail(n, NYB_E_SHAPE, "input %d has rank %d, input 0 has %d", i, ny_rank(v[i]), ny_rank(first));
-    for (int d = 0; d < ny_rank(first); d++) { /* a size of 1 does not stretch here */
-      bool one = d != axis && (ny_size(v[i], d) == 1) != (ny_size(first, d) == 1);
-      if (one && !ny_try_unify(n, ny_size(v[i], d), ny_size(first, d))) {
-        ny_value **wide = ny_size(v[i], d) == 1 ? &first : &v[i];
-        if (n->cx->diag.code || ny_size(*wide, d) >= 0) return ny_unify(n, ny_size(v[i], d), ny_size(first, d), "inputs of a concatenation"), ny_failed(n);
-        *wide = ny_unsqueeze_at(n, ny_squeeze_at(n, *wide, d), d);
-        if (!*wide) return ny_failed(n);
-        if (wide == &first) v[0] = first, i = 0;
-      }
-    }
   }
+  for (int d = 0; d < ny_rank(first); d++)
+    if (d != axis && !no_stretch(n, v, d)) return ny_failed(n);
   if (!ny_fit(n, v, n->n_in, axis)) return ny_failed(n);
   return ny_out(n, 0, n->n_in == 1 ? v[0] : ny_b_concat(&n->b, v, n->n_in, axis));
 }
