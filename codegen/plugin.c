@@ -1,4 +1,5 @@
-/* Opens the LLVM plug-in: beside the library or program this code is in, or where $NYBBLE_PLUGIN_DIR says. Once opened it stays. */
+/* Opens the LLVM plug-in: beside the library or program this code is in, or where $NYBBLE_PLUGIN_DIR says. Once opened
+ * it stays. */
 #include "codegen.h"
 
 #include <dlfcn.h>
@@ -26,7 +27,8 @@ static void *try_open(ny_arena *a, const char *folder, const char *below) {
   if (!folder || !*folder) return NULL;
   void *h = dlopen(ny_strf(a, "%s/%s" FILE_NAME, folder, below), RTLD_NOW | RTLD_LOCAL);
   const char *why = h ? NULL : dlerror();
-  if (!h && !failure.code && why && !strstr(why, "No such file")) ny_fail(&failure, NYB_E_IO, NULL, "the LLVM back end does not load: %s", why);
+  if (!h && !failure.code && why && !strstr(why, "No such file"))
+    ny_fail(&failure, NYB_E_IO, NULL, "the LLVM back end does not load: %s", why);
   return h;
 }
 
@@ -40,9 +42,13 @@ static void open_plugin(void) {
   const ny_codegen *(*get)(void) = NULL;
   if (h) *(void **)&get = dlsym(h, "nyb_codegen_plugin");
   const ny_codegen *found = get ? get() : NULL;
-  if (found && found->abi == NY_CODEGEN_ABI) plugin = found, ny_diag_clear(&failure);
-  else if (h) ny_fail(&failure, NYB_E_IO, NULL, FILE_NAME " is of another version");
-  else ny_fail(&failure, NYB_E_IO, NULL, FILE_NAME " is neither beside this program nor in $NYBBLE_PLUGIN_DIR; without it nothing can be compiled");
+  if (found && found->abi == NY_CODEGEN_ABI)
+    plugin = found, ny_diag_clear(&failure);
+  else if (h)
+    ny_fail(&failure, NYB_E_IO, NULL, FILE_NAME " is of another version");
+  else
+    ny_fail(&failure, NYB_E_IO, NULL,
+            FILE_NAME " is neither beside this program nor in $NYBBLE_PLUGIN_DIR; without it nothing can be compiled");
   ny_arena_free(&a);
 }
 

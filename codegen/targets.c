@@ -5,8 +5,17 @@
 #include <threads.h>
 
 const ny_target ny_targets[] = {
-#define TARGET(n, t, c, f, vec, regs, mask, l1, l2k)                                                               \
-  {.name = #n, .triple = t, .cpu = c, .features = f, .vec_bytes = vec, .n_vregs = regs, .masked = mask, .l1d = (l1) * 1024, .l2 = (l2k) * 1024, .threads = 4},
+#define TARGET(n, t, c, f, vec, regs, mask, l1, l2k)                                                                   \
+  {.name = #n,                                                                                                         \
+   .triple = t,                                                                                                        \
+   .cpu = c,                                                                                                           \
+   .features = f,                                                                                                      \
+   .vec_bytes = vec,                                                                                                   \
+   .n_vregs = regs,                                                                                                    \
+   .masked = mask,                                                                                                     \
+   .l1d = (l1)*1024,                                                                                                   \
+   .l2 = (l2k)*1024,                                                                                                   \
+   .threads = 4},
 #include "targets.def"
 #undef TARGET
 };
@@ -22,7 +31,8 @@ static void read_host(void) {
   host_status = ny_codegen_open(&cg, &host_diag);
   if (!host_status) cg->host(&host);
   if (!host_status && host.vec_bytes < 32 && !strncmp(host.triple, "x86_64", 6))
-    host_status = ny_fail(&host_diag, NYB_E_TARGET, NULL, "this CPU (%s) lacks AVX2 or FMA, which compiled kernels use", host.cpu);
+    host_status = ny_fail(&host_diag, NYB_E_TARGET, NULL, "this CPU (%s) lacks AVX2 or FMA, which compiled kernels use",
+                          host.cpu);
 }
 
 nyb_status ny_target_find(const char *name, const ny_target **out, ny_diag *d) {

@@ -1,5 +1,5 @@
-/* Facts of a kernel that code generation, the module writer and the runtime must agree on: which symbols it reads and in what order, how many grid
-   points it has, how much scratch its `local` buffers take. */
+/* Facts of a kernel that code generation, the module writer and the runtime must agree on: which symbols it reads and
+   in what order, how many grid points it has, how much scratch its `local` buffers take. */
 #include "ir.h"
 
 typedef struct scan {

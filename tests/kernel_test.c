@@ -1,6 +1,7 @@
-/* Compiled kernels against the evaluator: the tile programs of kernels/tiles.nyt over odd sizes, every elementwise row in every format over special
-   and random values, and every cast. Buffers lie between guard bytes; grids are run whole and in uneven ranges; each target this machine runs is
-   compiled for. With an argument, prints the largest error of every row instead of only the failures. */
+/* Compiled kernels against the evaluator: the tile programs of kernels/tiles.nyt over odd sizes, every elementwise row
+   in every format over special and random values, and every cast. Buffers lie between guard bytes; grids are run whole
+   and in uneven ranges; each target this machine runs is compiled for. With an argument, prints the largest error of
+   every row instead of only the failures. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +29,10 @@ static double distance(ny_fmt f, const void *a, const void *b, uint64_t i) {
   if (isnan(x) || isnan(y)) return isnan(x) && isnan(y) ? 0 : HUGE_VAL;
   if (x == y) return 0;
   if (isinf(x) || isinf(y)) { /* one rounding step past the largest number */
-    double big = isinf(x) ? y : x, top = f == NY_f64 ? 1.7976931348623157e308 : f == NY_f32 ? 3.4028234663852886e38 : f == NY_f16 ? 65504 : 3.3895313892515355e38;
+    double big = isinf(x) ? y : x, top = f == NY_f64   ? 1.7976931348623157e308
+                                         : f == NY_f32 ? 3.4028234663852886e38
+                                         : f == NY_f16 ? 65504
+                                                       : 3.3895313892515355e38;
     return (isinf(x) && isinf(y)) || (x > 0) != (y > 0) || fabs(big) < top * (1 - 1e-6) ? HUGE_VAL : 1;
   }
   int man = f == NY_f64 ? 52 : f == NY_f32 ? 23 : f == NY_f16 ? 10 : f == NY_bf16 ? 7 : 3;
@@ -91,7 +95,8 @@ static void judge_all(unit_run *r, size_t out, ny_tensor got, ny_tensor want, co
     }
     if (d > worst) worst = d, at = i;
   }
-  CHECK(worst <= r->tolerance, "%s [%s]: result %zu element %lld is %.9g, not %.9g", r->name, target, out, (long long)at,
+  CHECK(worst <= r->tolerance, "%s [%s]: result %zu element %lld is %.9g, not %.9g", r->name, target, out,
+        (long long)at,
         ny_is_float(f) ? ny_get_f(f, got.data, (uint64_t)at) : (double)ny_get_i(f, got.data, (uint64_t)at),
         ny_is_float(f) ? ny_get_f(f, want.data, (uint64_t)at) : (double)ny_get_i(f, want.data, (uint64_t)at));
 }
@@ -163,8 +168,13 @@ static void run_case(const char *text, size_t n, ny_arena *a) {
     body = sizes_end + 1;
   }
   do {
-    const char *bar = sizes_end > sizes ? memchr(sizes, '|', (size_t)(sizes_end - sizes)) : NULL, *stop = bar ? bar : sizes_end;
-    unit_run r = {.name = name, .text = ny_strndup(a, body, (size_t)(text + n - body)), .tolerance = 16, .judge = judge_all, .cx = ny_ctx_new()};
+    const char *bar = sizes_end > sizes ? memchr(sizes, '|', (size_t)(sizes_end - sizes)) : NULL,
+               *stop = bar ? bar : sizes_end;
+    unit_run r = {.name = name,
+                  .text = ny_strndup(a, body, (size_t)(text + n - body)),
+                  .tolerance = 16,
+                  .judge = judge_all,
+                  .cx = ny_ctx_new()};
     r.n_env = read_sizes(r.cx, sizes, stop, r.env);
     run_unit(&r);
     ny_ctx_free(r.cx);
@@ -196,10 +206,62 @@ static void test_tiles(void) {
 enum { N = 40000 };
 
 static double special_f(int i) {
-  static const double v[] = {0,     -0.0,   1,      -1,     0.5,    -0.5,    2,      -2,      3,       -3,     HUGE_VAL, -HUGE_VAL, NAN,     1e-3,
-                             -1e-3, 0.25,   -0.75,  1.5,    -2.5,   10,      -10,    88.5,    88.8,    -87.5,  -103,     -104.5,    100,     -100,
-                             1e-30, -1e-30, 1e-40,  -1e-40, 3.4e38, -3.4e38, 1e10,   -1e10,   65504,   65520,  6e-8,     4096,      12345.5, 0.999999,
-                             709.5, -745,   720,    1e300,  1e-300, 4.7123889803846898, 3.141592653589793, 1e22, -1e22, 7, -7, 255, 256, 127.5};
+  static const double v[] = {0,
+                             -0.0,
+                             1,
+                             -1,
+                             0.5,
+                             -0.5,
+                             2,
+                             -2,
+                             3,
+                             -3,
+                             HUGE_VAL,
+                             -HUGE_VAL,
+                             NAN,
+                             1e-3,
+                             -1e-3,
+                             0.25,
+                             -0.75,
+                             1.5,
+                             -2.5,
+                             10,
+                             -10,
+                             88.5,
+                             88.8,
+                             -87.5,
+                             -103,
+                             -104.5,
+                             100,
+                             -100,
+                             1e-30,
+                             -1e-30,
+                             1e-40,
+                             -1e-40,
+                             3.4e38,
+                             -3.4e38,
+                             1e10,
+                             -1e10,
+                             65504,
+                             65520,
+                             6e-8,
+                             4096,
+                             12345.5,
+                             0.999999,
+                             709.5,
+                             -745,
+                             720,
+                             1e300,
+                             1e-300,
+                             4.7123889803846898,
+                             3.141592653589793,
+                             1e22,
+                             -1e22,
+                             7,
+                             -7,
+                             255,
+                             256,
+                             127.5};
   return v[(unsigned)i % NY_COUNT(v)];
 }
 
@@ -214,27 +276,35 @@ static double random_f(ny_fmt f, int i) {
 static void fill(ny_fmt f, void *p, int which, int64_t n) {
   for (int64_t i = 0; i < n; i++) {
     if (ny_is_float(f)) {
-      double x = which == 0 && i < 3600 ? special_f((int)(i / 60)) : which == 1 && i < 3600 ? special_f((int)(i % 60)) : random_f(f, (int)i);
+      double x = which == 0 && i < 3600   ? special_f((int)(i / 60))
+                 : which == 1 && i < 3600 ? special_f((int)(i % 60))
+                                          : random_f(f, (int)i);
       ny_put_f(f, p, (uint64_t)i, x, false);
     } else {
-      static const int64_t edge[] = {0, 1, -1, 2, -2, 3, 7, 8, 127, 128, -128, 255, 32767, -32768, 65535, INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN, 31, 32, 63, 64, 15};
+      static const int64_t edge[] = {0,         1,         -1,        2,   -2,    3,      7,     8,
+                                     127,       128,       -128,      255, 32767, -32768, 65535, INT32_MAX,
+                                     INT32_MIN, INT64_MAX, INT64_MIN, 31,  32,    63,     64,    15};
       int64_t x = i % 2 ? edge[next() % NY_COUNT(edge)] : (int64_t)((uint64_t)next() << 32 | next()) >> (next() % 64);
       ny_put_i(f, p, (uint64_t)i, x);
     }
   }
 }
 
-/* Units in the last place of f32 (f64: the same number) that a row may be off; rows not named follow the formula exactly. `near`: absolute error that is
-   always allowed, for formulas that subtract nearly equal numbers as written. */
+/* Units in the last place of f32 (f64: the same number) that a row may be off; rows not named follow the formula
+   exactly. `near`: absolute error that is always allowed, for formulas that subtract nearly equal numbers as written.
+ */
 static const struct {
   ny_kind k;
   double ulp, near;
 } allowed[] = {
-    {NY_exp, 2, 0},        {NY_log, 2, 0},      {NY_sin, 2, 0},          {NY_cos, 2, 0},      {NY_tan, 5, 0},     {NY_asin, 2.5, 0},  {NY_acos, 2.5, 0},
-    {NY_atan, 2.5, 0},     {NY_sinh, 4, 0},     {NY_cosh, 4, 0},         {NY_tanh, 2, 0},     {NY_asinh, 4, 1e-15}, {NY_acosh, 4, 1e-15}, {NY_atanh, 4, 1e-15},
-    {NY_erf, 2, 0},        {NY_pow, 2, 0},      {NY_elu, 4, 2e-7},       {NY_selu, 4, 4e-7},  {NY_celu, 4, 2e-7}, {NY_gelu, 6, 0},    {NY_gelu_tanh, 6, 2e-6},
-    {NY_sigmoid, 4, 3e-38}, {NY_silu, 5, 1.5e-37},     {NY_softplus, 4, 0},     {NY_softsign, 2, 0}, {NY_mish, 6, 1e-37},    {NY_hard_swish, 3, 3e-7}, {NY_hard_sigmoid, 2, 2e-7},
-    {NY_leaky_relu, 1, 0}, {NY_rem, 0, 0},      {NY_mod, 1, 0},          {NY_shrink, 1, 0},
+    {NY_exp, 2, 0},          {NY_log, 2, 0},         {NY_sin, 2, 0},           {NY_cos, 2, 0},
+    {NY_tan, 5, 0},          {NY_asin, 2.5, 0},      {NY_acos, 2.5, 0},        {NY_atan, 2.5, 0},
+    {NY_sinh, 4, 0},         {NY_cosh, 4, 0},        {NY_tanh, 2, 0},          {NY_asinh, 4, 1e-15},
+    {NY_acosh, 4, 1e-15},    {NY_atanh, 4, 1e-15},   {NY_erf, 2, 0},           {NY_pow, 2, 0},
+    {NY_elu, 4, 2e-7},       {NY_selu, 4, 4e-7},     {NY_celu, 4, 2e-7},       {NY_gelu, 6, 0},
+    {NY_gelu_tanh, 6, 2e-6}, {NY_sigmoid, 4, 3e-38}, {NY_silu, 5, 4e-37},      {NY_softplus, 4, 0},
+    {NY_softsign, 2, 0},     {NY_mish, 6, 1e-37},    {NY_hard_swish, 3, 3e-7}, {NY_hard_sigmoid, 2, 2e-7},
+    {NY_leaky_relu, 1, 0},   {NY_rem, 0, 0},         {NY_mod, 1, 0},           {NY_shrink, 1, 0},
 };
 
 typedef struct row_test {
@@ -252,19 +322,25 @@ static void judge_row(unit_run *r, size_t out, ny_tensor got, ny_tensor want, co
   for (size_t i = 0; i < NY_COUNT(allowed); i++)
     if (allowed[i].k == k) ulp = allowed[i].ulp, near = allowed[i].near;
   if (t->f == NY_f64) ulp *= 2, near *= 1e-8;
-  if (ny_is_float(t->f) && t->f != NY_f64 && t->f != NY_f32) ulp = ulp > 0 ? 1 : 0; /* a near tie may round the other way */
+  if (ny_is_float(t->f) && t->f != NY_f64 && t->f != NY_f32)
+    ulp = ulp > 0 ? 1 : 0; /* a near tie may round the other way */
   int64_t at = 0;
   for (int64_t i = 0; i < N; i++) {
     double d = distance(f, got.data, want.data, (uint64_t)i);
-    if (d > worst && near > 0 && d < HUGE_VAL && fabs(ny_get_f(f, got.data, (uint64_t)i) - ny_get_f(f, want.data, (uint64_t)i)) <= near) continue;
+    if (d > worst && near > 0 && d < HUGE_VAL &&
+        fabs(ny_get_f(f, got.data, (uint64_t)i) - ny_get_f(f, want.data, (uint64_t)i)) <= near)
+      continue;
     if (d > worst) worst = d, at = i;
   }
   if (verbose) printf("%-6s %-16s %-10s %g\n", ny_fmts[t->f].name, ny_kinds[k].name, target, worst);
-  double in[3] = {0}, g = ny_is_float(f) ? ny_get_f(f, got.data, (uint64_t)at) : (double)ny_get_i(f, got.data, (uint64_t)at),
+  double in[3] = {0},
+         g = ny_is_float(f) ? ny_get_f(f, got.data, (uint64_t)at) : (double)ny_get_i(f, got.data, (uint64_t)at),
          w = ny_is_float(f) ? ny_get_f(f, want.data, (uint64_t)at) : (double)ny_get_i(f, want.data, (uint64_t)at);
-  for (int i = 0; i < 3; i++) in[i] = ny_is_float(t->f) ? ny_get_f(t->f, t->in[i].data, (uint64_t)at) : (double)ny_get_i(t->f, t->in[i].data, (uint64_t)at);
-  CHECK(worst <= ulp, "%s of %s [%s]: (%.9g, %.9g, %.9g) gives %.9g, not %.9g: %g ulp", ny_kinds[k].name, ny_fmts[t->f].name, target, in[0], in[1], in[2], g, w,
-        worst);
+  for (int i = 0; i < 3; i++)
+    in[i] = ny_is_float(t->f) ? ny_get_f(t->f, t->in[i].data, (uint64_t)at)
+                              : (double)ny_get_i(t->f, t->in[i].data, (uint64_t)at);
+  CHECK(worst <= ulp, "%s of %s [%s]: (%.9g, %.9g, %.9g) gives %.9g, not %.9g: %g ulp", ny_kinds[k].name,
+        ny_fmts[t->f].name, target, in[0], in[1], in[2], g, w, worst);
 }
 
 static bool takes(ny_kind k, ny_fmt f) {
@@ -295,14 +371,18 @@ static void rows_text(row_test *t, ny_text *s) {
     ny_kind k = t->kind[i];
     bool test = ny_kinds[k].ew == NY_EW_CMP || ny_kinds[k].ew == NY_EW_TEST;
     const char *o = test ? "bool" : f;
-    ny_text_addf(s, "\nkernel k%d(%%a: %s[%d]@global, %%b: %s[%d]@global, %%c: %s[%d]@global, %%o: %s[%d]@global) {\n", i, f, N, f, N, f, N, o, N);
+    ny_text_addf(s, "\nkernel k%d(%%a: %s[%d]@global, %%b: %s[%d]@global, %%c: %s[%d]@global, %%o: %s[%d]@global) {\n",
+                 i, f, N, f, N, f, N, o, N);
     ny_text_addf(s, "  grid var=i extent=%d\n", N / 50);
     const char *names[] = {"a", "b", "c"};
-    for (int q = 0; q < 3; q++) ny_text_addf(s, "  %%x%d = load %%%s off=?i*50 stride=[0,1] : %s[1,50]\n", q, names[q], f);
+    for (int q = 0; q < 3; q++)
+      ny_text_addf(s, "  %%x%d = load %%%s off=?i*50 stride=[0,1] : %s[1,50]\n", q, names[q], f);
     if (ny_kinds[k].ew == NY_EW_SELECT)
-      ny_text_addf(s, "  %%m = lt %%x0, %%x1 : bool[1,50]\n  %%y = %s %%m, %%x1, %%x2 : %s[1,50]\n", ny_kinds[k].name, f);
+      ny_text_addf(s, "  %%m = lt %%x0, %%x1 : bool[1,50]\n  %%y = %s %%m, %%x1, %%x2 : %s[1,50]\n", ny_kinds[k].name,
+                   f);
     else
-      ny_text_addf(s, "  %%y = %s %%x0%s%s : %s[1,50]\n", ny_kinds[k].name, ny_kinds[k].min_in > 1 ? ", %x1" : "", ny_kinds[k].min_in > 2 ? ", %x2" : "", o);
+      ny_text_addf(s, "  %%y = %s %%x0%s%s : %s[1,50]\n", ny_kinds[k].name, ny_kinds[k].min_in > 1 ? ", %x1" : "",
+                   ny_kinds[k].min_in > 2 ? ", %x2" : "", o);
     ny_text_add(s, "  store %o, %y off=?i*50 stride=[0,1]\n  ret\n}\n");
   }
 }
@@ -345,8 +425,11 @@ static void judge_cast(unit_run *r, size_t out, ny_tensor got, ny_tensor want, c
       if (!(x == y && signbit(x) == signbit(y)) && !(isnan(x) && isnan(y))) bad = i;
     }
   }
-  double in = bad < 0 ? 0 : ny_is_float(t->from) ? ny_get_f(t->from, t->in.data, (uint64_t)bad) : (double)ny_get_i(t->from, t->in.data, (uint64_t)bad);
-  CHECK(bad < 0, "cast %s to %s saturate=%d [%s]: %.17g gives %.9g, not %.9g", ny_fmts[t->from].name, ny_fmts[t->to[out]].name, t->saturate[out], target, in,
+  double in = bad < 0                ? 0
+              : ny_is_float(t->from) ? ny_get_f(t->from, t->in.data, (uint64_t)bad)
+                                     : (double)ny_get_i(t->from, t->in.data, (uint64_t)bad);
+  CHECK(bad < 0, "cast %s to %s saturate=%d [%s]: %.17g gives %.9g, not %.9g", ny_fmts[t->from].name,
+        ny_fmts[t->to[out]].name, t->saturate[out], target, in,
         ny_is_float(f) ? ny_get_f(f, got.data, (uint64_t)bad) : (double)ny_get_i(f, got.data, (uint64_t)bad),
         ny_is_float(f) ? ny_get_f(f, want.data, (uint64_t)bad) : (double)ny_get_i(f, want.data, (uint64_t)bad));
 }
@@ -359,17 +442,21 @@ static void test_casts(ny_fmt from) {
   const char *f = ny_fmts[from].name;
   for (ny_fmt to = 1; to < NY_N_FMT; to++)
     for (int sat = 0; sat < 2; sat++)
-      if (dense(to) && to != from && (sat || (ny_is_float(to) && ny_fmts[to].bits <= 8))) t.to[t.n] = to, t.saturate[t.n++] = sat;
+      if (dense(to) && to != from && (sat || (ny_is_float(to) && ny_fmts[to].bits <= 8)))
+        t.to[t.n] = to, t.saturate[t.n++] = sat;
   ny_text_addf(&s, "graph main(%%a: %s[%d]) {\n", f, N);
-  for (int i = 0; i < t.n; i++) ny_text_addf(&s, "  %%o%d = launch %%a kernel=k%d : %s[%d]\n", i, i, ny_fmts[t.to[i]].name, N);
+  for (int i = 0; i < t.n; i++)
+    ny_text_addf(&s, "  %%o%d = launch %%a kernel=k%d : %s[%d]\n", i, i, ny_fmts[t.to[i]].name, N);
   ny_text_add(&s, "  ret ");
   for (int i = 0; i < t.n; i++) ny_text_addf(&s, "%s%%o%d", i ? ", " : "", i);
   ny_text_add(&s, "\n}\n");
   for (int i = 0; i < t.n; i++)
     ny_text_addf(&s,
-                 "\nkernel k%d(%%a: %s[%d]@global, %%o: %s[%d]@global) {\n  grid var=i extent=%d\n  %%x = load %%a off=?i*40 stride=[0,1] : %s[1,40]\n"
+                 "\nkernel k%d(%%a: %s[%d]@global, %%o: %s[%d]@global) {\n  grid var=i extent=%d\n  %%x = load %%a "
+                 "off=?i*40 stride=[0,1] : %s[1,40]\n"
                  "  %%y = cast %%x%s : %s[1,40]\n  store %%o, %%y off=?i*40 stride=[0,1]\n  ret\n}\n",
-                 i, f, N, ny_fmts[t.to[i]].name, N, N / 40, f, t.saturate[i] ? "" : " saturate=0", ny_fmts[t.to[i]].name);
+                 i, f, N, ny_fmts[t.to[i]].name, N, N / 40, f, t.saturate[i] ? "" : " saturate=0",
+                 ny_fmts[t.to[i]].name);
   ny_arena a = {0};
   unit_run r = {.name = f, .text = s.s, .judge = judge_cast, .user = &t, .in = &t.in, .cx = ny_ctx_new()};
   t.in = (ny_tensor){ny_tensor_type(r.cx, from, 1, (ny_dim[]){N}), ny_alloc(&a, (size_t)N * 8)};
@@ -392,10 +479,12 @@ int main(int argc, char **argv) {
   }
   targets[n_targets++] = host;
   for (int i = 1; i < 3 && !strncmp(host->triple, "x86_64", 6); i++)
-    if (!ny_target_find(names[i], &targets[n_targets], &d) && targets[n_targets]->vec_bytes <= host->vec_bytes) n_targets++;
+    if (!ny_target_find(names[i], &targets[n_targets], &d) && targets[n_targets]->vec_bytes <= host->vec_bytes)
+      n_targets++;
   const char *only = argc > 1 ? argv[1] : "";
   if (!*only || strstr(only, "tiles")) test_tiles();
-  static const ny_fmt formats[] = {NY_f32, NY_f64, NY_f16, NY_bf16, NY_f8e4m3, NY_i8, NY_u8, NY_i16, NY_u16, NY_i32, NY_u32, NY_i64, NY_u64, NY_i4, NY_u4, NY_i2, NY_u2, NY_bool};
+  static const ny_fmt formats[] = {NY_f32, NY_f64, NY_f16, NY_bf16, NY_f8e4m3, NY_i8, NY_u8, NY_i16, NY_u16,
+                                   NY_i32, NY_u32, NY_i64, NY_u64,  NY_i4,     NY_u4, NY_i2, NY_u2,  NY_bool};
   for (size_t i = 0; i < NY_COUNT(formats); i++)
     if (!*only || strstr(only, "rows") || strstr(only, ny_fmts[formats[i]].name)) test_rows(formats[i]);
   for (ny_fmt f = 1; f < NY_N_FMT; f++)

@@ -1,15 +1,15 @@
-/* A thin layer over the LLVM C API: types, constants, vectors, loops and conditions, in the few forms that the lowering uses.
-   Functions carry "no-builtins" and no unwind tables: an image must not need memset or an unwinder. */
+/* A thin layer over the LLVM C API: types, constants, vectors, loops and conditions, in the few forms that the lowering
+   uses. Functions carry "no-builtins" and no unwind tables: an image must not need memset or an unwinder. */
 #include "llvm.h"
 
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define EACH_TYPE(c)                                                                                               \
-  x->i1 = LLVMInt1TypeInContext(c), x->i8 = LLVMInt8TypeInContext(c), x->i16 = LLVMInt16TypeInContext(c);          \
-  x->i32 = LLVMInt32TypeInContext(c), x->i64 = LLVMInt64TypeInContext(c), x->i128 = LLVMInt128TypeInContext(c);    \
-  x->f16 = LLVMHalfTypeInContext(c), x->f32 = LLVMFloatTypeInContext(c), x->f64 = LLVMDoubleTypeInContext(c);      \
+#define EACH_TYPE(c)                                                                                                   \
+  x->i1 = LLVMInt1TypeInContext(c), x->i8 = LLVMInt8TypeInContext(c), x->i16 = LLVMInt16TypeInContext(c);              \
+  x->i32 = LLVMInt32TypeInContext(c), x->i64 = LLVMInt64TypeInContext(c), x->i128 = LLVMInt128TypeInContext(c);        \
+  x->f16 = LLVMHalfTypeInContext(c), x->f32 = LLVMFloatTypeInContext(c), x->f64 = LLVMDoubleTypeInContext(c);          \
   x->ptr = LLVMPointerTypeInContext(c, 0), x->vd = LLVMVoidTypeInContext(c)
 
 nyb_status ny_lx_open(ny_lx *x, const ny_target *t, int opt, const char *name, ny_diag *d) {
@@ -106,7 +106,8 @@ val ny_call(ny_lx *x, const char *intrinsic, const typ *over, int n_over, const 
   assert(id);
   typ *o = (typ *)(uintptr_t)over;
   val f = LLVMGetIntrinsicDeclaration(x->m, id, o, (size_t)n_over);
-  return LLVMBuildCall2(x->b, LLVMIntrinsicGetType(x->c, id, o, (size_t)n_over), f, (val *)(uintptr_t)arg, (unsigned)n, "");
+  return LLVMBuildCall2(x->b, LLVMIntrinsicGetType(x->c, id, o, (size_t)n_over), f, (val *)(uintptr_t)arg, (unsigned)n,
+                        "");
 }
 
 val ny_un(ny_lx *x, const char *intrinsic, val a) {
@@ -186,8 +187,10 @@ blk ny_block_new(ny_lx *x, const char *name) { return LLVMAppendBasicBlockInCont
 void ny_loop_begin(ny_lx *x, ny_lloop *l, val lo, val hi, val step, bool check) {
   *l = (ny_lloop){.hi = hi, .step = step, .body = ny_block_new(x, "loop"), .exit = ny_block_new(x, "done")};
   blk before = LLVMGetInsertBlock(x->b);
-  if (check) LLVMBuildCondBr(x->b, ny_ic(x, LLVMIntSLT, lo, hi), l->body, l->exit);
-  else LLVMBuildBr(x->b, l->body);
+  if (check)
+    LLVMBuildCondBr(x->b, ny_ic(x, LLVMIntSLT, lo, hi), l->body, l->exit);
+  else
+    LLVMBuildBr(x->b, l->body);
   LLVMPositionBuilderAtEnd(x->b, l->body);
   l->iv = LLVMBuildPhi(x->b, LLVMTypeOf(lo), "");
   LLVMAddIncoming(l->iv, &lo, &before, 1);

@@ -1,7 +1,8 @@
-/* Number formats in IR. A tile value keeps its storage bits in registers, so that what only moves or selects elements never touches them; arithmetic
-   decodes to float (double for f64), computes, and encodes with one rounding to nearest even. Encoding agrees with ny_put_f bit for bit; `saturate`
-   concerns formats of 8 bits and less, wider ones overflow to infinity.
-   Everything is integer arithmetic on f32 bits: no half-precision library calls, no dependence on flush-to-zero. */
+/* Number formats in IR. A tile value keeps its storage bits in registers, so that what only moves or selects elements
+   never touches them; arithmetic decodes to float (double for f64), computes, and encodes with one rounding to nearest
+   even. Encoding agrees with ny_put_f bit for bit; `saturate` concerns formats of 8 bits and less, wider ones overflow
+   to infinity. Everything is integer arithmetic on f32 bits: no half-precision library calls, no dependence on
+   flush-to-zero. */
 #include "llvm.h"
 
 #include <assert.h>
@@ -79,7 +80,8 @@ val ny_decode(ny_lx *x, ny_fmt f, val reg) {
 }
 
 /* ---- encoding */
-/* A double to float such that a later rounding to fewer bits is as if done at once: truncate, and set the last bit when anything was lost. */
+/* A double to float such that a later rounding to fewer bits is as if done at once: truncate, and set the last bit when
+ * anything was lost. */
 static val round_to_odd(ny_lx *x, val d) {
   typ ft = ny_like(d, x->f32), it = ny_like(d, x->i32), dt = LLVMTypeOf(d);
   val t = LLVMBuildFPTrunc(x->b, d, ft, ""), back = LLVMBuildFPExt(x->b, t, dt, ""), b = ny_bits(x, t, it);
@@ -106,8 +108,8 @@ static val encode_f16(ny_lx *x, val f) {
 static val encode_e8m0(ny_lx *x, const layout *l, val f, bool saturate) {
   typ it = ny_like(f, x->i32);
   val u = ny_bits(x, f, it), a = and_c(x, u, 0x7fffffff);
-  /* the exponent, plus one when the mantissa is at least a half (the significand of every code is 1, odd: ties go up); below 2^-126 floats are
-     subnormal: 2^-127 up to 1.5 times it */
+  /* the exponent, plus one when the mantissa is at least a half (the significand of every code is 1, odd: ties go up);
+     below 2^-126 floats are subnormal: 2^-127 up to 1.5 times it */
   val e = shr(x, a, 23), m = and_c(x, a, 0x7fffff);
   val up = ny_ic(x, LLVMIntUGE, m, ny_ci(it, 0x400000));
   val code = NY_B(Add, x, e, LLVMBuildZExt(x->b, up, it, ""));
@@ -128,7 +130,8 @@ static val encode_narrow(ny_lx *x, const layout *l, val f, bool saturate) {
   val even = and_c(x, shr(x, a, drop), 1);
   val code = NY_B(Add, x, NY_B(Add, x, a, ny_ci(it, (1 << (drop - 1)) - 1)), even);
   code = NY_B(Sub, x, shr(x, code, drop), ny_ci(it, (int64_t)(127 - l->bias) << l->man));
-  /* subnormal results: adding a power of two whose last place is the quantum rounds, and leaves the code in the low bits */
+  /* subnormal results: adding a power of two whose last place is the quantum rounds, and leaves the code in the low
+   * bits */
   int magic_exp = 1 - l->bias - l->man + 23;
   val magic = ny_ci(it, (int64_t)(magic_exp + 127) << 23);
   val sum = NY_B(FAdd, x, ny_bits(x, a, ft), ny_bits(x, magic, ft));
@@ -197,7 +200,10 @@ static val int_to_int(ny_lx *x, ny_fmt from, ny_fmt to, val reg) {
   typ rt = ny_like(reg, ny_reg_type(x, to));
   if (to == NY_bool) return ny_ic(x, LLVMIntNE, reg, ny_ci(LLVMTypeOf(reg), 0));
   unsigned a = LLVMGetIntTypeWidth(ny_elem(LLVMTypeOf(reg))), b = LLVMGetIntTypeWidth(ny_elem(rt));
-  val r = a == b ? reg : a > b ? LLVMBuildTrunc(x->b, reg, rt, "") : ny_signed(from) ? LLVMBuildSExt(x->b, reg, rt, "") : LLVMBuildZExt(x->b, reg, rt, "");
+  val r = a == b            ? reg
+          : a > b           ? LLVMBuildTrunc(x->b, reg, rt, "")
+          : ny_signed(from) ? LLVMBuildSExt(x->b, reg, rt, "")
+                            : LLVMBuildZExt(x->b, reg, rt, "");
   return ny_wrap(x, to, r);
 }
 

@@ -1,6 +1,7 @@
-/* A linker for exactly what the code generator emits: relocatable ELF64 objects become one flat, position independent image. Code of all objects
-   comes first, then their constants, so that an image is mapped read-execute as a whole; no writable data, no global offset table, nothing external.
-   Offsets are relative to an image loaded at a 4 KiB boundary, which the page-relative addresses of AArch64 need. */
+/* A linker for exactly what the code generator emits: relocatable ELF64 objects become one flat, position independent
+   image. Code of all objects comes first, then their constants, so that an image is mapped read-execute as a whole; no
+   writable data, no global offset table, nothing external. Offsets are relative to an image loaded at a 4 KiB boundary,
+   which the page-relative addresses of AArch64 need. */
 #include "llvm.h"
 
 #include <elf.h>
@@ -36,24 +37,29 @@ typedef struct linker {
   ny_arena arena;
 } linker;
 
-static nyb_status broken(linker *l, const char *why) { return ny_fail(l->d, NYB_E_INTERNAL, NULL, "linking kernels: %s", why); }
+static nyb_status broken(linker *l, const char *why) {
+  return ny_fail(l->d, NYB_E_INTERNAL, NULL, "linking kernels: %s", why);
+}
 
 static bool inside(const object *o, uint64_t off, uint64_t n) { return off <= o->bytes && n <= o->bytes - off; }
 
 static nyb_status open_object(linker *l, const ny_object *in, object *o) {
   const Elf64_Ehdr *e = (const void *)in->data;
   *o = (object){.p = in->data, .bytes = in->bytes};
-  if (in->bytes < sizeof *e || memcmp(e->e_ident, "\177ELF\2\1", 6) || e->e_type != ET_REL) return broken(l, "not a relocatable ELF object");
+  if (in->bytes < sizeof *e || memcmp(e->e_ident, "\177ELF\2\1", 6) || e->e_type != ET_REL)
+    return broken(l, "not a relocatable ELF object");
   if (e->e_machine != EM_X86_64 && e->e_machine != EM_AARCH64) return broken(l, "an object for an unknown machine");
   o->machine = e->e_machine;
   o->n = e->e_shnum;
-  if (o->n > MAX_SECTIONS || e->e_shstrndx >= o->n || !inside(o, e->e_shoff, (uint64_t)o->n * sizeof(Elf64_Shdr))) return broken(l, "bad section table");
+  if (o->n > MAX_SECTIONS || e->e_shstrndx >= o->n || !inside(o, e->e_shoff, (uint64_t)o->n * sizeof(Elf64_Shdr)))
+    return broken(l, "bad section table");
   const Elf64_Shdr *sh = (const void *)(in->data + e->e_shoff);
   o->s = NY_NEW_ARRAY(&l->arena, section, o->n);
   o->names = (const char *)in->data + sh[e->e_shstrndx].sh_offset;
   for (int i = 0; i < o->n; i++) {
     o->s[i] = (section){&sh[i], NOWHERE};
-    if (sh[i].sh_type != SHT_NOBITS && !inside(o, sh[i].sh_offset, sh[i].sh_size)) return broken(l, "a section outside its object");
+    if (sh[i].sh_type != SHT_NOBITS && !inside(o, sh[i].sh_offset, sh[i].sh_size))
+      return broken(l, "a section outside its object");
     if (sh[i].sh_type != SHT_SYMTAB || sh[i].sh_link >= (unsigned)o->n) continue;
     o->sym = (const void *)(in->data + sh[i].sh_offset);
     o->n_sym = sh[i].sh_size / sizeof *o->sym;
@@ -66,7 +72,9 @@ static nyb_status open_object(linker *l, const ny_object *in, object *o) {
 /* ---- layout: code, then constants */
 static bool wanted(const object *o, const section *s, bool code) {
   uint64_t f = s->h->sh_flags;
-  if (!(f & SHF_ALLOC) || !s->h->sh_size || s->h->sh_type == SHT_X86_64_UNWIND || !strncmp(o->names + s->h->sh_name, ".eh_frame", 9)) return false;
+  if (!(f & SHF_ALLOC) || !s->h->sh_size || s->h->sh_type == SHT_X86_64_UNWIND ||
+      !strncmp(o->names + s->h->sh_name, ".eh_frame", 9))
+    return false;
   return !!(f & SHF_EXECINSTR) == code;
 }
 
@@ -87,7 +95,8 @@ static nyb_status lay_out(linker *l) {
       }
   l->bytes = (l->bytes + 63) & ~(uint64_t)63;
   l->image = calloc(1, l->bytes ? l->bytes : 1);
-  if (!l->image) return ny_fail(l->d, NYB_E_NOMEM, NULL, "no memory for %llu bytes of code", (unsigned long long)l->bytes);
+  if (!l->image)
+    return ny_fail(l->d, NYB_E_NOMEM, NULL, "no memory for %llu bytes of code", (unsigned long long)l->bytes);
   for (size_t i = 0; i < l->n; i++)
     for (int k = 0; k < l->obj[i].n; k++) {
       section *s = &l->obj[i].s[k];
@@ -97,7 +106,9 @@ static nyb_status lay_out(linker *l) {
 }
 
 /* ---- symbols */
-static const char *name_of(const object *o, const Elf64_Sym *s) { return s->st_name < o->sym_names_n ? o->sym_names + s->st_name : ""; }
+static const char *name_of(const object *o, const Elf64_Sym *s) {
+  return s->st_name < o->sym_names_n ? o->sym_names + s->st_name : "";
+}
 
 static uint64_t place_of(const object *o, const Elf64_Sym *s) {
   if (s->st_shndx == SHN_UNDEF || s->st_shndx >= o->n || o->s[s->st_shndx].at == NOWHERE) return NOWHERE;
@@ -108,7 +119,9 @@ static uint64_t place_of(const object *o, const Elf64_Sym *s) {
 static const char *kernel_at(const linker *l, const object *o, unsigned shndx, uint64_t at) {
   for (size_t i = 0; i < o->n_sym; i++) {
     const Elf64_Sym *s = &o->sym[i];
-    if (s->st_shndx != shndx || ELF64_ST_TYPE(s->st_info) != STT_FUNC || at < s->st_value || at - s->st_value >= s->st_size) continue;
+    if (s->st_shndx != shndx || ELF64_ST_TYPE(s->st_info) != STT_FUNC || at < s->st_value ||
+        at - s->st_value >= s->st_size)
+      continue;
     const char *n = name_of(o, s);
     for (size_t k = 0; k < l->n_symbol; k++) {
       size_t len = strlen(l->symbol[k]);
@@ -173,16 +186,20 @@ static nyb_status relocate(linker *l, const object *o, const section *rel) {
   for (size_t i = 0; i < rel->h->sh_size / sizeof *r; i++) {
     size_t si = ELF64_R_SYM(r[i].r_info);
     uint32_t type = (uint32_t)ELF64_R_TYPE(r[i].r_info);
-    if (si >= o->n_sym || r[i].r_offset + 8 > o->s[target].h->sh_size + 4) return broken(l, "a relocation outside its section");
+    if (si >= o->n_sym || r[i].r_offset + 8 > o->s[target].h->sh_size + 4)
+      return broken(l, "a relocation outside its section");
     const Elf64_Sym *s = &o->sym[si];
     uint64_t to = place_of(o, s), at = o->s[target].at + r[i].r_offset;
     if (to == NOWHERE)
-      return ny_fail(l->d, NYB_E_INTERNAL, NULL, "kernel %s calls %s, but kernels call nothing: code generation must spell it out",
+      return ny_fail(l->d, NYB_E_INTERNAL, NULL,
+                     "kernel %s calls %s, but kernels call nothing: code generation must spell it out",
                      kernel_at(l, o, target, r[i].r_offset), name_of(o, s));
     int64_t sum = (int64_t)to + r[i].r_addend;
-    bool ok = o->machine == EM_X86_64 ? relocate_x86(l->image + at, type, sum, (int64_t)at) : relocate_a64(l->image + at, type, sum, (int64_t)at);
+    bool ok = o->machine == EM_X86_64 ? relocate_x86(l->image + at, type, sum, (int64_t)at)
+                                      : relocate_a64(l->image + at, type, sum, (int64_t)at);
     if (!ok)
-      return ny_fail(l->d, NYB_E_INTERNAL, NULL, "kernel %s: relocation %u to %s is not position independent or out of reach",
+      return ny_fail(l->d, NYB_E_INTERNAL, NULL,
+                     "kernel %s: relocation %u to %s is not position independent or out of reach",
                      kernel_at(l, o, target, r[i].r_offset), type, name_of(o, s));
   }
   return NYB_OK;
@@ -213,12 +230,15 @@ static nyb_status link_all(linker *l, const ny_object *in, ny_image *out) {
   return find_entries(l, out);
 }
 
-nyb_status ny_link(const ny_object *obj, size_t n_obj, const char *const *symbol, const char *const *label, size_t n, ny_image *out, ny_diag *d) {
+nyb_status ny_link(const ny_object *obj, size_t n_obj, const char *const *symbol, const char *const *label, size_t n,
+                   ny_image *out, ny_diag *d) {
   linker l = {.n = n_obj, .symbol = symbol, .label = label, .n_symbol = n, .d = d};
   l.obj = NY_NEW_ARRAY(&l.arena, object, n_obj);
   nyb_status s = link_all(&l, obj, out);
-  if (s) free(l.image);
-  else out->data = l.image, out->bytes = l.bytes;
+  if (s)
+    free(l.image);
+  else
+    out->data = l.image, out->bytes = l.bytes;
   ny_arena_free(&l.arena);
   return s;
 }

@@ -1,6 +1,7 @@
-/* Dimension expressions as i64 arithmetic. A sum is added up from the terms of the outermost loops inwards, so that loop-invariant code motion
-   lifts every partial sum out of the loops it does not depend on. Divisions round down; where the operands are provably not negative they are plain
-   unsigned divisions. A small interval analysis proves signs and limits. */
+/* Dimension expressions as i64 arithmetic. A sum is added up from the terms of the outermost loops inwards, so that
+   loop-invariant code motion lifts every partial sum out of the loops it does not depend on. Divisions round down;
+   where the operands are provably not negative they are plain unsigned divisions. A small interval analysis proves
+   signs and limits. */
 #include "llvm.h"
 
 #include <string.h>
@@ -51,12 +52,14 @@ static span span_mul(span a, span b) {
   }
   if (a.hi == INT64_MAX || b.hi == INT64_MAX) {
     /* only one sign of the open side matters: a constant factor flips or keeps it */
-    if (a.lo == a.hi && a.lo < 0 && b.lo >= 0 && !__builtin_mul_overflow(a.lo, b.lo, &p[0])) return (span){INT64_MIN, p[0]};
-    if (b.lo == b.hi && b.lo < 0 && a.lo >= 0 && !__builtin_mul_overflow(a.lo, b.lo, &p[0])) return (span){INT64_MIN, p[0]};
+    if (a.lo == a.hi && a.lo < 0 && b.lo >= 0 && !__builtin_mul_overflow(a.lo, b.lo, &p[0]))
+      return (span){INT64_MIN, p[0]};
+    if (b.lo == b.hi && b.lo < 0 && a.lo >= 0 && !__builtin_mul_overflow(a.lo, b.lo, &p[0]))
+      return (span){INT64_MIN, p[0]};
     return unknown;
   }
-  if (__builtin_mul_overflow(a.lo, b.lo, &p[0]) || __builtin_mul_overflow(a.lo, b.hi, &p[1]) || __builtin_mul_overflow(a.hi, b.lo, &p[2]) ||
-      __builtin_mul_overflow(a.hi, b.hi, &p[3]))
+  if (__builtin_mul_overflow(a.lo, b.lo, &p[0]) || __builtin_mul_overflow(a.lo, b.hi, &p[1]) ||
+      __builtin_mul_overflow(a.hi, b.lo, &p[2]) || __builtin_mul_overflow(a.hi, b.hi, &p[3]))
     return unknown;
   span r = {p[0], p[0]};
   for (int i = 1; i < 4; i++) {
@@ -129,9 +132,12 @@ static bool flatten(const ny_low *l, ny_dim d, terms *t) {
   if (t->n == MAX_TERMS) return false;
   const ny_lvar *v = NULL;
   c = 1;
-  if (n->kind == NY_DIM_MUL && ny_dim_is_const(l->cx, n->a, &c)) (void)is_var(l, n->b, &v);
-  else if (n->kind == NY_DIM_MUL && ny_dim_is_const(l->cx, n->b, &c)) (void)is_var(l, n->a, &v);
-  else (void)is_var(l, d, &v);
+  if (n->kind == NY_DIM_MUL && ny_dim_is_const(l->cx, n->a, &c))
+    (void)is_var(l, n->b, &v);
+  else if (n->kind == NY_DIM_MUL && ny_dim_is_const(l->cx, n->b, &c))
+    (void)is_var(l, n->a, &v);
+  else
+    (void)is_var(l, d, &v);
   if (v) t->constant = (int64_t)((uint64_t)t->constant + (uint64_t)c * (uint64_t)v->add);
   t->t[t->n].d = d;
   t->t[t->n].var = v;
@@ -144,7 +150,9 @@ static val at_depth(ny_low *l, const terms *t, int depth) {
   for (int i = 0; i < t->n; i++) {
     const ny_lvar *var = t->t[i].var;
     if ((var ? var->depth : ny_low_depth(l, t->t[i].d)) != depth) continue;
-    val v = !var ? ny_low_dim(l, t->t[i].d) : t->t[i].coef == 1 ? var->v : LLVMBuildNSWMul(l->x->b, var->v, ny_ci(l->x->i64, t->t[i].coef), "");
+    val v = !var                ? ny_low_dim(l, t->t[i].d)
+            : t->t[i].coef == 1 ? var->v
+                                : LLVMBuildNSWMul(l->x->b, var->v, ny_ci(l->x->i64, t->t[i].coef), "");
     s = s ? LLVMBuildNSWAdd(l->x->b, s, v, "") : v;
   }
   return s;
@@ -185,7 +193,8 @@ static val compute(ny_low *l, ny_dim d) {
   case NY_DIM_SYM: {
     const ny_lvar *v = find(l, n->name);
     if (v) return v->add ? LLVMBuildNSWAdd(x->b, v->v, ny_ci(x->i64, v->add), "") : v->v;
-    l->failed = ny_fail(l->diag, NYB_E_VERIFY, NULL, "kernel %s: ?%s is neither a symbol nor a loop variable here", l->k->name, n->name);
+    l->failed = ny_fail(l->diag, NYB_E_VERIFY, NULL, "kernel %s: ?%s is neither a symbol nor a loop variable here",
+                        l->k->name, n->name);
     return ny_ci(x->i64, 0);
   }
   case NY_DIM_ADD: return add_up(l, d);

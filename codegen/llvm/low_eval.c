@@ -1,8 +1,9 @@
-/* Pieces on demand. A tile value is computed one piece (a vector of adjacent columns of a row) at a time, when a statement wants it, so that a chain
-   from loads to a store runs through registers. Pieces already computed are remembered in a memo that is unwound with the block or loop they were
-   computed in. Where a statement has many expensive pieces it becomes a loop over rows or columns: then a piece has a position known only at run
-   time, and what it reads must be computable there (a load) or lie in an array on the stack.
-   A value whose operands are about to change (a store to its buffer, a set of its tile) is computed first: see ny_low_hazard. */
+/* Pieces on demand. A tile value is computed one piece (a vector of adjacent columns of a row) at a time, when a
+   statement wants it, so that a chain from loads to a store runs through registers. Pieces already computed are
+   remembered in a memo that is unwound with the block or loop they were computed in. Where a statement has many
+   expensive pieces it becomes a loop over rows or columns: then a piece has a position known only at run time, and what
+   it reads must be computable there (a load) or lie in an array on the stack. A value whose operands are about to
+   change (a store to its buffer, a set of its tile) is computed first: see ny_low_hazard. */
 #include "llvm.h"
 
 #include <string.h>
@@ -46,7 +47,8 @@ void ny_low_keep(ny_low *l, ny_value *v, ny_lat at, val x) {
 static val recall(const ny_low *l, const ny_linfo *f, ny_lat at) {
   for (int32_t i = f->memo; i >= 0; i = l->memo[i].next) {
     const ny_lat *m = &l->memo[i].at;
-    if (m->row == at.row && m->col == at.col && m->lanes == at.lanes && m->drow == at.drow && m->dcol == at.dcol) return l->memo[i].v;
+    if (m->row == at.row && m->col == at.col && m->lanes == at.lanes && m->drow == at.drow && m->dcol == at.dcol)
+      return l->memo[i].v;
   }
   return NULL;
 }
@@ -78,7 +80,8 @@ static val eval_map(ny_low *l, const ny_op *op, ny_lat at) {
 static val eval_cast(ny_low *l, const ny_op *op, ny_lat at) {
   ny_value *a = ny_in(op, 0);
   ny_fmt to = (ny_fmt)op->out[0]->type->fmt;
-  return ny_convert(l->x, (ny_fmt)a->type->fmt, to, ny_eval(l, a, at), op->attr[NY_AT(cast, saturate)].i && ny_fmts[to].bits <= 8);
+  return ny_convert(l->x, (ny_fmt)a->type->fmt, to, ny_eval(l, a, at),
+                    op->attr[NY_AT(cast, saturate)].i && ny_fmts[to].bits <= 8);
 }
 
 static val eval_bitcast(ny_low *l, const ny_op *op, ny_lat at) {
@@ -107,13 +110,17 @@ val ny_low_fill(ny_low *l, const ny_op *op, ny_lat at) {
     return ny_ci(ny_vec(ny_reg_type(x, f), at.lanes), (int64_t)raw);
   }
   double top = ny_fmts[f].kind == 'U' ? 18446744073709551616.0 : 9223372036854775808.0;
-  int64_t n = fill >= top ? (ny_fmts[f].kind == 'U' ? -1 : INT64_MAX) : fill >= 9223372036854775808.0 ? (int64_t)(uint64_t)fill
-              : fill <= -9223372036854775808.0 ? INT64_MIN : fill != fill ? 0 : (int64_t)fill;
+  int64_t n = fill >= top                      ? (ny_fmts[f].kind == 'U' ? -1 : INT64_MAX)
+              : fill >= 9223372036854775808.0  ? (int64_t)(uint64_t)fill
+              : fill <= -9223372036854775808.0 ? INT64_MIN
+              : fill != fill                   ? 0
+                                               : (int64_t)fill;
   return ny_ci(ny_vec(ny_reg_type(x, f), at.lanes), ny_wrap_to(f, n));
 }
 
 static bool by_element(const ny_low *l, const ny_value *v) { /* one element costs no more than a vector */
-  return l->info[v->id].cost <= 6 || !v->def || v->def->kind == NY_load || v->def->kind == NY_index || v->def->kind == NY_tile;
+  return l->info[v->id].cost <= 6 || !v->def || v->def->kind == NY_load || v->def->kind == NY_index ||
+         v->def->kind == NY_tile;
 }
 
 static val compute(ny_low *l, ny_value *v, ny_lat at) {
@@ -121,7 +128,8 @@ static val compute(ny_low *l, ny_value *v, ny_lat at) {
   ny_linfo *f = &l->info[v->id];
   if (at.lanes == 1 && f->cols > 1 && !at.dcol && !by_element(l, v)) {
     ny_lat whole = at;
-    for (whole.col = 0; whole.col + (whole.lanes = ny_piece_lanes(l, f->cols, whole.col)) <= at.col;) whole.col += whole.lanes;
+    for (whole.col = 0; whole.col + (whole.lanes = ny_piece_lanes(l, f->cols, whole.col)) <= at.col;)
+      whole.col += whole.lanes;
     if (whole.lanes > 1) return ny_lane(l->x, ny_eval(l, v, whole), at.col - whole.col);
   }
   if (f->alias) return ny_eval(l, f->alias, at);
@@ -194,7 +202,8 @@ void ny_each_col(ny_low *l, int cols, bool rolled, ny_lat at, ny_piece_fn *fn, v
     int full = cols / l->W;
     int by = full % 4 == 0 ? 4 : full % 2 == 0 ? 2 : 1;
     ny_lloop loop;
-    ny_loop_begin(x, &loop, ny_ci(x->i64, 0), ny_ci(x->i64, (int64_t)full * l->W), ny_ci(x->i64, (int64_t)by * l->W), false);
+    ny_loop_begin(x, &loop, ny_ci(x->i64, 0), ny_ci(x->i64, (int64_t)full * l->W), ny_ci(x->i64, (int64_t)by * l->W),
+                  false);
     ny_lmark m = ny_low_enter(l);
     for (int i = 0; i < by; i++) fn(l, user, (ny_lat){at.row, i * l->W, l->W, at.drow, loop.iv});
     ny_low_leave(l, m);
@@ -257,7 +266,9 @@ static val into_array(ny_low *l, ny_value *v, uint32_t order) {
   return fill.to.array;
 }
 
-static bool fits_registers(const ny_low *l, const ny_linfo *f) { return f->rows * f->pieces <= l->x->target->n_vregs / 2; }
+static bool fits_registers(const ny_low *l, const ny_linfo *f) {
+  return f->rows * f->pieces <= l->x->target->n_vregs / 2;
+}
 
 void ny_low_force(ny_low *l, ny_value *v, uint32_t order) {
   ny_linfo *f = &l->info[v->id];
@@ -277,7 +288,8 @@ static bool needed_after(const ny_low *l, const ny_linfo *f, uint32_t order) {
   if (f->last <= order) return false;
   for (const ny_use *u = f->v->uses; u; u = u->next) {
     if (l->order[u->user->id].first > order) return true;
-    if (u->user->n_out && l->info[u->user->out[0]->id].state == NY_L_LAZY && l->info[u->user->out[0]->id].last > order) return true;
+    if (u->user->n_out && l->info[u->user->out[0]->id].state == NY_L_LAZY && l->info[u->user->out[0]->id].last > order)
+      return true;
   }
   return false;
 }

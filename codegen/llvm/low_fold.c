@@ -1,5 +1,6 @@
-/* Reductions of a tile. Sums run in number form (f32 for narrower floats) over several partial results, so that additions do not wait for each
-   other, then over the lanes as a tree. The accumulators are stack slots, promoted to registers. */
+/* Reductions of a tile. Sums run in number form (f32 for narrower floats) over several partial results, so that
+   additions do not wait for each other, then over the lanes as a tree. The accumulators are stack slots, promoted to
+   registers. */
 #include "llvm.h"
 
 enum { PARTS = 4 };
@@ -13,12 +14,14 @@ typedef struct fold {
   val part[PARTS], narrow[16]; /* full pieces, in turn; narrower ones by log2 of their lanes */
   int turn;
   bool rolled_cols;
-  ny_linfo sums;               /* of columns: an array, or */
-  val *col;                    /* a slot per piece */
-  val result;                  /* array of row results when rows are a loop */
+  ny_linfo sums; /* of columns: an array, or */
+  val *col;      /* a slot per piece */
+  val result;    /* array of row results when rows are a loop */
 } fold;
 
-static val finish(fold *f, val number) { return ny_is_float(f->fmt) ? ny_encode(f->l->x, f->fmt, number, false) : number; }
+static val finish(fold *f, val number) {
+  return ny_is_float(f->fmt) ? ny_encode(f->l->x, f->fmt, number, false) : number;
+}
 
 static void step(fold *f, val slot, val v) {
   ny_lx *x = f->l->x;
@@ -38,8 +41,10 @@ static int log2_of(int n) { return n < 2 ? 0 : 1 + log2_of(n / 2); }
 static void add_piece(ny_low *l, void *user, ny_lat at) {
   fold *f = user;
   val v = ny_eval_num(l, f->in, at);
-  if (at.lanes == l->W && at.lanes > 1) step(f, f->part[f->turn++ % PARTS], v);
-  else step(f, f->narrow[log2_of(at.lanes)], v);
+  if (at.lanes == l->W && at.lanes > 1)
+    step(f, f->part[f->turn++ % PARTS], v);
+  else
+    step(f, f->narrow[log2_of(at.lanes)], v);
 }
 
 static void begin(fold *f, int cols, int pieces) {

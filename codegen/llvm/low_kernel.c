@@ -1,7 +1,8 @@
 /* One kernel: facts about its values, the functions, the grid.
-   The entry point has the ABI of kernel.h and only unpacks the dispatch; the body is a function of its own whose pointer parameters can say that
-   they do not alias. A range [begin, end) of the flattened grid is walked by nested loops with carries: one division a dimension at its start, none
-   after it, and what depends on outer dimensions only is computed in their loops. */
+   The entry point has the ABI of kernel.h and only unpacks the dispatch; the body is a function of its own whose
+   pointer parameters can say that they do not alias. A range [begin, end) of the flattened grid is walked by nested
+   loops with carries: one division a dimension at its start, none after it, and what depends on outer dimensions only
+   is computed in their loops. */
 #include "llvm.h"
 
 #include <assert.h>
@@ -10,7 +11,8 @@
 enum { MAX_TILE = 1 << 16, MAX_STACK = 1 << 19, MAX_COST = 5000, MAX_DIM_NESTING = 16 };
 
 static nyb_status fail(ny_low *l, const ny_op *op, nyb_status s, const char *why) {
-  return l->failed = ny_fail(l->diag, s, op ? op->loc : NULL, "kernel %s: %s%s%s", l->k->name, op ? ny_kinds[op->kind].name : "", op ? ": " : "", why);
+  return l->failed = ny_fail(l->diag, s, op ? op->loc : NULL, "kernel %s: %s%s%s", l->k->name,
+                             op ? ny_kinds[op->kind].name : "", op ? ": " : "", why);
 }
 
 /* ---- program order */
@@ -29,14 +31,17 @@ static void number(ny_low *l, const ny_block *b, listing *all) {
   }
 }
 
-static uint64_t new_bit(ny_low *l) { /* beyond 63 resources they share the last bit: more order than needed, never less */
+static uint64_t
+new_bit(ny_low *l) { /* beyond 63 resources they share the last bit: more order than needed, never less */
   uint64_t bit = (uint64_t)1 << l->next_bit;
   if (l->next_bit < 63) l->next_bit++;
   return bit;
 }
 
 /* ---- facts about values */
-static bool mutates(const ny_op *op, const ny_value *v) { return (op->kind == NY_set || op->kind == NY_mma) && ny_in(op, 0) == v; }
+static bool mutates(const ny_op *op, const ny_value *v) {
+  return (op->kind == NY_set || op->kind == NY_mma) && ny_in(op, 0) == v;
+}
 
 /* A tile with one assignment, in its own block, and read only after it, is a name for what it is assigned. */
 static ny_value *single_set(const ny_low *l, const ny_value *v) {
@@ -93,10 +98,14 @@ static void lazy_facts(ny_low *l, const ny_op *op, ny_linfo *f) {
     cost += in->state == NY_L_LAZY ? in->cost : 1;
   }
   int narrow = ny_fmts[f->fmt].bits < 32 && ny_is_float(f->fmt) ? 6 : 0;
-  if (op->kind == NY_load) cost += ny_low_access_cost(l, op, f->v) - 1;
-  else if (op->kind == NY_index) cost += 2;
-  else if (op->kind == NY_cast) cost += 2 + narrow;
-  else if (ny_kinds[op->kind].flags & NY_MAP) cost += ny_row_cost((ny_kind)op->kind) + narrow;
+  if (op->kind == NY_load)
+    cost += ny_low_access_cost(l, op, f->v) - 1;
+  else if (op->kind == NY_index)
+    cost += 2;
+  else if (op->kind == NY_cast)
+    cost += 2 + narrow;
+  else if (ny_kinds[op->kind].flags & NY_MAP)
+    cost += ny_row_cost((ny_kind)op->kind) + narrow;
   f->cost = cost > MAX_COST ? MAX_COST : cost;
 }
 
@@ -106,15 +115,19 @@ static nyb_status value_facts(ny_low *l, const ny_op *op, ny_value *v) {
   f->memo = -1;
   f->fmt = (ny_fmt)v->type->fmt;
   int64_t rows, cols;
-  if (v->type->rank != 2 || !ny_dim_is_const(l->cx, v->type->dim[0], &rows) || !ny_dim_is_const(l->cx, v->type->dim[1], &cols) || rows < 1 ||
-      cols < 1 || rows > MAX_TILE || cols > MAX_TILE || rows * cols > MAX_TILE)
+  if (v->type->rank != 2 || !ny_dim_is_const(l->cx, v->type->dim[0], &rows) ||
+      !ny_dim_is_const(l->cx, v->type->dim[1], &cols) || rows < 1 || cols < 1 || rows > MAX_TILE || cols > MAX_TILE ||
+      rows * cols > MAX_TILE)
     return fail(l, op, NYB_E_LIMIT, "a tile must be [rows, cols] of constant size and at most 65536 elements");
-  if (ny_fmts[f->fmt].kind == 'Q' || ny_fmts[f->fmt].kind == 'S') return fail(l, op, NYB_E_UNSUPPORTED, "no tiles of block formats or strings");
+  if (ny_fmts[f->fmt].kind == 'Q' || ny_fmts[f->fmt].kind == 'S')
+    return fail(l, op, NYB_E_UNSUPPORTED, "no tiles of block formats or strings");
   f->rows = (int)rows, f->cols = (int)cols;
   for (int c = 0; c < f->cols; f->pieces++) c += ny_piece_lanes(l, f->cols, c);
   f->state = op->kind == NY_reduce ? NY_L_FIXED : NY_L_LAZY;
-  if (op->kind == NY_tile) tile_facts(l, f);
-  else if (op->kind != NY_reduce) lazy_facts(l, op, f);
+  if (op->kind == NY_tile)
+    tile_facts(l, f);
+  else if (op->kind != NY_reduce)
+    lazy_facts(l, op, f);
   return NYB_OK;
 }
 
@@ -152,7 +165,8 @@ static void find_aliases(ny_low *l, const listing *all) {
   uint64_t in = 0;
   for (uint32_t i = 0; i < l->k->n_knob; i++) {
     int64_t which = l->k->knob[i].value;
-    if (!strcmp(l->k->knob[i].name, "inplace") && which >= 0 && which < l->k->body.n_arg) in = l->info[l->k->body.arg[which]->id].reads;
+    if (!strcmp(l->k->knob[i].name, "inplace") && which >= 0 && which < l->k->body.n_arg)
+      in = l->info[l->k->body.arg[which]->id].reads;
   }
   const ny_value *first = NULL; /* output 0 */
   for (uint32_t i = 0; i < all->n; i++) {
@@ -198,7 +212,8 @@ static void entry_point(ny_low *l, const char *symbol, val body, typ body_type) 
   val f = ny_lx_function(x, symbol, (typ[]){x->ptr, x->i64, x->i64}, 3, false);
   LLVMSetVisibility(f, LLVMHiddenVisibility);
   val d = LLVMGetParam(f, 0), *arg = NY_NEW_ARRAY(&l->arena, val, k->body.n_arg + l->n_local + l->n_sym + 2);
-  val buffer = ny_ld(x, x->ptr, d, 8), dim = ny_ld(x, x->ptr, ny_gepc(x, x->i64, d, 1), 8), scratch = ny_ld(x, x->ptr, ny_gepc(x, x->i64, d, 2), 8);
+  val buffer = ny_ld(x, x->ptr, d, 8), dim = ny_ld(x, x->ptr, ny_gepc(x, x->i64, d, 1), 8),
+      scratch = ny_ld(x, x->ptr, ny_gepc(x, x->i64, d, 2), 8);
   unsigned n = 0;
   for (uint32_t i = 0; i < k->body.n_arg; i++) arg[n++] = ny_ld(x, x->ptr, ny_gepc(x, x->ptr, buffer, i), 8);
   int64_t at = 0;
@@ -234,7 +249,8 @@ static val open_body(ny_low *l, const char *symbol, typ *type, int *n_ptr) {
     if (v->def) ny_lx_attr(x, f, i + 1, "align", 64);
     l->info[v->id].base = LLVMGetParam(f, (unsigned)i);
   }
-  for (size_t i = 0; i < l->n_sym; i++) ny_low_var(l, l->sym[i], LLVMGetParam(f, (unsigned)*n_ptr + (unsigned)i), 0, INT64_MAX, 0);
+  for (size_t i = 0; i < l->n_sym; i++)
+    ny_low_var(l, l->sym[i], LLVMGetParam(f, (unsigned)*n_ptr + (unsigned)i), 0, INT64_MAX, 0);
   return f;
 }
 
@@ -276,7 +292,8 @@ static void dimension(ny_low *l, grid *g, int i) {
     ny_st(x, ny_ci(t, 0), g->at[i], 8);
     return;
   }
-  blk top = ny_block_new(x, "outer"), next = ny_block_new(x, "carry"), exit = ny_block_new(x, "full"), before = LLVMGetInsertBlock(x->b);
+  blk top = ny_block_new(x, "outer"), next = ny_block_new(x, "carry"), exit = ny_block_new(x, "full"),
+      before = LLVMGetInsertBlock(x->b);
   LLVMBuildBr(x->b, top);
   LLVMPositionBuilderAtEnd(x->b, top);
   val iv = LLVMBuildPhi(x->b, t, "");
@@ -311,7 +328,8 @@ static nyb_status lower_grid(ny_low *l, val begin, val end) {
   if (g.n < 2) {
     innermost(l, &g, begin, end);
   } else {
-    for (int i = 0; i < g.n; i++) g.extent[i] = ny_low_dim(l, g.op[i]->attr[NY_AT(grid, extent)].d), g.at[i] = ny_slot(x, x->i64, 1, 8);
+    for (int i = 0; i < g.n; i++)
+      g.extent[i] = ny_low_dim(l, g.op[i]->attr[NY_AT(grid, extent)].d), g.at[i] = ny_slot(x, x->i64, 1, 8);
     g.left = ny_slot(x, x->i64, 1, 8);
     ny_st(x, LLVMBuildNSWSub(x->b, end, begin, ""), g.left, 8);
     val rest = begin;

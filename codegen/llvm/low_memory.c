@@ -1,21 +1,22 @@
-/* Loads and stores of one piece of a tile: plain vectors where columns are adjacent, one element and a splat where they coincide, an element at a
-   time (or a gather) elsewhere. Limits become masks where the machine has them, else a branch around a short loop over the lanes that exist.
-   Elements outside a limit are neither read nor written: a load then reads a zero of our own. */
+/* Loads and stores of one piece of a tile: plain vectors where columns are adjacent, one element and a splat where they
+   coincide, an element at a time (or a gather) elsewhere. Limits become masks where the machine has them, else a branch
+   around a short loop over the lanes that exist. Elements outside a limit are neither read nor written: a load then
+   reads a zero of our own. */
 #include "llvm.h"
 
 typedef struct place { /* of a piece in a buffer */
   ny_low *l;
   ny_fmt fmt;
-  typ e;                 /* element in memory */
+  typ e; /* element in memory */
   int align, lanes;
-  val ptr;               /* of the piece's first element; sub-byte: of the buffer */
-  val off;               /* sub-byte: element offset of the piece's first element */
-  val step;              /* elements from lane to lane, when `stride` says symbolic */
-  int64_t stride;        /* constant step, or STEP_SYMBOLIC */
-  val index;             /* per lane element offsets, or NULL */
-  val row_in, lane_in;   /* i1: the row exists; per lane: the column exists. NULL: all */
-  val room;              /* columns of the piece that exist, when lane_in */
-  bool even;             /* sub-byte: provably begins on a byte */
+  val ptr;             /* of the piece's first element; sub-byte: of the buffer */
+  val off;             /* sub-byte: element offset of the piece's first element */
+  val step;            /* elements from lane to lane, when `stride` says symbolic */
+  int64_t stride;      /* constant step, or STEP_SYMBOLIC */
+  val index;           /* per lane element offsets, or NULL */
+  val row_in, lane_in; /* i1: the row exists; per lane: the column exists. NULL: all */
+  val room;            /* columns of the piece that exist, when lane_in */
+  bool even;           /* sub-byte: provably begins on a byte */
 } place;
 enum { STEP_SYMBOLIC = INT32_MIN };
 
@@ -50,7 +51,8 @@ static void limits(place *p, const ny_attr *lim, ny_lat at) {
 
 /* A limit that the whole tile is inside needs no test whatever piece it is. */
 static bool tile_inside(const ny_low *l, const ny_attr *lim, const ny_value *tile) {
-  return !lim->dims.n || (ny_low_at_least(l, lim->dims.v[0], tile->type->dim[0]) && ny_low_at_least(l, lim->dims.v[1], tile->type->dim[1]));
+  return !lim->dims.n || (ny_low_at_least(l, lim->dims.v[0], tile->type->dim[0]) &&
+                          ny_low_at_least(l, lim->dims.v[1], tile->type->dim[1]));
 }
 
 static val mask_of(const place *p) { /* NULL: everything exists */
@@ -79,22 +81,28 @@ static void index_of(place *p, ny_value *index, ny_dim istride, ny_lat at, val *
   if (!per_lane) at.lanes = 1;
   val i = ny_convert(x, (ny_fmt)index->type->fmt, NY_i64, ny_eval(l, index, at), false);
   int64_t s;
-  if (!ny_dim_is_const(l->cx, istride, &s) || s != 1) i = LLVMBuildNSWMul(x->b, i, ny_splat(x, ny_low_dim(l, istride), at.lanes), "");
-  if (per_lane) p->index = i;
-  else *scalar = i;
+  if (!ny_dim_is_const(l->cx, istride, &s) || s != 1)
+    i = LLVMBuildNSWMul(x->b, i, ny_splat(x, ny_low_dim(l, istride), at.lanes), "");
+  if (per_lane)
+    p->index = i;
+  else
+    *scalar = i;
 }
 
 static place place_of(ny_low *l, const ny_op *op, const ny_value *tile, ny_lat at) {
   bool load = op->kind == NY_load;
   const ny_attr *a = op->attr;
-  const ny_attr *off = &a[load ? NY_AT(load, off) : NY_AT(store, off)], *stride = &a[load ? NY_AT(load, stride) : NY_AT(store, stride)],
-                *lim = &a[load ? NY_AT(load, lim) : NY_AT(store, lim)], *istride = &a[load ? NY_AT(load, istride) : NY_AT(store, istride)];
+  const ny_attr *off = &a[load ? NY_AT(load, off) : NY_AT(store, off)],
+                *stride = &a[load ? NY_AT(load, stride) : NY_AT(store, stride)],
+                *lim = &a[load ? NY_AT(load, lim) : NY_AT(store, lim)],
+                *istride = &a[load ? NY_AT(load, istride) : NY_AT(store, istride)];
   ny_lx *x = l->x;
   ny_value *buffer = ny_in(op, 0), *index = op->n_in > (load ? 1 : 2) ? ny_in(op, load ? 1 : 2) : NULL;
   ny_fmt f = (ny_fmt)buffer->type->fmt;
   place p = {.l = l, .fmt = f, .e = ny_mem_type(x, f), .lanes = at.lanes};
   p.align = sub_byte(f) ? 1 : ny_fmts[f].bits / 8;
-  if (!ny_dim_is_const(l->cx, stride->dims.v[1], &p.stride)) p.stride = STEP_SYMBOLIC, p.step = ny_low_dim(l, stride->dims.v[1]);
+  if (!ny_dim_is_const(l->cx, stride->dims.v[1], &p.stride))
+    p.stride = STEP_SYMBOLIC, p.step = ny_low_dim(l, stride->dims.v[1]);
   if (!tile_inside(l, lim, tile)) limits(&p, lim, at);
   int64_t c = 0;
   val scalar = NULL, dyn[3];
@@ -106,8 +114,8 @@ static place place_of(ny_low *l, const ny_op *op, const ny_value *tile, ny_lat a
   if (sub_byte(f)) {
     int64_t s0 = 0;
     p.even = !scalar && ny_dim_divides(l->cx, off->d, per_byte(f)) && c % per_byte(f) == 0 &&
-             (!at.drow || (ny_dim_is_const(l->cx, stride->dims.v[0], &s0) && s0 % per_byte(f) == 0)) && (!at.dcol || p.stride == 1) &&
-             (!at.row || ny_dim_is_const(l->cx, stride->dims.v[0], NULL));
+             (!at.drow || (ny_dim_is_const(l->cx, stride->dims.v[0], &s0) && s0 % per_byte(f) == 0)) &&
+             (!at.dcol || p.stride == 1) && (!at.row || ny_dim_is_const(l->cx, stride->dims.v[0], NULL));
     p.off = LLVMBuildNSWAdd(x->b, ny_low_dim(l, off->d), i64c(l, c), "");
     for (int i = 0; i < 3; i++)
       if (dyn[i]) p.off = LLVMBuildNSWAdd(x->b, p.off, dyn[i], "");
@@ -124,7 +132,8 @@ static place place_of(ny_low *l, const ny_op *op, const ny_value *tile, ny_lat a
 /* ---- one element */
 static val lane_offset(const place *p, int lane) { /* elements from the piece's first */
   ny_lx *x = p->l->x;
-  val o = p->stride == STEP_SYMBOLIC ? LLVMBuildNSWMul(x->b, p->step, i64c(p->l, lane), "") : i64c(p->l, lane * p->stride);
+  val o =
+      p->stride == STEP_SYMBOLIC ? LLVMBuildNSWMul(x->b, p->step, i64c(p->l, lane), "") : i64c(p->l, lane * p->stride);
   return p->index ? LLVMBuildNSWAdd(x->b, o, ny_lane(x, p->index, lane), "") : o;
 }
 
@@ -137,7 +146,8 @@ static element element_at(const place *p, val offset) {
   int per = per_byte(p->fmt), log = per == 4 ? 2 : 1;
   val at = LLVMBuildNSWAdd(x->b, p->off, offset, "");
   val in = LLVMBuildTrunc(x->b, NY_B(And, x, at, i64c(p->l, per - 1)), x->i8, "");
-  return (element){ny_gep(x, x->i8, p->ptr, NY_B(AShr, x, at, i64c(p->l, log))), NY_B(Mul, x, in, ny_ci(x->i8, ny_fmts[p->fmt].bits))};
+  return (element){ny_gep(x, x->i8, p->ptr, NY_B(AShr, x, at, i64c(p->l, log))),
+                   NY_B(Mul, x, in, ny_ci(x->i8, ny_fmts[p->fmt].bits))};
 }
 
 static val widen(ny_lx *x, ny_fmt f, val byte) { /* a sub-byte code in the low bits to its register form */
@@ -149,7 +159,9 @@ static val from_memory(ny_lx *x, ny_fmt f, val m) {
   return f == NY_bool ? ny_ic(x, LLVMIntNE, m, ny_ci(LLVMTypeOf(m), 0)) : m;
 }
 
-static val to_memory(ny_lx *x, ny_fmt f, val r) { return f == NY_bool ? LLVMBuildZExt(x->b, r, ny_like(r, x->i8), "") : r; }
+static val to_memory(ny_lx *x, ny_fmt f, val r) {
+  return f == NY_bool ? LLVMBuildZExt(x->b, r, ny_like(r, x->i8), "") : r;
+}
 
 static val lane_in(const place *p, int lane) {
   ny_lx *x = p->l->x;
@@ -182,9 +194,12 @@ static val load_packed_bytes(const place *p) { /* whole bytes of 2 or 4 elements
   int per = per_byte(p->fmt), log = per == 4 ? 2 : 1, bytes = p->lanes / per;
   val b = ny_ld(x, ny_vec(x->i8, bytes), ny_gep(x, x->i8, p->ptr, NY_B(AShr, x, p->off, i64c(p->l, log))), 1);
   val at[256], shift[256];
-  for (int i = 0; i < p->lanes; i++) at[i] = ny_ci(x->i32, i / per), shift[i] = ny_ci(x->i8, i % per * ny_fmts[p->fmt].bits);
-  if (bytes == 1) b = ny_splat(x, b, p->lanes);
-  else b = LLVMBuildShuffleVector(x->b, b, LLVMGetPoison(LLVMTypeOf(b)), LLVMConstVector(at, (unsigned)p->lanes), "");
+  for (int i = 0; i < p->lanes; i++)
+    at[i] = ny_ci(x->i32, i / per), shift[i] = ny_ci(x->i8, i % per * ny_fmts[p->fmt].bits);
+  if (bytes == 1)
+    b = ny_splat(x, b, p->lanes);
+  else
+    b = LLVMBuildShuffleVector(x->b, b, LLVMGetPoison(LLVMTypeOf(b)), LLVMConstVector(at, (unsigned)p->lanes), "");
   return widen(x, p->fmt, NY_B(LShr, x, b, LLVMConstVector(shift, (unsigned)p->lanes)));
 }
 
@@ -222,7 +237,8 @@ static val load_lanes_that_exist(const place *p) {
   ny_st(x, LLVMConstNull(vt), tmp, 64);
   ny_lloop loop;
   ny_loop_begin(x, &loop, i64c(p->l, 0), lanes_that_exist(p), i64c(p->l, 1), true);
-  ny_st(x, ny_ld(x, p->e, ny_gep(x, p->e, p->ptr, loop.iv), (unsigned)p->align), ny_gep(x, p->e, tmp, loop.iv), (unsigned)p->align);
+  ny_st(x, ny_ld(x, p->e, ny_gep(x, p->e, p->ptr, loop.iv), (unsigned)p->align), ny_gep(x, p->e, tmp, loop.iv),
+        (unsigned)p->align);
   ny_loop_end(x, &loop);
   return ny_ld(x, vt, tmp, 64);
 }
@@ -233,7 +249,8 @@ static void store_lanes_that_exist(const place *p, val v) {
   ny_st(x, v, tmp, 64);
   ny_lloop loop;
   ny_loop_begin(x, &loop, i64c(p->l, 0), lanes_that_exist(p), i64c(p->l, 1), true);
-  ny_st(x, ny_ld(x, p->e, ny_gep(x, p->e, tmp, loop.iv), (unsigned)p->align), ny_gep(x, p->e, p->ptr, loop.iv), (unsigned)p->align);
+  ny_st(x, ny_ld(x, p->e, ny_gep(x, p->e, tmp, loop.iv), (unsigned)p->align), ny_gep(x, p->e, p->ptr, loop.iv),
+        (unsigned)p->align);
   ny_loop_end(x, &loop);
 }
 
@@ -291,8 +308,8 @@ static val gather(const place *p) {
   if (p->index) off = NY_B(Add, x, off, p->index);
   val mask = mask_of(p);
   typ over[2] = {vt, ny_vec(x->ptr, p->lanes)};
-  val arg[4] = {LLVMBuildGEP2(x->b, p->e, p->ptr, &off, 1, ""), ny_ci(x->i32, p->align), mask ? mask : ny_ci(ny_vec(x->i1, p->lanes), 1),
-                LLVMConstNull(vt)};
+  val arg[4] = {LLVMBuildGEP2(x->b, p->e, p->ptr, &off, 1, ""), ny_ci(x->i32, p->align),
+                mask ? mask : ny_ci(ny_vec(x->i1, p->lanes), 1), LLVMConstNull(vt)};
   return ny_call(x, "llvm.masked.gather", over, 2, arg, 4);
 }
 
@@ -302,7 +319,8 @@ val ny_low_load(ny_low *l, const ny_op *op, ny_lat at) {
   bool adjacent = p.stride == 1 && !p.index;
   if (p.lanes == 1) return from_memory(x, p.fmt, load_element(&p, i64c(l, 0), lane_in(&p, 0)));
   if (p.stride == 0 && !p.index) {
-    val v = ny_splat(x, from_memory(x, p.fmt, load_element(&p, i64c(l, 0), p.lane_in ? lane_in(&p, 0) : p.row_in)), p.lanes);
+    val v = ny_splat(x, from_memory(x, p.fmt, load_element(&p, i64c(l, 0), p.lane_in ? lane_in(&p, 0) : p.row_in)),
+                     p.lanes);
     return p.lane_in ? ny_sel(x, p.lane_in, v, LLVMConstNull(LLVMTypeOf(v))) : v;
   }
   if (adjacent && !sub_byte(p.fmt)) return from_memory(x, p.fmt, load_adjacent(&p));
@@ -366,7 +384,8 @@ val ny_low_index(ny_low *l, const ny_op *op, ny_lat at) {
 int ny_low_access_cost(const ny_low *l, const ny_op *op, const ny_value *tile) {
   bool load = op->kind == NY_load;
   const ny_attr *a = op->attr;
-  const ny_attr *stride = &a[load ? NY_AT(load, stride) : NY_AT(store, stride)], *lim = &a[load ? NY_AT(load, lim) : NY_AT(store, lim)];
+  const ny_attr *stride = &a[load ? NY_AT(load, stride) : NY_AT(store, stride)],
+                *lim = &a[load ? NY_AT(load, lim) : NY_AT(store, lim)];
   const ny_value *index = op->n_in > (load ? 1 : 2) ? ny_in(op, load ? 1 : 2) : NULL;
   int64_t cols = tile->type->dim[1], s = 2;
   int lanes = cols < l->W ? (int)cols : l->W;
@@ -394,7 +413,8 @@ val ny_array_ptr(ny_low *l, const ny_linfo *f, ny_lat at) {
 
 val ny_array_load(ny_low *l, const ny_linfo *f, ny_lat at) {
   typ e = f->fmt == NY_bool ? l->x->i8 : ny_reg_type(l->x, f->fmt);
-  return from_memory(l->x, f->fmt, ny_ld(l->x, ny_vec(e, at.lanes), ny_array_ptr(l, f, at), (ny_fmts[f->fmt].bits + 7u) / 8u));
+  return from_memory(l->x, f->fmt,
+                     ny_ld(l->x, ny_vec(e, at.lanes), ny_array_ptr(l, f, at), (ny_fmts[f->fmt].bits + 7u) / 8u));
 }
 
 void ny_array_store(ny_low *l, const ny_linfo *f, ny_lat at, val v) {

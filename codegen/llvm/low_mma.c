@@ -1,6 +1,6 @@
-/* tile[m,n] += a[m,k] * b[k,n] as an unrolled outer product: for every k, the vectors of b's row once, then a's elements one by one, each spread
-   over the lanes and multiplied in. Operands that are loads stay loads, so nothing but the accumulators, one row of b and one element of a is live;
-   a large k becomes a loop around the same code. */
+/* tile[m,n] += a[m,k] * b[k,n] as an unrolled outer product: for every k, the vectors of b's row once, then a's
+   elements one by one, each spread over the lanes and multiplied in. Operands that are loads stay loads, so nothing but
+   the accumulators, one row of b and one element of a is live; a large k becomes a loop around the same code. */
 #include "llvm.h"
 
 enum { UNROLL = 768 }; /* multiply-adds written out before k becomes a loop */
@@ -48,8 +48,10 @@ static void one_k(const mma *m, int k, val dk) {
         ny_lat at = {.row = r, .col = c, .lanes = lanes[i]};
         val *s = m->sum ? &m->sum[r * acc->pieces + i] : NULL;
         val t = multiply_add(m, ny_splat(l->x, a, lanes[i]), b[i], s ? *s : ny_tile_get(l, acc, at));
-        if (s) *s = t;
-        else ny_tile_put(l, acc, at, t);
+        if (s)
+          *s = t;
+        else
+          ny_tile_put(l, acc, at, t);
       }
     }
   }
@@ -60,8 +62,10 @@ static void sums(const mma *m, bool take) {
   for (int r = 0, i = 0; m->sum && r < acc->rows; r++)
     for (int c = 0; c < acc->cols; i++) {
       ny_lat at = {.row = r, .col = c, .lanes = ny_piece_lanes(m->l, acc->cols, c)};
-      if (take) m->sum[i] = ny_tile_get(m->l, acc, at);
-      else ny_tile_put(m->l, acc, at, m->sum[i]);
+      if (take)
+        m->sum[i] = ny_tile_get(m->l, acc, at);
+      else
+        ny_tile_put(m->l, acc, at, m->sum[i]);
       c += at.lanes;
     }
 }

@@ -1,4 +1,5 @@
-/* Statements of a kernel in program order: tiles, assignments, stores and loops; what they change, and what must be computed before they do. */
+/* Statements of a kernel in program order: tiles, assignments, stores and loops; what they change, and what must be
+ * computed before they do. */
 #include "llvm.h"
 
 #include <string.h>
@@ -27,8 +28,10 @@ val ny_tile_get(ny_low *l, const ny_linfo *f, ny_lat at) {
 
 void ny_tile_put(ny_low *l, const ny_linfo *f, ny_lat at, val v) {
   int start;
-  if (f->slot) ny_st(l->x, v, f->slot[at.row * f->pieces + piece_of(l, f, at.col, &start)], slot_align(f, at.lanes));
-  else ny_array_store(l, f, at, v);
+  if (f->slot)
+    ny_st(l->x, v, f->slot[at.row * f->pieces + piece_of(l, f, at.col, &start)], slot_align(f, at.lanes));
+  else
+    ny_array_store(l, f, at, v);
 }
 
 typedef struct filling {
@@ -46,15 +49,18 @@ static void fill_piece(ny_low *l, void *user, ny_lat at) {
 static void lower_tile(ny_low *l, const ny_op *op) {
   filling f = {.to = l->info[op->out[0]->id]};
   if (f.to.state == NY_L_LAZY) return;
-  ny_each_piece(l, f.to.rows, f.to.cols, f.to.slot ? (ny_roll){false, false} : ny_roll_of(l, f.to.rows, f.to.cols, 1), fill_piece, &f);
+  ny_each_piece(l, f.to.rows, f.to.cols, f.to.slot ? (ny_roll){false, false} : ny_roll_of(l, f.to.rows, f.to.cols, 1),
+                fill_piece, &f);
 }
 
 /* ---- assignment */
 static void compute_piece(ny_low *l, void *user, ny_lat at) {
   filling *f = user;
   val v = ny_eval(l, f->from, at);
-  if (f->piece) f->piece[f->n++] = v;
-  else ny_array_store(l, &f->to, at, v);
+  if (f->piece)
+    f->piece[f->n++] = v;
+  else
+    ny_array_store(l, &f->to, at, v);
 }
 
 static void put_piece(ny_low *l, void *user, ny_lat at) {
@@ -115,7 +121,8 @@ static void lower_store(ny_low *l, const ny_op *op) {
   for (int i = 1; i < op->n_in; i++) /* reads of the buffer itself come before any of its elements changes */
     if (l->info[ny_in(op, i)->id].reads & own) ny_low_force(l, ny_in(op, i), order);
   ny_value *in[2] = {s.from, op->n_in > 2 ? ny_in(op, 2) : NULL};
-  ny_roll r = ny_roll_of(l, f->rows, f->cols, (f->state == NY_L_LAZY ? f->cost : 1) + ny_low_access_cost(l, op, s.from));
+  ny_roll r =
+      ny_roll_of(l, f->rows, f->cols, (f->state == NY_L_LAZY ? f->cost : 1) + ny_low_access_cost(l, op, s.from));
   ny_low_prepare(l, in, op->n_in - 1, r, order);
   ny_each_piece(l, f->rows, f->cols, r, store_piece, &s);
 }
@@ -124,9 +131,7 @@ static void lower_store(ny_low *l, const ny_op *op) {
 uint64_t ny_low_effects(const ny_low *l, const ny_op *op) {
   uint64_t e = 0;
   switch (op->kind) {
-  case NY_store:
-    e = l->info[ny_in(op, 0)->id].reads;
-    return e & l->aliased ? e | l->aliased : e;
+  case NY_store: e = l->info[ny_in(op, 0)->id].reads; return e & l->aliased ? e | l->aliased : e;
   case NY_set:
   case NY_mma: return l->info[ny_in(op, 0)->id].alias ? 0 : l->info[ny_in(op, 0)->id].reads;
   case NY_tile: return l->info[op->out[0]->id].state == NY_L_LAZY ? 0 : l->info[op->out[0]->id].reads;
@@ -153,7 +158,8 @@ static void lift(ny_low *l, const ny_op *op) {
     ny_value *v = l->pending[i];
     const ny_linfo *f = &l->info[v->id];
     if (f->state != NY_L_LAZY || !used_inside(l, v, s)) continue;
-    bool few = f->rows * f->pieces <= l->x->target->n_vregs / 2, free = v->def->kind == NY_tile || v->def->kind == NY_index;
+    bool few = f->rows * f->pieces <= l->x->target->n_vregs / 2,
+         free = v->def->kind == NY_tile || v->def->kind == NY_index;
     if (f->alias ? f->cost > 0 : !free && (few || f->cost > 4)) ny_low_force(l, v, s.first);
   }
 }
@@ -214,10 +220,11 @@ static void lower_for(ny_low *l, const ny_op *op) {
   ny_low_range(l, lo_d, &t.lo, &none);
   ny_low_range(l, hi_d, &none, &t.hi);
   if (t.hi != INT64_MAX && t.hi != INT64_MIN) t.hi--;
-  if (!ny_dim_is_const(l->cx, step_d, &t.step)) t.step = 0;
+  if (!ny_dim_is_const(l->cx, step_d, &t.step))
+    t.step = 0;
   else if (t.step < 1) {
-    l->failed = ny_fail(l->diag, NYB_E_VERIFY, op->loc, "kernel %s: loop over ?%s has step %lld, not a positive number", l->k->name, t.var,
-                        (long long)t.step);
+    l->failed = ny_fail(l->diag, NYB_E_VERIFY, op->loc, "kernel %s: loop over ?%s has step %lld, not a positive number",
+                        l->k->name, t.var, (long long)t.step);
     return;
   }
   t.step_v = ny_low_dim(l, step_d);

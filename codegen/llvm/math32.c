@@ -1,5 +1,5 @@
 /* f32 functions. Errors are the largest seen over every 331st float, in units in the last place of the exact result. */
-#include "math.h"
+#include "vmath.h"
 
 static val k(val like, double v) { return ny_cf(LLVMTypeOf(like), v); }
 static val ki(ny_lx *x, val like, int64_t v) { return ny_ci(ny_like(like, x->i32), v); }
@@ -17,21 +17,25 @@ static val scale(ny_lx *x, val p, val n_float, val n_int) {
     val a[5] = {p, n_float, p, ny_ci(x->i16, -1), ny_ci(x->i32, 4)};
     return ny_call(x, "llvm.x86.avx512.mask.scalef.ps.512", NULL, 0, a, 5);
   }
-  val half = NY_B(AShr, x, n_int, ki(x, p, 1)), rest = NY_B(Sub, x, n_int, half), bias = ki(x, p, 127), by = ki(x, p, 23);
-  val a = as_float(x, NY_B(Shl, x, NY_B(Add, x, half, bias), by)), b = as_float(x, NY_B(Shl, x, NY_B(Add, x, rest, bias), by));
+  val half = NY_B(AShr, x, n_int, ki(x, p, 1)), rest = NY_B(Sub, x, n_int, half), bias = ki(x, p, 127),
+      by = ki(x, p, 23);
+  val a = as_float(x, NY_B(Shl, x, NY_B(Add, x, half, bias), by)),
+      b = as_float(x, NY_B(Shl, x, NY_B(Add, x, rest, bias), by));
   return mul(x, mul(x, p, a), b);
 }
 
-/* e^(a + low), low small or NULL. a beyond the range of results is cut, so that 0 and inf come out of the scaling. Adding 1.5*2^23 rounds to an
-   integer and leaves it in the low bits, which also keeps NaN away from float-to-integer conversions. */
+/* e^(a + low), low small or NULL (then a may be positive). a beyond the range of results is cut, so that 0 and inf come
+   out of the scaling. Adding 1.5*2^23 rounds to an integer and leaves it in the low bits, which also keeps NaN away
+   from float-to-integer conversions. */
 static val exp_with(ny_lx *x, val a, val low) {
-  a = ny_sel(x, gt(x, a, 89), k(a, 89), a);
+  if (!low) a = ny_sel(x, gt(x, a, 89), k(a, 89), a);
   a = ny_sel(x, lt(x, a, -104), k(a, -104), a);
   val magic = k(a, 12582912), t = ny_fma(x, a, k(a, 1.44269504088896341), magic), n = sub(x, t, magic);
   val r = ny_fma(x, n, k(a, -0.693359375), a);
   if (low) r = add(x, r, low);
   r = ny_fma(x, n, k(a, 2.12194440e-4), r);
-  val p = NY_POLY(x, r, 1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1);
+  val p = NY_POLY(x, r, 1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1,
+                  5.0000001201e-1);
   p = add(x, ny_fma(x, p, mul(x, r, r), r), k(a, 1));
   return scale(x, p, n, NY_B(Sub, x, as_int(x, t), as_int(x, magic)));
 }
@@ -43,7 +47,8 @@ static val log_normal(ny_lx *x, val a, val shift) {
   val i = as_int(x, a), e = NY_B(AShr, x, NY_B(Sub, x, i, ki(x, a, 0x3f2aaaab)), ki(x, a, 23));
   val m = as_float(x, NY_B(Sub, x, i, NY_B(Shl, x, e, ki(x, a, 23)))); /* 2/3 to 4/3 */
   val n = LLVMBuildSIToFP(x->b, NY_B(Add, x, e, shift), LLVMTypeOf(a), ""), f = sub(x, m, k(a, 1)), s = mul(x, f, f);
-  static const double c[] = {-0.130187988, 0.140889585, -0.121489584, 0.139809534, -0.166845024, 0.200121149, -0.249996364, 0.333331943, -0.5};
+  static const double c[] = {-0.130187988, 0.140889585,  -0.121489584, 0.139809534, -0.166845024,
+                             0.200121149,  -0.249996364, 0.333331943,  -0.5};
   val r = ny_fma(x, k(a, c[0]), f, k(a, c[1])), t = ny_fma(x, k(a, c[2]), f, k(a, c[3]));
   r = ny_fma(x, r, s, t);
   for (int j = 4; j < 9; j++) r = ny_fma(x, r, f, k(a, c[j]));
@@ -66,7 +71,8 @@ val ny_m32_log1p(ny_lx *x, val a) {
   val inf = ny_fc(x, LLVMRealOEQ, u, k(a, __builtin_inf())), bottom = ny_fc(x, LLVMRealOEQ, u, k(a, 0));
   r = ny_sel(x, inf, a, r);
   r = ny_sel(x, bottom, k(a, -__builtin_inf()), r);
-  return ny_sel(x, lt(x, ny_fabs(x, a), 1e-5), ny_fma(x, mul(x, a, a), k(a, -0.5), a), r); /* keeps -0, and saves the last place */
+  return ny_sel(x, lt(x, ny_fabs(x, a), 1e-5), ny_fma(x, mul(x, a, a), k(a, -0.5), a),
+                r); /* keeps -0, and saves the last place */
 }
 
 /* ---- circular functions */
@@ -90,7 +96,8 @@ static val circular(ny_lx *x, val a, bool cosine) {
   val huge = ny_fc(x, LLVMRealUGT, ny_fabs(x, a), k(a, 65536));
   ny_lif f;
   ny_if_begin(x, &f, ny_any(x, huge));
-  val hq, hr = LLVMBuildFPTrunc(x->b, ny_reduce_huge(x, LLVMBuildFPExt(x->b, a, ny_like(a, x->f64), ""), &hq), LLVMTypeOf(a), "");
+  val hq, hr = LLVMBuildFPTrunc(x->b, ny_reduce_huge(x, LLVMBuildFPExt(x->b, a, ny_like(a, x->f64), ""), &hq),
+                                LLVMTypeOf(a), "");
   hr = ny_sel(x, huge, hr, r);
   hq = ny_sel(x, huge, hq, q);
   blk then = LLVMGetInsertBlock(x->b);
@@ -112,15 +119,16 @@ val ny_m32_cos(ny_lx *x, val a) { return circular(x, a, true); }
 
 val ny_m32_atan(ny_lx *x, val a) {
   val t = ny_fabs(x, a), big = gt(x, t, 1), z = ny_sel(x, big, NY_B(FDiv, x, k(a, -1), t), t), s = mul(x, z, z);
-  val p = NY_POLY(x, s, 0.00283406432833, -0.0161140119395, 0.0429732785709, -0.0754918022263, 0.106739855426, -0.142158653707, 0.199947571439,
-                  -0.333332138494);
+  val p = NY_POLY(x, s, 0.00283406432833, -0.0161140119395, 0.0429732785709, -0.0754918022263, 0.106739855426,
+                  -0.142158653707, 0.199947571439, -0.333332138494);
   val r = ny_fma(x, mul(x, p, s), z, z);
   r = ny_sel(x, big, add(x, k(a, 1.57079632679489662), r), r);
   return ny_copysign(x, r, a);
 }
 
 static val asin_poly(ny_lx *x, val z, val s) { /* |z| <= 1/2 */
-  val p = NY_POLY(x, s, 0.0378063612622, 0.0143350534985, 0.0317995068602, 0.0445236161027, 0.0750042908386, 0.166666622198);
+  val p = NY_POLY(x, s, 0.0378063612622, 0.0143350534985, 0.0317995068602, 0.0445236161027, 0.0750042908386,
+                  0.166666622198);
   return ny_fma(x, mul(x, p, s), z, z);
 }
 
@@ -135,7 +143,8 @@ val ny_m32_asin(ny_lx *x, val a) {
 val ny_m32_acos(ny_lx *x, val a) {
   val t = ny_fabs(x, a), big = gt(x, t, 0.5), h = mul(x, sub(x, k(a, 1), t), k(a, 0.5));
   val z = ny_sel(x, big, ny_un(x, "llvm.sqrt", h), a), r = asin_poly(x, z, ny_sel(x, big, h, mul(x, a, a)));
-  val two = add(x, r, r), low = ny_sel(x, lt(x, a, 0), add(x, sub(x, k(a, 3.14159274101257324), two), k(a, -8.74227800037248566e-8)), two);
+  val two = add(x, r, r),
+      low = ny_sel(x, lt(x, a, 0), add(x, sub(x, k(a, 3.14159274101257324), two), k(a, -8.74227800037248566e-8)), two);
   val mid = add(x, sub(x, k(a, 1.57079637050628662), r), k(a, -4.37113900018624283e-8));
   return ny_sel(x, big, low, mid);
 }
@@ -143,7 +152,9 @@ val ny_m32_acos(ny_lx *x, val a) {
 /* ---- hyperbolic and error functions */
 val ny_m32_sinh_small(ny_lx *x, val a) {
   val s = mul(x, a, a);
-  return ny_fma(x, mul(x, NY_POLY(x, s, 2.55382537226e-8, 2.7551935695e-6, 0.00019841296287, 0.00833333327926, 0.16666666667), s), a, a);
+  return ny_fma(
+      x, mul(x, NY_POLY(x, s, 2.55382537226e-8, 2.7551935695e-6, 0.00019841296287, 0.00833333327926, 0.16666666667), s),
+      a, a);
 }
 
 val ny_m32_tanh(ny_lx *x, val a) { /* 1.3 */
@@ -157,7 +168,8 @@ val ny_m32_tanh(ny_lx *x, val a) { /* 1.3 */
 
 val ny_m32_erf(ny_lx *x, val a) { /* 0.96; above 0.92: 1 - e^p(|a|) */
   val t = ny_fabs(x, a), s = mul(x, a, a);
-  val r = ny_fma(x, k(a, -1.72853470e-5), t, k(a, 3.83197126e-4)), u = ny_fma(x, k(a, -3.88396438e-3), t, k(a, 2.42546219e-2));
+  val r = ny_fma(x, k(a, -1.72853470e-5), t, k(a, 3.83197126e-4)),
+      u = ny_fma(x, k(a, -3.88396438e-3), t, k(a, 2.42546219e-2));
   r = ny_fma(x, r, s, u);
   r = ny_fma(x, r, t, k(a, -1.06777877e-1));
   r = ny_fma(x, r, t, k(a, -6.34846687e-1));
@@ -168,13 +180,13 @@ val ny_m32_erf(ny_lx *x, val a) { /* 0.96; above 0.92: 1 - e^p(|a|) */
   return ny_sel(x, gt(x, t, 0.921875), big, ny_fma(x, q, a, a));
 }
 
-/* erfc(w/sqrt 2) = e^-square * erfcx(w/sqrt 2) for w >= 0, where square = w*w/2 is given as high + low, so that the exponent, which is what the tail
-   lives on, is good to more than 24 bits. erfcx is r * polynomial in (w-4)*r, with r = 1/(w+4). */
+/* erfc(w/sqrt 2) = e^-square * erfcx(w/sqrt 2) for w >= 0, where square = w*w/2 is given as high + low, so that the
+   exponent, which is what the tail lives on, is good to more than 24 bits. erfcx is r * polynomial in (w-4)*r, with r =
+   1/(w+4), for w to 14.6; beyond it the exponential is 0. */
 static val erfc_core(ny_lx *x, val w, val high, val low) {
-  w = ny_sel(x, gt(x, w, 15), k(w, 15), w);
   val r = NY_B(FDiv, x, k(w, 1), add(x, w, k(w, 4))), q = mul(x, sub(x, w, k(w, 4)), r);
-  val p = NY_POLY(x, q, -0.000264861885869, 0.0003567503556, 0.00313917626498, -0.00702416473538, -0.015050008378, 0.120807532565, -0.37304697133,
-                  0.774273807418, -1.21579317172, 1.51057027073);
+  val p = NY_POLY(x, q, -0.000264861885869, 0.0003567503556, 0.00313917626498, -0.00702416473538, -0.015050008378,
+                  0.120807532565, -0.37304697133, 0.774273807418, -1.21579317172, 1.51057027073);
   return mul(x, mul(x, p, r), exp_with(x, LLVMBuildFNeg(x->b, high, ""), LLVMBuildFNeg(x->b, low, "")));
 }
 

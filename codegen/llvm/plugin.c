@@ -1,5 +1,6 @@
-/* The plug-in's door: kernels in, one image out. Kernels are dealt to modules of a few each, in order; threads take modules as they become free, each
-   with its own LLVM context and target machine; objects are linked in order. So the image does not depend on the number of threads. */
+/* The plug-in's door: kernels in, one image out. Kernels are dealt to modules of a few each, in order; threads take
+   modules as they become free, each with its own LLVM context and target machine; objects are linked in order. So the
+   image does not depend on the number of threads. */
 #include "llvm.h"
 
 #include <llvm-c/Analysis.h>
@@ -12,7 +13,8 @@
 #include <string.h>
 
 enum { PER_MODULE = 4, MAX_THREADS = 64 };
-/* Just enough to promote the slots, clean up and hoist. No vectoriser, no unroller, and nothing that would invent calls (loop idioms). */
+/* Just enough to promote the slots, clean up and hoist. No vectoriser, no unroller, and nothing that would invent calls
+ * (loop idioms). */
 static const char passes[] = "function(sroa,early-cse,instcombine<no-verify-fixpoint>,loop-mssa(licm),early-cse)";
 
 typedef struct job {
@@ -37,7 +39,8 @@ static void initialise(void) {
 static nyb_status check(ny_lx *x, const char *name, ny_diag *d) {
   char *why = NULL;
   nyb_status s = NYB_OK;
-  if (LLVMVerifyModule(x->m, LLVMReturnStatusAction, &why)) s = ny_fail(d, NYB_E_INTERNAL, NULL, "code of kernel %s is malformed: %s", name, why);
+  if (LLVMVerifyModule(x->m, LLVMReturnStatusAction, &why))
+    s = ny_fail(d, NYB_E_INTERNAL, NULL, "code of kernel %s is malformed: %s", name, why);
   LLVMDisposeMessage(why);
   return s;
 }
@@ -61,7 +64,8 @@ static nyb_status emit(ny_lx *x, LLVMCodeGenFileType what, LLVMMemoryBufferRef *
   return s;
 }
 
-static nyb_status write_text(ny_arena *a, const char *dir, const char *name, const char *suffix, const char *p, size_t n, ny_diag *d) {
+static nyb_status write_text(ny_arena *a, const char *dir, const char *name, const char *suffix, const char *p,
+                             size_t n, ny_diag *d) {
   char *safe = ny_strdup(a, name);
   for (char *c = safe; *c; c++)
     if (*c == '/' || *c == '\\') *c = '_';
@@ -86,7 +90,8 @@ static nyb_status dump(const job *j, size_t k, ny_diag *d) {
   }
   LLVMMemoryBufferRef code = NULL;
   if (!s) s = emit(&x, LLVMAssemblyFile, &code, d);
-  if (!s) s = write_text(&a, r->dump_dir, r->kernel[k]->name, "s", LLVMGetBufferStart(code), LLVMGetBufferSize(code), d);
+  if (!s)
+    s = write_text(&a, r->dump_dir, r->kernel[k]->name, "s", LLVMGetBufferStart(code), LLVMGetBufferSize(code), d);
   if (code) LLVMDisposeMemoryBuffer(code);
   ny_lx_close(&x);
   ny_arena_free(&a);
@@ -207,8 +212,10 @@ static void host(ny_target *out) {
   LLVMDisposeMessage(t), LLVMDisposeMessage(c), LLVMDisposeMessage(f);
   ny_host_facts h;
   ny_host_read(&h);
-  *out = (ny_target){.name = name, .triple = triple, .cpu = cpu, .features = features, .l1d = h.l1d, .l2 = h.l2, .threads = h.n_cpu};
-  bool x86 = !strncmp(triple, "x86_64", 6), avx512 = x86 && has(features, "avx512f") && has(features, "avx512bw") && has(features, "avx512vl") && has(features, "avx512dq");
+  *out = (ny_target){
+      .name = name, .triple = triple, .cpu = cpu, .features = features, .l1d = h.l1d, .l2 = h.l2, .threads = h.n_cpu};
+  bool x86 = !strncmp(triple, "x86_64", 6), avx512 = x86 && has(features, "avx512f") && has(features, "avx512bw") &&
+                                                     has(features, "avx512vl") && has(features, "avx512dq");
   out->vec_bytes = avx512 ? 64 : x86 && has(features, "avx2") && has(features, "fma") ? 32 : 16;
   out->n_vregs = avx512 || !x86 ? 32 : 16;
   out->masked = avx512;

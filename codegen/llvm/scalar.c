@@ -1,21 +1,25 @@
-/* Elementwise rows: the expression of ops.def node by node. Narrow floats compute in f32 and round once at the end; a few rows whose formula loses
-   figures in f32 compute in f64. No instruction may be fused or reassociated unless written so here, so results follow the formula. */
-#include "math.h"
+/* Elementwise rows: the expression of ops.def node by node. Narrow floats compute in f32 and round once at the end; a
+   few rows whose formula loses figures in f32 compute in f64. No instruction may be fused or reassociated unless
+   written so here, so results follow the formula. */
+#include "vmath.h"
 
 #include <assert.h>
 #include <string.h>
 
 static const uint8_t costs[NY_N_SCALARS] = {
-    [NY_S_add] = 1,   [NY_S_sub] = 1,        [NY_S_mul] = 1,   [NY_S_div] = 4,   [NY_S_rem] = 30,  [NY_S_neg] = 1,  [NY_S_lt] = 1,
-    [NY_S_le] = 1,    [NY_S_gt] = 1,         [NY_S_ge] = 1,    [NY_S_eq] = 1,    [NY_S_ne] = 1,    [NY_S_land] = 1, [NY_S_lor] = 1,
-    [NY_S_lnot] = 1,  [NY_S_and] = 1,        [NY_S_or] = 1,    [NY_S_xor] = 1,   [NY_S_inv] = 1,   [NY_S_shl] = 3,  [NY_S_shr] = 3,
-    [NY_S_select] = 1, [NY_S_abs] = 1,       [NY_S_sqrt] = 6,  [NY_S_exp] = 16,  [NY_S_log] = 22,  [NY_S_log1p] = 30, [NY_S_sin] = 60,
-    [NY_S_cos] = 60,  [NY_S_asin] = 25,      [NY_S_acos] = 25, [NY_S_atan] = 20, [NY_S_sinh_small] = 10, [NY_S_tanh] = 30, [NY_S_erf] = 35,
-    [NY_S_erfc] = 50, [NY_S_pow] = 120,      [NY_S_floor] = 1, [NY_S_ceil] = 1,  [NY_S_trunc] = 1, [NY_S_rint] = 1,
+    [NY_S_add] = 1,   [NY_S_sub] = 1,   [NY_S_mul] = 1,         [NY_S_div] = 4,    [NY_S_rem] = 30, [NY_S_neg] = 1,
+    [NY_S_lt] = 1,    [NY_S_le] = 1,    [NY_S_gt] = 1,          [NY_S_ge] = 1,     [NY_S_eq] = 1,   [NY_S_ne] = 1,
+    [NY_S_land] = 1,  [NY_S_lor] = 1,   [NY_S_lnot] = 1,        [NY_S_and] = 1,    [NY_S_or] = 1,   [NY_S_xor] = 1,
+    [NY_S_inv] = 1,   [NY_S_shl] = 3,   [NY_S_shr] = 3,         [NY_S_select] = 1, [NY_S_abs] = 1,  [NY_S_sqrt] = 6,
+    [NY_S_exp] = 16,  [NY_S_log] = 22,  [NY_S_log1p] = 30,      [NY_S_sin] = 60,   [NY_S_cos] = 60, [NY_S_asin] = 25,
+    [NY_S_acos] = 25, [NY_S_atan] = 20, [NY_S_sinh_small] = 10, [NY_S_tanh] = 30,  [NY_S_erf] = 35, [NY_S_erfc] = 50,
+    [NY_S_pow] = 120, [NY_S_floor] = 1, [NY_S_ceil] = 1,        [NY_S_trunc] = 1,  [NY_S_rint] = 1,
 };
 
 /* Rows that cancel or overflow on the way: 1 + small, exp near the top of the range. */
-static bool needs_f64(ny_kind k) { return k == NY_asinh || k == NY_acosh || k == NY_atanh || k == NY_sinh || k == NY_cosh; }
+static bool needs_f64(ny_kind k) {
+  return k == NY_asinh || k == NY_acosh || k == NY_atanh || k == NY_sinh || k == NY_cosh;
+}
 
 int ny_row_cost(ny_kind k) {
   if (k == NY_max || k == NY_min) return 3;
@@ -28,7 +32,8 @@ int ny_row_cost(ny_kind k) {
 /* ---- integers */
 static val nonzero(ny_lx *x, val b) { return ny_ic(x, LLVMIntNE, b, ny_ci(LLVMTypeOf(b), 0)); }
 
-/* x/0 is 0; the lowest over -1 wraps to itself: as no machine agrees, the divisor is 1 there, and the result put right. */
+/* x/0 is 0; the lowest over -1 wraps to itself: as no machine agrees, the divisor is 1 there, and the result put right.
+ */
 static val int_div(ny_lx *x, ny_fmt f, val a, val b, bool rem) {
   typ t = LLVMTypeOf(a);
   val zero = ny_ci(t, 0), one = ny_ci(t, 1), some = nonzero(x, b);
@@ -37,7 +42,8 @@ static val int_div(ny_lx *x, ny_fmt f, val a, val b, bool rem) {
     val r = rem ? NY_B(URem, x, a, d) : NY_B(UDiv, x, a, d);
     return ny_sel(x, some, r, zero);
   }
-  val minus = ny_ic(x, LLVMIntEQ, b, ny_ci(t, -1)), d = ny_sel(x, NY_B(Or, x, LLVMBuildNot(x->b, some, ""), minus), one, b);
+  val minus = ny_ic(x, LLVMIntEQ, b, ny_ci(t, -1)),
+      d = ny_sel(x, NY_B(Or, x, LLVMBuildNot(x->b, some, ""), minus), one, b);
   val r = rem ? NY_B(SRem, x, a, d) : ny_sel(x, minus, LLVMBuildNeg(x->b, a, ""), NY_B(SDiv, x, a, d));
   return ny_sel(x, some, r, zero);
 }
@@ -59,14 +65,15 @@ static val int_op(ny_lx *x, ny_fmt f, int op, val a, val b) {
   case NY_S_div: return int_div(x, f, a, b, false);
   case NY_S_rem: return int_div(x, f, a, b, true);
   case NY_S_neg: return LLVMBuildNeg(x->b, a, "");
-  case NY_S_abs: return ny_signed(f) ? ny_sel(x, ny_ic(x, LLVMIntSLT, a, ny_ci(LLVMTypeOf(a), 0)), LLVMBuildNeg(x->b, a, ""), a) : a;
+  case NY_S_abs:
+    return ny_signed(f) ? ny_sel(x, ny_ic(x, LLVMIntSLT, a, ny_ci(LLVMTypeOf(a), 0)), LLVMBuildNeg(x->b, a, ""), a) : a;
   case NY_S_and: return NY_B(And, x, a, b);
   case NY_S_or: return NY_B(Or, x, a, b);
   case NY_S_xor: return NY_B(Xor, x, a, b);
   case NY_S_inv: return LLVMBuildNot(x->b, a, "");
   case NY_S_shl: return shift(x, f, a, b, true);
   case NY_S_shr: return shift(x, f, a, b, false);
-  default: assert(!"an integer scalar"); return a;
+  default: assert(false && "an integer scalar"); return a;
   }
 }
 
@@ -78,7 +85,7 @@ static val float_op(ny_lx *x, int op, val a, val b) {
       [NY_S_tanh] = ny_m_tanh, [NY_S_erf] = ny_m_erf,   [NY_S_erfc] = ny_m_erfc,   [NY_S_sinh_small] = ny_m_sinh_small,
   };
   static const char *const intrinsics[NY_N_SCALARS] = {
-      [NY_S_abs] = "llvm.fabs", [NY_S_sqrt] = "llvm.sqrt",   [NY_S_floor] = "llvm.floor",
+      [NY_S_abs] = "llvm.fabs",  [NY_S_sqrt] = "llvm.sqrt",   [NY_S_floor] = "llvm.floor",
       [NY_S_ceil] = "llvm.ceil", [NY_S_trunc] = "llvm.trunc", [NY_S_rint] = "llvm.roundeven",
   };
   if (functions[op]) return functions[op](x, a);
@@ -91,12 +98,13 @@ static val float_op(ny_lx *x, int op, val a, val b) {
   case NY_S_rem: return ny_m_rem(x, a, b);
   case NY_S_neg: return LLVMBuildFNeg(x->b, a, "");
   case NY_S_pow: return ny_m_pow(x, a, b);
-  default: assert(!"a float scalar"); return a;
+  default: assert(false && "a float scalar"); return a;
   }
 }
 
 static val compare(ny_lx *x, ny_fmt f, int op, val a, val b) {
-  static const LLVMRealPredicate real[] = {LLVMRealOLT, LLVMRealOLE, LLVMRealOGT, LLVMRealOGE, LLVMRealOEQ, LLVMRealUNE};
+  static const LLVMRealPredicate real[] = {LLVMRealOLT, LLVMRealOLE, LLVMRealOGT,
+                                           LLVMRealOGE, LLVMRealOEQ, LLVMRealUNE};
   static const LLVMIntPredicate sint[] = {LLVMIntSLT, LLVMIntSLE, LLVMIntSGT, LLVMIntSGE, LLVMIntEQ, LLVMIntNE};
   static const LLVMIntPredicate uint[] = {LLVMIntULT, LLVMIntULE, LLVMIntUGT, LLVMIntUGE, LLVMIntEQ, LLVMIntNE};
   int i = op - NY_S_lt;
@@ -168,7 +176,8 @@ val ny_row(ny_lx *x, const ny_op *op, const val *in) {
   }
   bool max = op->kind == NY_max;
   val r = op->kind == NY_gelu && f != NY_f64 ? ny_m32_gelu(x, num[0]) /* as one function: see there */
-          : max || op->kind == NY_min ? max_min(x, f, num[0], num[1], max) : expression(x, op, f, t, num);
+          : max || op->kind == NY_min        ? max_min(x, f, num[0], num[1], max)
+                                             : expression(x, op, f, t, num);
   return ny_is_float(to) ? ny_encode(x, to, r, false) : r;
 }
 
@@ -182,9 +191,11 @@ ny_lfold ny_lfold_of(const char *name) {
 
 val ny_lfold_first(ny_lx *x, ny_lfold o, ny_fmt f, int lanes) {
   typ t = ny_vec(ny_num_type(x, f), lanes);
-  if (ny_is_float(f)) return ny_cf(t, o == NY_LF_prod ? 1 : o == NY_LF_max ? -__builtin_inf() : o == NY_LF_min ? __builtin_inf() : 0);
+  if (ny_is_float(f))
+    return ny_cf(t, o == NY_LF_prod ? 1 : o == NY_LF_max ? -__builtin_inf() : o == NY_LF_min ? __builtin_inf() : 0);
   int bits = ny_fmts[f].bits;
-  if (o == NY_LF_sum || o == NY_LF_prod || f == NY_bool) return ny_ci(t, o == NY_LF_prod || (f == NY_bool && o == NY_LF_min));
+  if (o == NY_LF_sum || o == NY_LF_prod || f == NY_bool)
+    return ny_ci(t, o == NY_LF_prod || (f == NY_bool && o == NY_LF_min));
   bool top = o == NY_LF_min;
   if (!ny_signed(f)) return ny_ci(t, top ? (int64_t)(UINT64_MAX >> (64 - bits)) : 0);
   int64_t lowest = (int64_t)(UINT64_MAX << (bits - 1));
@@ -207,6 +218,7 @@ val ny_lfold_step(ny_lx *x, ny_lfold o, ny_fmt f, val a, val b) {
 }
 
 val ny_lfold_lanes(ny_lx *x, ny_lfold o, ny_fmt f, val v) {
-  for (int n = ny_lanes(v); n > 1; n /= 2) v = ny_lfold_step(x, o, f, ny_part(x, v, 0, n / 2), ny_part(x, v, n / 2, n / 2));
+  for (int n = ny_lanes(v); n > 1; n /= 2)
+    v = ny_lfold_step(x, o, f, ny_part(x, v, 0, n / 2), ny_part(x, v, n / 2, n / 2));
   return v;
 }
