@@ -215,7 +215,7 @@ static nyb_status add_yield(ny_module_builder *b, const ny_op *op, const uint32_
   return NYB_OK;
 }
 
-static nyb_status add_ret(ny_module_builder *b, const ny_op *op) {
+static nyb_status add_ret(ny_module_builder *b, ny_op *op) {
   for (int i = 0; i < op->n_in; i++) {
     uint32_t from = 0;
     NY_TRY(buffer_of(b, op, ny_in(op, i), &from));
@@ -224,27 +224,34 @@ static nyb_status add_ret(ny_module_builder *b, const ny_op *op) {
   return NYB_OK;
 }
 
-static nyb_status add_op(ny_module_builder *b, ny_op *op, const uint32_t *to, int n_plain) {
-  switch (op->kind) {
-  case NY_launch: return add_launch(b, op);
-  case NY_if: return add_if(b, op);
-  case NY_loop: return add_loop(b, op);
-  case NY_yield: return add_yield(b, op, to, n_plain);
-  case NY_ret: return add_ret(b, op);
-  case NY_reshape:
-  case NY_bitcast: {
-    uint32_t x = 0;
-    NY_TRY(buffer_of(b, op, ny_in(op, 0), &x));
-    return own(b, op->out[0], x), NYB_OK;
-  }
-  default: break;
-  }
-  if (op->kind == NY_const || ny_is_const_group(op)) return NYB_OK; /* placed before */
-  return ny_fail(b->d, NYB_E_UNSUPPORTED, op->loc, "%s was not lowered to a kernel", ny_kinds[op->kind].name);
+static nyb_status add_alias(ny_module_builder *b, ny_op *op) {
+  uint32_t x = 0;
+  NY_TRY(buffer_of(b, op, ny_in(op, 0), &x));
+  own(b, op->out[0], x);
+  return NYB_OK;
 }
 
+static nyb_status add_constant(ny_module_builder *b,
+                               ny_op *op) { /* in the file already: ny_rows_build gave it a buffer */
+  if (op->kind == NY_const || ny_is_const_group(op)) return NYB_OK;
+  return ny_fail(b->d, NYB_E_UNSUPPORTED, op->loc, "a group of family %s was not lowered to a kernel",
+                 op->attr[NY_AT(group, family)].s ? op->attr[NY_AT(group, family)].s : "(none)");
+}
+
+typedef nyb_status add_fn(ny_module_builder *b, ny_op *op);
+static add_fn *const adders[NY_N_KINDS] = {
+    [NY_launch] = add_launch, [NY_if] = add_if,         [NY_loop] = add_loop,      [NY_ret] = add_ret,
+    [NY_reshape] = add_alias, [NY_bitcast] = add_alias, [NY_const] = add_constant, [NY_group] = add_constant};
+
 static nyb_status add_block(ny_module_builder *b, ny_block *block, const uint32_t *to, int n_plain) {
-  for (ny_op *op = block->first; op; op = op->next) NY_TRY(add_op(b, op, to, n_plain));
+  for (ny_op *op = block->first; op; op = op->next) {
+    if (op->kind == NY_yield)
+      NY_TRY(add_yield(b, op, to, n_plain));
+    else if (adders[op->kind])
+      NY_TRY(adders[op->kind](b, op));
+    else
+      return ny_fail(b->d, NYB_E_UNSUPPORTED, op->loc, "%s was not lowered to a kernel", ny_kinds[op->kind].name);
+  }
   return NYB_OK;
 }
 
