@@ -61,7 +61,8 @@ static void add_small(ny_module_file *f, const void *data, uint64_t bytes, ny_we
     out->offset = e->offset;
     return;
   }
-  uint64_t room = (bytes + SMALL_ALIGN - 1) / SMALL_ALIGN * SMALL_ALIGN;
+  /* An empty constant takes room too, so that the segment it refers to exists. */
+  uint64_t room = ((bytes ? bytes : 1) + SMALL_ALIGN - 1) / SMALL_ALIGN * SMALL_ALIGN;
   if (f->n_small + room > f->cap_small) {
     uint64_t cap = f->cap_small ? 2 * f->cap_small : 4 * SMALL;
     f->small = ny_grow(&f->a, f->small, (size_t)f->n_small, (size_t)cap);
