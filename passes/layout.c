@@ -65,7 +65,8 @@ static ny_value *sink_map(ny_builder *b, ny_op *op) {
   ny_value *v;
   if (op->kind == NY_cast) v = ny_b_cast(b, in[0], (ny_fmt)op->out[0]->type->fmt);
   else v = ny_b_ew(b, (ny_kind)op->kind, in, op->n_in);
-  if (v && v->def && v->def->kind == op->kind) memcpy(v->def->attr, op->attr, sizeof *op->attr * ny_kinds[op->kind].n_attr);
+  size_t n = ny_kinds[op->kind].n_attr;
+  if (n && v && v->def && v->def->kind == op->kind) memcpy(v->def->attr, op->attr, n * sizeof *op->attr);
   return put_back(b, t, v);
 }
 
@@ -88,7 +89,7 @@ static ny_value *relisted(ny_builder *b, ny_op *op, const ny_op *t, const int *s
   const ny_type *want = ny_type_get(b->g->cx, type);
   ny_op *c = ny_build(b, (ny_kind)op->kind, in, op->n_in, &want, 1);
   if (!c) return NULL;
-  memcpy(c->attr, op->attr, sizeof *op->attr * ny_kinds[op->kind].n_attr);
+  if (ny_kinds[op->kind].n_attr) memcpy(c->attr, op->attr, sizeof *op->attr * ny_kinds[op->kind].n_attr);
   for (int s = 0; s < n_slot; s++) {
     const ny_attr *a = &op->attr[slot[s]];
     ny_dim v[NY_MAX_RANK];
@@ -152,7 +153,7 @@ static ny_value *sink_reshape(ny_builder *b, ny_op *op) {
   if (op->kind == NY_cast) v = ny_b_cast(b, x, (ny_fmt)op->out[0]->type->fmt);
   else v = ny_b_ew(b, (ny_kind)op->kind, in, op->n_in);
   if (!v) return NULL;
-  if (v->def->kind == op->kind) memcpy(v->def->attr, op->attr, sizeof *op->attr * ny_kinds[op->kind].n_attr);
+  if (v->def->kind == op->kind && ny_kinds[op->kind].n_attr) memcpy(v->def->attr, op->attr, sizeof *op->attr * ny_kinds[op->kind].n_attr);
   return ny_b_reshape(b, v, op->out[0]->type->rank, op->out[0]->type->dim);
 }
 

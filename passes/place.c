@@ -3,13 +3,13 @@
    1. One walk numbers the ops of all blocks in execution order and gives every buffer its life [first, last]: what a loop body reads of the outside lives
       until the loop ends, what a loop carries lives from before it.
    2. Larger buffers first, each goes to the lowest offset among 0 and the ends of the buffers that live at the same time, at which it provably overlaps
-      none of them for all sizes of the symbols; above all of them if nothing lower can be proven.
+      none of them for all sizes of the symbols; above all of them if nothing lower can be proven. Where the offsets become too large to express, they are
+   computed from bounds of the sizes instead (place_bound.c).
    A graph output made by a launch of the main block, whose buffer is not shared, is written straight to the caller's memory (offset -1). */
 #include <string.h>
 
-#include "rewrite.h"
+#include "place.h"
 
-enum { NOMINAL = 128, ALIGN = 64 };
 typedef struct buffer {
   int first, last;
   ny_dim bytes, off;
@@ -22,12 +22,13 @@ typedef struct placer {
   ny_arena *a;
   buffer *buf;
   int n, cap, clock;
+  bool bounds;  /* sizes are bounds, see place_bound.c */
   int *of;      /* by value id: buffer, or -1 */
   int *at;      /* by op id: its time */
   int *end;     /* by op id: the time its bodies end */
 } placer;
 
-static ny_dim rounded(ny_ctx *cx, ny_dim bytes) { return ny_dim_mul(cx, ny_dim_ceildiv(cx, bytes, ALIGN), ALIGN); }
+static ny_dim rounded(ny_ctx *cx, ny_dim bytes) { return ny_dim_mul(cx, ny_dim_ceildiv(cx, bytes, NY_PLACE_ALIGN), NY_PLACE_ALIGN); }
 
 static int64_t nominal(placer *p, ny_dim d) {
   ny_name *sym = NULL;
@@ -35,7 +36,7 @@ static int64_t nominal(placer *p, ny_dim d) {
   int64_t v = 0;
   ny_dim_symbols(p->g->cx, d, &sym, &n, &cap, p->a);
   ny_binding *env = NY_NEW_ARRAY(p->a, ny_binding, n + 1);
-  for (size_t i = 0; i < n; i++) env[i] = (ny_binding){sym[i], NOMINAL};
+  for (size_t i = 0; i < n; i++) env[i] = (ny_binding){sym[i], NY_PLACE_NOMINAL};
   return ny_dim_eval(p->g->cx, d, env, n, &v) ? v : INT64_MAX / 4;
 }
 
@@ -168,6 +169,14 @@ static bool at_most(ny_ctx *cx, ny_dim a, ny_dim b) { /* a <= b for all sizes */
   return lo >= 0;
 }
 
+static ny_dim larger(const placer *p, ny_dim a, ny_dim b) {
+  ny_ctx *cx = p->g->cx;
+  if (a == NY_DIM_INVALID || b == NY_DIM_INVALID) return NY_DIM_INVALID;
+  if (at_most(cx, a, b)) return b;
+  if (at_most(cx, b, a)) return a;
+  return p->bounds ? ny_place_max(cx, a, b) : ny_dim_max(cx, a, b);
+}
+
 static bool fits(placer *p, const buffer *b, ny_dim off, const int *done, int n_done) {
   ny_ctx *cx = p->g->cx;
   ny_dim end = ny_dim_add(cx, off, b->bytes);
@@ -189,7 +198,7 @@ static void choose(placer *p, buffer *b, const int *done, int n_done) {
     if (!both_live(b, q)) continue;
     ny_dim end = ny_dim_add(cx, q->off, q->bytes);
     int64_t at = q->at + q->nominal;
-    top = ny_dim_max(cx, top, end);
+    top = larger(p, top, end);
     if (at < best_at && fits(p, b, end, done, n_done)) best = end, best_at = at;
   }
   b->off = best_at == INT64_MAX ? top : best;
@@ -205,53 +214,24 @@ static void by_size(const placer *p, int *order) {
 }
 
 /* False when an offset or the whole cannot be expressed: several independent symbols make maxima of sums of maxima. */
-static bool assign_lowest(placer *p, const int *order) {
-  int *done = NY_NEW_ARRAY(p->a, int, p->n + 1), n_done = 0;
+static bool assign(placer *p) {
+  int *order = NY_NEW_ARRAY(p->a, int, p->n + 1), *done = NY_NEW_ARRAY(p->a, int, p->n + 1), n_done = 0;
   ny_dim top = 0;
+  by_size(p, order);
   for (int i = 0; i < p->n; i++) {
     buffer *b = &p->buf[order[i]];
     if (b->direct) continue;
+    if (p->bounds) b->bytes = ny_place_bound(p->g->cx, b->bytes);
+    if (b->bytes == NY_DIM_INVALID) return false;
     choose(p, b, done, n_done);
     done[n_done++] = order[i];
-    if (b->bytes == NY_DIM_INVALID || b->off == NY_DIM_INVALID) return false;
+    if (b->off == NY_DIM_INVALID) return false;
     ny_dim end = ny_dim_add(p->g->cx, b->off, b->bytes);
-    if (!at_most(p->g->cx, end, top)) top = ny_dim_max(p->g->cx, top, end);
+    top = end == NY_DIM_INVALID ? end : larger(p, top, end);
     if (top == NY_DIM_INVALID) return false;
   }
   p->g->arena_bytes = top;
   return true;
-}
-
-/* The plain way: a slot takes buffers that provably fit its first one and never live together; slots lie one after the other, so that every offset is
-   a sum of sizes. */
-static bool assign_slots(placer *p, const int *order) {
-  int *slot = NY_NEW_ARRAY(p->a, int, p->n + 1), *first = NY_NEW_ARRAY(p->a, int, p->n + 1), n = 0;
-  ny_dim top = 0;
-  for (int i = 0; i < p->n; i++) {
-    buffer *b = &p->buf[order[i]];
-    int s = 0;
-    for (slot[i] = -1; !b->direct && s < n; s++) {
-      bool free = at_most(p->g->cx, b->bytes, p->buf[first[s]].bytes);
-      for (int j = 0; j < i && free; j++) free = slot[j] != s || !both_live(b, &p->buf[order[j]]);
-      if (free) break;
-    }
-    if (b->direct) continue;
-    slot[i] = s;
-    b->off = s < n ? p->buf[first[s]].off : top;
-    if (s < n) continue;
-    first[n++] = order[i];
-    top = ny_dim_add(p->g->cx, top, b->bytes);
-    if (top == NY_DIM_INVALID) return false;
-  }
-  p->g->arena_bytes = top;
-  return true;
-}
-
-static nyb_status assign(placer *p) {
-  int *order = NY_NEW_ARRAY(p->a, int, p->n + 1);
-  by_size(p, order);
-  if (assign_lowest(p, order) || assign_slots(p, order)) return NYB_OK;
-  return ny_fail(&p->g->cx->diag, NYB_E_LIMIT, NULL, "the activation memory of the graph cannot be expressed: sizes overflow");
 }
 
 static ny_dim offset_of(const placer *p, const ny_value *v) {
@@ -280,7 +260,11 @@ nyb_status ny_pass_place(ny_pass_cx *px, ny_graph *g, bool *changed) {
   number(&p, &g->body);
   place_values(&p, &g->body);
   direct_outputs(&p);
-  NY_TRY(assign(&p));
+  if (!assign(&p)) {
+    p.bounds = true;
+    if (!assign(&p))
+      return ny_fail(&g->cx->diag, NYB_E_LIMIT, NULL, "the activation memory of the graph cannot be expressed: its sizes overflow");
+  }
   NY_TRY(ny_walk(&g->body, write_back, &p));
   *changed = true;
   return NYB_OK;
