@@ -1,5 +1,6 @@
-/* ModelProto -> ny_unit. The graph is built in one walk over the nodes. When two symbolic sizes turn out to be the same, one is replaced by the
-   other and the walk starts again, so that every type is right from its first op on; each restart removes a symbol. */
+/* ModelProto -> ny_unit. The graph is built in one walk over the nodes. When two symbolic sizes turn out to be the
+   same, one is replaced by the other and the walk starts again, so that every type is right from its first op on; each
+   restart removes a symbol. */
 #include "frontend.h"
 #include <stdlib.h>
 #include <string.h>
@@ -12,13 +13,15 @@ static nyb_status check_model(ny_import *im) {
   const ny_onnx_model *m = &im->model;
   ny_diag *d = &im->cx->diag;
   if (m->ir_version < FIRST_IR || m->ir_version > LAST_IR)
-    return ny_fail(d, NYB_E_UNSUPPORTED, NULL, "ONNX IR version %lld is not supported (%d to %d are)", (long long)m->ir_version, (int)FIRST_IR,
-                   (int)LAST_IR);
-  if (m->n_function > MAX_FUNCTIONS) return ny_fail(d, NYB_E_LIMIT, NULL, "the model has %u functions, more than %d", m->n_function, (int)MAX_FUNCTIONS);
+    return ny_fail(d, NYB_E_UNSUPPORTED, NULL, "ONNX IR version %lld is not supported (%d to %d are)",
+                   (long long)m->ir_version, (int)FIRST_IR, (int)LAST_IR);
+  if (m->n_function > MAX_FUNCTIONS)
+    return ny_fail(d, NYB_E_LIMIT, NULL, "the model has %u functions, more than %d", m->n_function, (int)MAX_FUNCTIONS);
   if (!m->n_opset) return ny_fail(d, NYB_E_PARSE, NULL, "the model imports no operator set");
   for (uint32_t i = 0; i < m->n_opset; i++)
     if (!*m->opset[i].domain && (m->opset[i].version < 1 || m->opset[i].version > LAST_OPSET))
-      return ny_fail(d, NYB_E_UNSUPPORTED, NULL, "operator set %lld is not supported (1 to %d are)", (long long)m->opset[i].version, (int)LAST_OPSET);
+      return ny_fail(d, NYB_E_UNSUPPORTED, NULL, "operator set %lld is not supported (1 to %d are)",
+                     (long long)m->opset[i].version, (int)LAST_OPSET);
   return NYB_OK;
 }
 
@@ -65,7 +68,8 @@ static nyb_status check_dims(ny_import *im) {
     if (ny_name_find(&im->symbols, s) || names_axis(im, s)) continue;
     ny_text t = {0};
     for (uint32_t k = 0; k < im->n_sym_of; k++) ny_text_addf(&t, "%s%s", k ? ", " : " It has ", im->sym_of[k]);
-    nyb_status st = ny_fail(&im->cx->diag, NYB_E_ARGUMENT, NULL, "the model has no size named \"%s\".%.600s", s, t.s ? t.s : "");
+    nyb_status st =
+        ny_fail(&im->cx->diag, NYB_E_ARGUMENT, NULL, "the model has no size named \"%s\".%.600s", s, t.s ? t.s : "");
     ny_text_free(&t);
     return st;
   }
@@ -75,8 +79,8 @@ static nyb_status check_dims(ny_import *im) {
 static nyb_status check_result(ny_import *im, const ny_onnx_value *out, const ny_value *v) {
   ny_fmt declared = ny_onnx_elem_type(out->type);
   if (declared == NY_none || declared == ny_fmt_of(v)) return NYB_OK;
-  return ny_fail(&im->cx->diag, NYB_E_TYPE, NULL, "graph output \"%s\" is declared %s but is %s", out->name, ny_fmts[declared].name,
-                 ny_fmts[ny_fmt_of(v)].name);
+  return ny_fail(&im->cx->diag, NYB_E_TYPE, NULL, "graph output \"%s\" is declared %s but is %s", out->name,
+                 ny_fmts[declared].name, ny_fmts[ny_fmt_of(v)].name);
 }
 
 static nyb_status add_results(ny_import *im, ny_scope *sc) {
@@ -88,9 +92,12 @@ static nyb_status add_results(ny_import *im, ny_scope *sc) {
   if (g->n_out > UINT16_MAX) return ny_fail(&im->cx->diag, NYB_E_LIMIT, NULL, "the graph has %u outputs", g->n_out);
   for (uint32_t i = 0; i < g->n_out; i++) {
     const ny_thing *t = ny_scope_find(sc, g->out[i].name);
-    if (!t) return ny_fail(&im->cx->diag, NYB_E_PARSE, NULL, "graph output \"%s\" is not computed by any node", g->out[i].name);
+    if (!t)
+      return ny_fail(&im->cx->diag, NYB_E_PARSE, NULL, "graph output \"%s\" is not computed by any node",
+                     g->out[i].name);
     if (!t->v)
-      return ny_fail(&im->cx->diag, NYB_E_UNSUPPORTED, NULL, "graph output \"%s\" is a sequence or an empty optional; results are tensors", g->out[i].name);
+      return ny_fail(&im->cx->diag, NYB_E_UNSUPPORTED, NULL,
+                     "graph output \"%s\" is a sequence or an empty optional; results are tensors", g->out[i].name);
     NY_TRY(check_result(im, &g->out[i], t->v));
     v[i] = t->v;
     names[i] = g->out[i].name;
@@ -147,7 +154,8 @@ static nyb_status attempt(ny_import *im) {
 
 static nyb_status name_functions(ny_import *im) {
   for (uint32_t i = 0; i < im->model.n_function; i++) {
-    const ny_onnx_function *f = &im->model.function[i], *g = &im->model.function[*ny_name_put(&im->fn_names, &im->a, f->name, i)];
+    const ny_onnx_function *f = &im->model.function[i],
+                           *g = &im->model.function[*ny_name_put(&im->fn_names, &im->a, f->name, i)];
     if (f != g && f->domain == g->domain && f->overload == g->overload)
       return ny_fail(&im->cx->diag, NYB_E_PARSE, NULL, "function \"%s\" is defined twice", f->name);
   }
@@ -164,7 +172,8 @@ static nyb_status import_all(ny_import *im) {
     if (!im->restart) return s;
     if (++im->n_restarts > NY_MAX_RESTARTS) {
       ny_diag_clear(&im->cx->diag);
-      return ny_fail(&im->cx->diag, NYB_E_LIMIT, NULL, "more than %d sizes had to be replaced; give sizes with --dim NAME=N", (int)NY_MAX_RESTARTS);
+      return ny_fail(&im->cx->diag, NYB_E_LIMIT, NULL,
+                     "more than %d sizes had to be replaced; give sizes with --dim NAME=N", (int)NY_MAX_RESTARTS);
     }
     ny_diag_clear(&im->cx->diag);
     ny_graph_drop(im->g);
@@ -177,12 +186,15 @@ static nyb_status import_unit(ny_import *im, ny_unit *u, ny_unit **out) {
   im->files.budget = &im->budget;
   nyb_status s = import_all(im);
   ny_arena_free(&im->a);
-  if (s) ny_unit_free(u);
-  else *out = u;
+  if (s)
+    ny_unit_free(u);
+  else
+    *out = u;
   return s;
 }
 
-nyb_status ny_import_onnx_memory(ny_ctx *cx, const void *data, size_t bytes, const char *name, const ny_binding *dims, size_t n, ny_unit **out) {
+nyb_status ny_import_onnx_memory(ny_ctx *cx, const void *data, size_t bytes, const char *name, const ny_binding *dims,
+                                 size_t n, ny_unit **out) {
   ny_import im = {.cx = cx, .dims = dims, .n_dims = n};
   *out = NULL;
   cx->diag.file = name ? ny_intern(&cx->names, name) : NULL;

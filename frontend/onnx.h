@@ -1,7 +1,8 @@
-/* What a builder of an ONNX operator sees. A builder is `static nyb_status conv(ny_node *n)` plus a row in onnx_ops.def (or onnx_ops_rare.def):
-   it reads n->in and the attributes, appends IR through &n->b, and puts results with ny_out. Nodes arrive in topological order, so every
-   input has its final type. Integer inputs that are shapes, axes or sizes are resolved here and now: see ny_node_dims and ny_onnx_const.
-   Failures: ny_node_fail once, where the fault is; helpers have already failed when they return false or NULL, so pass it on with ny_failed(n). */
+/* What a builder of an ONNX operator sees. A builder is `static nyb_status conv(ny_node *n)` plus a row in onnx_ops.def
+   (or onnx_ops_rare.def): it reads n->in and the attributes, appends IR through &n->b, and puts results with ny_out.
+   Nodes arrive in topological order, so every input has its final type. Integer inputs that are shapes, axes or sizes
+   are resolved here and now: see ny_node_dims and ny_onnx_const. Failures: ny_node_fail once, where the fault is;
+   helpers have already failed when they return false or NULL, so pass it on with ny_failed(n). */
 #ifndef NY_ONNX_H
 #define NY_ONNX_H
 #include "frontend.h"
@@ -32,9 +33,9 @@ typedef struct ny_node {
   int version; /* of the domain, as the model (or function) imports it */
   int arg;     /* of the row: builders that serve several operators tell them apart by it */
   int n_in, n_out;
-  ny_value **in;     /* NULL: absent, or not a tensor */
+  ny_value **in;      /* NULL: absent, or not a tensor */
   ny_thing *in_thing; /* the same with lists and optionals */
-  ny_thing *out;     /* fill with ny_out or ny_out_thing */
+  ny_thing *out;      /* fill with ny_out or ny_out_thing */
   const ny_onnx_node *src;
   ny_scope *scope;
   ny_arena *tmp; /* lives as long as the import */
@@ -58,12 +59,13 @@ bool ny_attr_has(ny_node *n, const char *name);
 int64_t ny_attr_int(ny_node *n, const char *name, int64_t def);
 double ny_attr_float(ny_node *n, const char *name, double def);
 const char *ny_attr_string(ny_node *n, const char *name, const char *def);
-const int64_t *ny_attr_ints(ny_node *n, const char *name, int *count);   /* NULL and 0 when absent or empty */
+const int64_t *ny_attr_ints(ny_node *n, const char *name, int *count); /* NULL and 0 when absent or empty */
 const double *ny_attr_floats(ny_node *n, const char *name, int *count);
 const char *const *ny_attr_strings(ny_node *n, const char *name, int *count);
 ny_value *ny_attr_tensor(ny_node *n, const char *name); /* as a constant of the IR; NULL when absent */
 const ny_onnx_graph *ny_attr_graph(ny_node *n, const char *name);
-bool ny_attr_fmt(ny_node *n, const char *name, ny_fmt def, ny_fmt *out); /* a TensorProto.DataType; false after failing */
+bool ny_attr_fmt(ny_node *n, const char *name, ny_fmt def,
+                 ny_fmt *out); /* a TensorProto.DataType; false after failing */
 
 /* ---- Types */
 static inline int ny_rank(const ny_value *v) { return v->type->rank; }
@@ -81,20 +83,23 @@ bool ny_onnx_const(ny_node *n, int i, ny_tensor *out);
 bool ny_value_const(ny_node *n, ny_value *v, ny_tensor *out);
 /* Input i (rank 0 or 1, integers) as dimension expressions; fails with "depends on data ..." when it is not known. */
 bool ny_node_dims(ny_node *n, int i, ny_dim *out, int cap, int *count);
-bool ny_try_dims(ny_node *n, int i, ny_dim *out, int cap, int *count); /* the same without failing */
+bool ny_try_dims(ny_node *n, int i, ny_dim *out, int cap, int *count);   /* the same without failing */
 bool ny_node_ints(ny_node *n, int i, int64_t *out, int cap, int *count); /* constants only */
 bool ny_node_scalar(ny_node *n, int i, double def, double *out);         /* constant number; def when absent */
-/* The first that is present: input i (pass -1 for never) as constants, or the attribute. *count is -1 when neither is there. */
+/* The first that is present: input i (pass -1 for never) as constants, or the attribute. *count is -1 when neither is
+ * there. */
 bool ny_ints_or_attr(ny_node *n, int i, const char *attr, int64_t *out, int cap, int *count);
 /* The same as axes of a tensor of `rank`: normalised, without repeats, in ascending order. */
 bool ny_axes_or_attr(ny_node *n, int i, const char *attr, int rank, int *axes, int *count);
 
 /* ---- Values */
-/* The first result of an op made with ny_build, once its attributes are set: its type is inferred, which also checks the inputs. NULL passes. */
+/* The first result of an op made with ny_build, once its attributes are set: its type is inferred, which also checks
+ * the inputs. NULL passes. */
 static inline ny_value *ny_done(ny_node *n, ny_op *op) { return op && !ny_infer_op(n->b.g, op) ? op->out[0] : NULL; }
 /* A new constant from `count` elements in packed storage, copied. */
 ny_value *ny_const_data(ny_node *n, ny_fmt f, int rank, const int64_t *shape, const void *data);
-ny_value *ny_const_floats(ny_node *n, ny_fmt f, int rank, const int64_t *shape, const double *data); /* rounded into f */
+ny_value *ny_const_floats(ny_node *n, ny_fmt f, int rank, const int64_t *shape,
+                          const double *data); /* rounded into f */
 ny_value *ny_const_ints(ny_node *n, ny_fmt f, int rank, const int64_t *shape, const int64_t *data);
 ny_value *ny_num(ny_node *n, const ny_value *like, double x); /* rank-0 constant in like's format */
 /* Elementwise with numpy broadcasting; sizes that are not equal but must be are unified (see ny_unify). */
@@ -102,18 +107,21 @@ ny_value *ny_ew(ny_node *n, ny_kind k, ny_value *const *in, int n_in);
 ny_value *ny_ew1(ny_node *n, ny_kind k, ny_value *x);
 ny_value *ny_ew2(ny_node *n, ny_kind k, ny_value *x, ny_value *y);
 ny_value *ny_ew2s(ny_node *n, ny_kind k, ny_value *x, double y); /* with a scalar constant of x's format */
-/* Makes inputs fit one shape (but for dim `except`, -1: none): unifies sizes, or cuts those that cannot be unified to the smaller. Size 1 fits all. */
+/* Makes inputs fit one shape (but for dim `except`, -1: none): unifies sizes, or cuts those that cannot be unified to
+ * the smaller. Size 1 fits all. */
 bool ny_fit(ny_node *n, ny_value **v, int count, int except);
-/* Two sizes that ONNX says are equal. True when they are. When a symbol can be replaced by the other side, remembers that and fails so that the
-   import starts again with the symbol replaced; otherwise fails naming `what` and both sizes. */
+/* Two sizes that ONNX says are equal. True when they are. When a symbol can be replaced by the other side, remembers
+   that and fails so that the import starts again with the symbol replaced; otherwise fails naming `what` and both
+   sizes. */
 bool ny_unify(ny_node *n, ny_dim a, ny_dim b, const char *what);
-bool ny_try_unify(ny_node *n, ny_dim a, ny_dim b); /* the same, but false without failing when nothing can be replaced */
-ny_value *ny_cast_to(ny_node *n, ny_value *x, ny_fmt f);                /* x itself when it has the format */
+bool ny_try_unify(ny_node *n, ny_dim a,
+                  ny_dim b); /* the same, but false without failing when nothing can be replaced */
+ny_value *ny_cast_to(ny_node *n, ny_value *x, ny_fmt f); /* x itself when it has the format */
 ny_value *ny_reshape_to(ny_node *n, ny_value *x, int rank, const ny_dim *shape);
-ny_value *ny_unsqueeze_at(ny_node *n, ny_value *x, int axis);           /* a new dim of size 1 */
+ny_value *ny_unsqueeze_at(ny_node *n, ny_value *x, int axis); /* a new dim of size 1 */
 ny_value *ny_squeeze_at(ny_node *n, ny_value *x, int axis);
 ny_value *ny_expand_like(ny_node *n, ny_value *x, const ny_value *like); /* broadcast to like's shape */
-ny_value *ny_flatten_at(ny_node *n, ny_value *x, int axis);             /* 2-D: dims before axis, dims from axis */
+ny_value *ny_flatten_at(ny_node *n, ny_value *x, int axis);              /* 2-D: dims before axis, dims from axis */
 ny_value *ny_slice_axis(ny_node *n, ny_value *x, int axis, ny_dim start, ny_dim count);
 ny_value *ny_move_axis(ny_node *n, ny_value *x, int from, int to);
 ny_value *ny_full(ny_node *n, ny_fmt f, int rank, const ny_dim *shape, double x); /* broadcast scalar */
@@ -131,8 +139,8 @@ int ny_graph_n_outputs(const ny_onnx_graph *g);
 /* Imports the nodes of g at n->b with these things for its inputs; outer names are seen. */
 nyb_status ny_inline_graph(ny_node *n, const ny_onnx_graph *g, const ny_thing *in, int n_in, ny_thing *out, int n_out);
 
-/* ---- Rows: ONNX(domain, operator, first opset, last opset, builder, arg). The ai.onnx domain is "". A model's opset picks the row, so an
-   operator whose meaning changed has one row per meaning. */
+/* ---- Rows: ONNX(domain, operator, first opset, last opset, builder, arg). The ai.onnx domain is "". A model's opset
+   picks the row, so an operator whose meaning changed has one row per meaning. */
 enum { NY_OPSET_MAX = 28 };
 typedef struct ny_onnx_row {
   const char *domain, *op;

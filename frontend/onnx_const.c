@@ -1,6 +1,7 @@
-/* What is known at import: constants of the file, and values computed from constants alone. The IR has no shape tensors, so the integers a
-   model computes for Reshape, Slice and the like must be settled here: small integer results become `const` or `dims` at once, which keeps
-   every later question one step deep however long the chain that computed them. */
+/* What is known at import: constants of the file, and values computed from constants alone. The IR has no shape
+   tensors, so the integers a model computes for Reshape, Slice and the like must be settled here: small integer results
+   become `const` or `dims` at once, which keeps every later question one step deep however long the chain that computed
+   them. */
 #include <string.h>
 #include "onnx_import.h"
 
@@ -26,7 +27,8 @@ ny_value *ny_file_tensor(ny_import *im, ny_bytes proto, bool sparse, const ny_lo
   uint32_t *found = ny_name_find(&im->tensors, key);
   if (!found) {
     ny_cached c = {0};
-    nyb_status s = sparse ? ny_onnx_sparse_read(im->cx, &im->files, proto, &c.t) : ny_onnx_tensor_read(im->cx, &im->files, proto, &c.t);
+    nyb_status s = sparse ? ny_onnx_sparse_read(im->cx, &im->files, proto, &c.t)
+                          : ny_onnx_tensor_read(im->cx, &im->files, proto, &c.t);
     if (s) {
       if (loc && !im->cx->diag.has_loc) im->cx->diag.loc = *loc, im->cx->diag.has_loc = true;
       return NULL;
@@ -72,8 +74,10 @@ ny_value *ny_const_floats(ny_node *n, ny_fmt f, int rank, const int64_t *shape, 
   int64_t count = count_of(rank, shape);
   void *p = ny_alloc(n->tmp, ny_fmt_bytes(f, (uint64_t)count) + 1);
   for (int64_t i = 0; i < count; i++) {
-    if (ny_is_float(f)) ny_put_f(f, p, (uint64_t)i, data[i], false);
-    else ny_put_i(f, p, (uint64_t)i, (int64_t)data[i]);
+    if (ny_is_float(f))
+      ny_put_f(f, p, (uint64_t)i, data[i], false);
+    else
+      ny_put_i(f, p, (uint64_t)i, (int64_t)data[i]);
   }
   return ny_const_data(n, f, rank, shape, p);
 }
@@ -82,8 +86,10 @@ ny_value *ny_const_ints(ny_node *n, ny_fmt f, int rank, const int64_t *shape, co
   int64_t count = count_of(rank, shape);
   void *p = ny_alloc(n->tmp, ny_fmt_bytes(f, (uint64_t)count) + 1);
   for (int64_t i = 0; i < count; i++) {
-    if (ny_is_float(f)) ny_put_f(f, p, (uint64_t)i, (double)data[i], false);
-    else ny_put_i(f, p, (uint64_t)i, data[i]);
+    if (ny_is_float(f))
+      ny_put_f(f, p, (uint64_t)i, (double)data[i], false);
+    else
+      ny_put_i(f, p, (uint64_t)i, data[i]);
   }
   return ny_const_data(n, f, rank, shape, p);
 }
@@ -105,8 +111,10 @@ static bool splat_value(ny_import *im, const ny_op *op, const ny_type *t, ny_ten
   out->type = t;
   out->data = scratch_copy(im, t, NULL);
   for (int64_t i = 0; i < count; i++) {
-    if (ny_is_float((ny_fmt)t->fmt)) ny_put_f((ny_fmt)t->fmt, out->data, (uint64_t)i, x, false);
-    else ny_put_i((ny_fmt)t->fmt, out->data, (uint64_t)i, (int64_t)x);
+    if (ny_is_float((ny_fmt)t->fmt))
+      ny_put_f((ny_fmt)t->fmt, out->data, (uint64_t)i, x, false);
+    else
+      ny_put_i((ny_fmt)t->fmt, out->data, (uint64_t)i, (int64_t)x);
   }
   return true;
 }
@@ -145,7 +153,8 @@ static bool affordable(ny_import *im, const ny_op *op, const ny_value *v) {
 static bool evaluate(ny_import *im, ny_op *op, ny_value *v, ny_tensor *out) {
   ny_tensor in[16], res[4];
   if (!affordable(im, op, v)) return false;
-  if (op->n_body || !(ny_kinds[op->kind].flags & NY_PURE) || op->n_in > NY_COUNT(in) || op->n_out > NY_COUNT(res)) return false;
+  if (op->n_body || !(ny_kinds[op->kind].flags & NY_PURE) || op->n_in > NY_COUNT(in) || op->n_out > NY_COUNT(res))
+    return false;
   for (int i = 0; i < op->n_in; i++)
     if (!known_value(im, ny_in(op, i), &in[i])) return false;
   memset(res, 0, sizeof res);
@@ -193,7 +202,9 @@ static bool known_value(ny_import *im, ny_value *v, ny_tensor *out) {
   return im->known_state[v->id] == 1;
 }
 
-bool ny_value_const(ny_node *n, ny_value *v, ny_tensor *out) { return v && !n->cx->diag.code && known_value(n->im, v, out); }
+bool ny_value_const(ny_node *n, ny_value *v, ny_tensor *out) {
+  return v && !n->cx->diag.code && known_value(n->im, v, out);
+}
 bool ny_onnx_const(ny_node *n, int i, ny_tensor *out) { return ny_value_const(n, ny_opt(n, i), out); }
 
 static bool all_const(ny_import *im, const ny_dim *d, int n) {

@@ -1,5 +1,5 @@
-/* If, Loop and Scan. A condition known at import leaves only the branch taken. A loop that counts becomes the IR's loop; one whose state
-   changes shape or holds sequences is unrolled when its count is known. */
+/* If, Loop and Scan. A condition known at import leaves only the branch taken. A loop that counts becomes the IR's
+   loop; one whose state changes shape or holds sequences is unrolled when its count is known. */
 #include <string.h>
 #include "onnx_import.h"
 
@@ -29,14 +29,17 @@ static bool same_types(ny_node *n, const ny_value *a, const ny_value *b, const c
   type_text(n, a, &t);
   ny_text_add(&t, " and ");
   type_text(n, b, &t);
-  ny_node_fail(n, NYB_E_UNSUPPORTED, "%s %d is %s; giving sizes (--dim NAME=N) so that the condition is known at import may help", what, i, t.s);
+  ny_node_fail(n, NYB_E_UNSUPPORTED,
+               "%s %d is %s; giving sizes (--dim NAME=N) so that the condition is known at import may help", what, i,
+               t.s);
   ny_text_free(&t);
   return false;
 }
 
 /* ---- If */
-/* Exporters write "squeeze unless the size is not 1" as an If whose branches differ in rank. Where the condition compares a symbolic size
-   with 1 and the branches cannot be reconciled, the size is taken to be 1 and the import starts again. */
+/* Exporters write "squeeze unless the size is not 1" as an If whose branches differ in rank. Where the condition
+   compares a symbolic size with 1 and the branches cannot be reconciled, the size is taken to be 1 and the import
+   starts again. */
 static bool size_is_one(ny_node *n, ny_value *cond, ny_dim *size) {
   ny_dim a, b;
   int k;
@@ -57,7 +60,9 @@ static nyb_status branch(ny_node *n, const ny_onnx_graph *g, ny_block *into, ny_
   n->b = outer;
   if (s) return s;
   for (int i = 0; i < n->n_out; i++) {
-    if (!out[i].v) return ny_node_fail(n, NYB_E_UNSUPPORTED, "result %d is a sequence or optional, and the condition depends on data", i);
+    if (!out[i].v)
+      return ny_node_fail(n, NYB_E_UNSUPPORTED,
+                          "result %d is a sequence or optional, and the condition depends on data", i);
     res[i] = out[i].v;
   }
   return NYB_OK;
@@ -73,7 +78,8 @@ static bool yield_to(ny_node *n, ny_block *into, ny_value *const *v, int count) 
 static nyb_status both_branches(ny_node *n, ny_value *cond, const ny_onnx_graph *yes, const ny_onnx_graph *no) {
   const ny_type *types[MAX_CARRIED];
   ny_value *a[MAX_CARRIED], *b[MAX_CARRIED];
-  if (n->n_out > MAX_CARRIED) return ny_node_fail(n, NYB_E_UNSUPPORTED, "%d results, more than %d", n->n_out, (int)MAX_CARRIED);
+  if (n->n_out > MAX_CARRIED)
+    return ny_node_fail(n, NYB_E_UNSUPPORTED, "%d results, more than %d", n->n_out, (int)MAX_CARRIED);
   for (int i = 0; i < n->n_out; i++) types[i] = cond->type;
   ny_op *op = ny_build(&n->b, NY_if, &cond, 1, types, n->n_out);
   if (!op) return ny_failed(n);
@@ -100,8 +106,10 @@ nyb_status ny_op_if(ny_node *n) {
   if (!cond) return ny_failed(n);
   ny_dim size;
   bool assumed = size_is_one(n, cond, &size) && ny_assumed(n->im, size) == 1;
-  if (known_bool(n, cond, &taken) || assumed) taken |= assumed;
-  else return both_branches(n, cond, yes, no);
+  if (known_bool(n, cond, &taken) || assumed)
+    taken |= assumed;
+  else
+    return both_branches(n, cond, yes, no);
   return ny_inline_graph(n, taken ? yes : no, NULL, 0, n->out, n->n_out);
 }
 
@@ -122,13 +130,16 @@ static bool read_loop(ny_node *n, loop_node *l) {
   if (!l->body) return ny_node_fail(n, NYB_E_PARSE, "the body is missing") == NYB_OK;
   l->n_carried = n->n_in - 2;
   l->n_stack = ny_graph_n_outputs(l->body) - 1 - l->n_carried;
-  if (l->n_carried < 0 || l->n_stack < 0 || ny_graph_n_outputs(l->body) > MAX_CARRIED || ny_graph_n_inputs(l->body) != l->n_carried + 2)
-    return ny_node_fail(n, NYB_E_PARSE, "the body has %d inputs and %d outputs for %d carried values", ny_graph_n_inputs(l->body),
-                        ny_graph_n_outputs(l->body), l->n_carried) == NYB_OK;
+  if (l->n_carried < 0 || l->n_stack < 0 || ny_graph_n_outputs(l->body) > MAX_CARRIED ||
+      ny_graph_n_inputs(l->body) != l->n_carried + 2)
+    return ny_node_fail(n, NYB_E_PARSE, "the body has %d inputs and %d outputs for %d carried values",
+                        ny_graph_n_inputs(l->body), ny_graph_n_outputs(l->body), l->n_carried) == NYB_OK;
   l->trip = ny_dim_const(n->cx, INT64_MAX);
   if (ny_opt(n, 0) && !ny_node_dims(n, 0, &l->trip, 1, &count)) return false;
-  if (!ny_dim_is_const(n->cx, l->trip, &l->n_trip)) l->n_trip = -1;
-  else if (l->n_trip < 0) l->n_trip = 0, l->trip = 0;
+  if (!ny_dim_is_const(n->cx, l->trip, &l->n_trip))
+    l->n_trip = -1;
+  else if (l->n_trip < 0)
+    l->n_trip = 0, l->trip = 0;
   l->cond_known = l->cond_value = true;
   if (ny_opt(n, 1)) {
     if (!(l->cond = scalar_bool(n, n->in[1]))) return false;
@@ -138,7 +149,8 @@ static bool read_loop(ny_node *n, loop_node *l) {
   return true;
 }
 
-/* Iterations one after the other. *done is false when the condition came to depend on data: what was built is dead and will be dropped. */
+/* Iterations one after the other. *done is false when the condition came to depend on data: what was built is dead and
+ * will be dropped. */
 static nyb_status unroll(ny_node *n, const loop_node *l, bool *done) {
   ny_thing in[MAX_CARRIED + 2], out[MAX_CARRIED];
   ny_value **stack = NY_NEW_ARRAY(n->tmp, ny_value *, (size_t)l->n_stack * MAX_UNROLL + 1);
@@ -146,7 +158,8 @@ static nyb_status unroll(ny_node *n, const loop_node *l, bool *done) {
   bool go = l->cond_value;
   memcpy(in + 2, l->init, sizeof l->init);
   for (; go && i < l->n_trip; i++) {
-    if (i == MAX_UNROLL) return ny_node_fail(n, NYB_E_LIMIT, "a loop that must be unrolled has more than %d iterations", (int)MAX_UNROLL);
+    if (i == MAX_UNROLL)
+      return ny_node_fail(n, NYB_E_LIMIT, "a loop that must be unrolled has more than %d iterations", (int)MAX_UNROLL);
     in[0] = (ny_thing){.v = ny_const_ints(n, NY_i64, 0, NULL, &i)};
     in[1] = (ny_thing){.v = ny_const_ints(n, NY_bool, 0, NULL, (int64_t[]){1})};
     NY_TRY(ny_inline_graph(n, l->body, in, l->n_carried + 2, out, l->n_carried + 1 + l->n_stack));
@@ -193,8 +206,10 @@ static nyb_status open_loop(ny_node *n, const loop_node *l, bool with_cond, buil
   ny_block *body = bl->op->body[0];
   ny_builder outer = n->b;
   arg[0] = (ny_thing){.v = ny_block_arg(n->b.g, body, i64, NULL)};
-  arg[1] = (ny_thing){.v = with_cond ? ny_block_arg(n->b.g, body, in[0]->type, NULL) : ny_const_ints(n, NY_bool, 0, NULL, (int64_t[]){1})};
-  for (int i = 0; i < l->n_carried; i++) arg[i + 2] = (ny_thing){.v = ny_block_arg(n->b.g, body, l->init[i].v->type, NULL)};
+  arg[1] = (ny_thing){.v = with_cond ? ny_block_arg(n->b.g, body, in[0]->type, NULL)
+                                     : ny_const_ints(n, NY_bool, 0, NULL, (int64_t[]){1})};
+  for (int i = 0; i < l->n_carried; i++)
+    arg[i + 2] = (ny_thing){.v = ny_block_arg(n->b.g, body, l->init[i].v->type, NULL)};
   n->b.block = body;
   n->b.before = NULL;
   nyb_status s = ny_inline_graph(n, l->body, arg, l->n_carried + 2, out, l->n_carried + 1 + l->n_stack);
@@ -202,7 +217,8 @@ static nyb_status open_loop(ny_node *n, const loop_node *l, bool with_cond, buil
   n->b = outer;
   if (s) return s;
   for (int i = 0; i < l->n_carried + l->n_stack; i++)
-    if (!(bl->out[i] = out[i + 1].v)) return ny_node_fail(n, NYB_E_UNSUPPORTED, "value %d of the body is a sequence or optional", i);
+    if (!(bl->out[i] = out[i + 1].v))
+      return ny_node_fail(n, NYB_E_UNSUPPORTED, "value %d of the body is a sequence or optional", i);
   return bl->cond_out ? NYB_OK : ny_failed(n);
 }
 
@@ -234,7 +250,8 @@ static nyb_status as_ir_loop(ny_node *n, const loop_node *l) {
     NY_TRY(open_loop(n, l, true, &bl));
   }
   if (with_cond && l->n_stack)
-    return ny_node_fail(n, NYB_E_UNSUPPORTED, "the loop ends by a condition on data, so the size of its stacked results is not known");
+    return ny_node_fail(n, NYB_E_UNSUPPORTED,
+                        "the loop ends by a condition on data, so the size of its stacked results is not known");
   if (!keeps_types(l, &bl)) {
     bool done = false;
     if (l->n_trip >= 0 && l->n_trip <= MAX_UNROLL && l->cond_known) NY_TRY(unroll(n, l, &done));
@@ -247,7 +264,8 @@ static nyb_status as_ir_loop(ny_node *n, const loop_node *l) {
 
 nyb_status ny_op_loop(ny_node *n) {
   loop_node l = {0};
-  if (n->n_in > MAX_CARRIED || n->n_out > MAX_CARRIED) return ny_node_fail(n, NYB_E_UNSUPPORTED, "more than %d values", (int)MAX_CARRIED);
+  if (n->n_in > MAX_CARRIED || n->n_out > MAX_CARRIED)
+    return ny_node_fail(n, NYB_E_UNSUPPORTED, "more than %d values", (int)MAX_CARRIED);
   if (!read_loop(n, &l)) return ny_failed(n);
   bool lists = false, done = false;
   for (int i = 0; i < l.n_carried; i++) lists |= !l.init[i].v;
@@ -286,16 +304,20 @@ static bool read_scan(ny_node *n, ny_value *const *in, int n_in, scan_node *s) {
   if (s->n_stack < 0) return ny_node_fail(n, NYB_E_PARSE, "the body has fewer outputs than states") == NYB_OK;
   bool old = n->version < 9;
   const int64_t *ax = ny_attr_ints(n, "scan_input_axes", &k), *oax = ny_attr_ints(n, "scan_output_axes", &ko);
-  if ((ax && k != s->n_scan) || (oax && ko != s->n_stack)) return ny_node_fail(n, NYB_E_PARSE, "%d and %d axes", k, ko) == NYB_OK;
+  if ((ax && k != s->n_scan) || (oax && ko != s->n_stack))
+    return ny_node_fail(n, NYB_E_PARSE, "%d and %d axes", k, ko) == NYB_OK;
   if (!flags_of(n, old ? "directions" : "scan_input_directions", s->n_scan, s->back)) return false;
   if (!flags_of(n, "scan_output_directions", s->n_stack, s->out_back)) return false;
   for (int i = 0; i < s->n_scan; i++) {
     ny_value *x = in[s->n_state + i];
     if (!ny_axis(n, ax ? ax[i] : 0, ny_rank(x), &s->axis[i])) return false;
-    if (i == 0) s->trip = ny_size(x, s->axis[i]);
-    else if (!ny_unify(n, ny_size(x, s->axis[i]), s->trip, "lengths of the scanned inputs")) return false;
+    if (i == 0)
+      s->trip = ny_size(x, s->axis[i]);
+    else if (!ny_unify(n, ny_size(x, s->axis[i]), s->trip, "lengths of the scanned inputs"))
+      return false;
   }
-  for (int i = 0; i < s->n_stack; i++) s->out_axis[i] = oax && oax[i] > -NY_MAX_RANK && oax[i] < NY_MAX_RANK ? (int)oax[i] : 0;
+  for (int i = 0; i < s->n_stack; i++)
+    s->out_axis[i] = oax && oax[i] > -NY_MAX_RANK && oax[i] < NY_MAX_RANK ? (int)oax[i] : 0;
   return !n->cx->diag.code;
 }
 
@@ -336,7 +358,8 @@ static nyb_status run_scan(ny_node *n, ny_value *const *in, int n_in, ny_value *
   NY_TRY(ny_inline_graph(n, s.body, arg, s.n_state + s.n_scan, res, n_out));
   n->b = outer;
   for (int i = 0; i < n_out; i++) {
-    if (!(y[i] = res[i].v)) return ny_node_fail(n, NYB_E_UNSUPPORTED, "value %d of the body is a sequence or optional", i);
+    if (!(y[i] = res[i].v))
+      return ny_node_fail(n, NYB_E_UNSUPPORTED, "value %d of the body is a sequence or optional", i);
     if (i < s.n_state && !same_types(n, in[i], y[i], "the body changes the type of state", i)) return ny_failed(n);
   }
   if (!yield_to(n, op->body[0], y, n_out)) return ny_failed(n);
@@ -353,10 +376,13 @@ static nyb_status batched_scan(ny_node *n) {
   if (ny_opt(n, 0)) return ny_node_fail(n, NYB_E_UNSUPPORTED, "sequence_lens is not supported");
   ny_value *first = ny_need(n, 1);
   if (!first || !ny_need_static(n, first, 0, "the batch size", &batch)) return ny_failed(n);
-  if (batch < 1 || batch > MAX_CARRIED) return ny_node_fail(n, NYB_E_UNSUPPORTED, "a batch of %lld (1 to %d are supported)", (long long)batch, (int)MAX_CARRIED);
+  if (batch < 1 || batch > MAX_CARRIED)
+    return ny_node_fail(n, NYB_E_UNSUPPORTED, "a batch of %lld (1 to %d are supported)", (long long)batch,
+                        (int)MAX_CARRIED);
   for (int64_t b = 0; b < batch; b++) {
     for (int i = 1; i < n->n_in; i++)
-      if (!ny_need(n, i) || ny_rank(n->in[i]) < 1 || !(in[i - 1] = ny_squeeze_at(n, ny_slice_axis(n, n->in[i], 0, ny_dim_const(n->cx, b), 1), 0)))
+      if (!ny_need(n, i) || ny_rank(n->in[i]) < 1 ||
+          !(in[i - 1] = ny_squeeze_at(n, ny_slice_axis(n, n->in[i], 0, ny_dim_const(n->cx, b), 1), 0)))
         return ny_failed(n);
     NY_TRY(run_scan(n, in, n->n_in - 1, out));
     for (int i = 0; i < n->n_out; i++)
@@ -368,7 +394,8 @@ static nyb_status batched_scan(ny_node *n) {
 
 nyb_status ny_op_scan(ny_node *n) {
   ny_value *out[MAX_CARRIED] = {NULL};
-  if (n->n_in > MAX_CARRIED || n->n_out > MAX_CARRIED) return ny_node_fail(n, NYB_E_UNSUPPORTED, "more than %d values", (int)MAX_CARRIED);
+  if (n->n_in > MAX_CARRIED || n->n_out > MAX_CARRIED)
+    return ny_node_fail(n, NYB_E_UNSUPPORTED, "more than %d values", (int)MAX_CARRIED);
   if (n->version < 9) return batched_scan(n);
   for (int i = 0; i < n->n_in; i++)
     if (!ny_need(n, i)) return ny_failed(n);

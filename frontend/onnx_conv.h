@@ -14,7 +14,8 @@ bool ny_window_read(ny_node *n, const ny_value *x, ny_window *w);
 ny_value *ny_channels_last(ny_node *n, ny_value *x);
 ny_value *ny_channels_first(ny_node *n, ny_value *x);
 /* x channels last; interior may be NULL; fill NULL: zero. */
-ny_value *ny_pad_spatial(ny_node *n, ny_value *x, const ny_dim *lo, const ny_dim *hi, const ny_dim *interior, ny_value *fill);
+ny_value *ny_pad_spatial(ny_node *n, ny_value *x, const ny_dim *lo, const ny_dim *hi, const ny_dim *interior,
+                         ny_value *fill);
 /* The node's attributes applied to these inputs; channels first. Input and weights may be integers. */
 ny_value *ny_conv(ny_node *n, ny_value *x, ny_value *w, ny_value *bias);
 #endif

@@ -1,6 +1,6 @@
-/* External tensor data. A model may come from a stranger, so its `location` is a path inside the model's own folder and nothing else: every
-   component is opened by itself without following links, and a file with a second name (a hard link could point anywhere) is refused.
-   Files are mapped once and stay mapped as long as the unit. */
+/* External tensor data. A model may come from a stranger, so its `location` is a path inside the model's own folder and
+   nothing else: every component is opened by itself without following links, and a file with a second name (a hard link
+   could point anywhere) is refused. Files are mapped once and stay mapped as long as the unit. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -74,7 +74,8 @@ static nyb_status find_file(ny_ctx *cx, ny_onnx_files *f, const char *location, 
       *out = &u->maps[i];
       return NYB_OK;
     }
-  if (u->n_maps >= MAX_FILES) return ny_fail(&cx->diag, NYB_E_LIMIT, loc, "more than %d external files", (int)MAX_FILES);
+  if (u->n_maps >= MAX_FILES)
+    return ny_fail(&cx->diag, NYB_E_LIMIT, loc, "more than %d external files", (int)MAX_FILES);
   ny_map m;
   NY_TRY(map_file(cx, f, location, loc, &m));
   uint32_t names_cap = u->cap_maps;
@@ -86,8 +87,8 @@ static nyb_status find_file(ny_ctx *cx, ny_onnx_files *f, const char *location, 
   return NYB_OK;
 }
 
-nyb_status ny_onnx_external(ny_ctx *cx, ny_onnx_files *f, const char *location, int64_t offset, int64_t length, const ny_loc *loc,
-                            const uint8_t **data, uint64_t *bytes) {
+nyb_status ny_onnx_external(ny_ctx *cx, ny_onnx_files *f, const char *location, int64_t offset, int64_t length,
+                            const ny_loc *loc, const uint8_t **data, uint64_t *bytes) {
   const ny_map *m = NULL;
   if (!f->folder) return refuse(cx, loc, location, "the model was read from memory");
   if (strlen(location) > MAX_PATH) return refuse(cx, loc, "...", "the path is too long");
@@ -97,8 +98,8 @@ nyb_status ny_onnx_external(ny_ctx *cx, ny_onnx_files *f, const char *location, 
                    (long long)offset, (unsigned long long)m->bytes);
   uint64_t left = m->bytes - (uint64_t)offset, want = length < 0 ? left : (uint64_t)length;
   if (want > left)
-    return ny_fail(&cx->diag, NYB_E_PARSE, loc, "external data \"%s\" has %llu bytes after offset %lld, not %lld", location,
-                   (unsigned long long)left, (long long)offset, (long long)length);
+    return ny_fail(&cx->diag, NYB_E_PARSE, loc, "external data \"%s\" has %llu bytes after offset %lld, not %lld",
+                   location, (unsigned long long)left, (long long)offset, (long long)length);
   *data = m->data ? m->data + offset : (const uint8_t *)"";
   *bytes = want;
   return NYB_OK;

@@ -1,5 +1,5 @@
-/* Importing the nodes of one graph: names in scope, constants, the operator table, and calls of the model's own functions, whose bodies are
-   imported in place. */
+/* Importing the nodes of one graph: names in scope, constants, the operator table, and calls of the model's own
+   functions, whose bodies are imported in place. */
 #include <string.h>
 #include "onnx_import.h"
 
@@ -23,7 +23,8 @@ ny_thing *ny_scope_find(ny_scope *sc, ny_name name) {
 }
 
 nyb_status ny_scope_define(ny_import *im, ny_scope *sc, ny_name name, ny_thing t) {
-  if (ny_name_find(&sc->names, name)) return ny_fail(&im->cx->diag, NYB_E_PARSE, NULL, "\"%s\" is defined a second time", name);
+  if (ny_name_find(&sc->names, name))
+    return ny_fail(&im->cx->diag, NYB_E_PARSE, NULL, "\"%s\" is defined a second time", name);
   ny_name_put(&sc->names, &im->a, name, sc->n_thing);
   NY_PUSH_ROOM(&im->a, sc->thing, sc->n_thing, sc->cap_thing);
   sc->thing[sc->n_thing++] = t;
@@ -43,7 +44,8 @@ static void want_names(ny_import *im, const ny_onnx_graph *g, ny_name_map *wante
     for (uint32_t i = 0; i < nd->n_in; i++)
       if (nd->in[i]) ny_name_put(wanted, &im->a, nd->in[i], 0);
     for (uint32_t i = 0; i < nd->n_attr; i++)
-      for (uint32_t j = 0; nd->attr[i].g && j < nd->attr[i].g->n_free; j++) ny_name_put(wanted, &im->a, nd->attr[i].g->free[j], 0);
+      for (uint32_t j = 0; nd->attr[i].g && j < nd->attr[i].g->n_free; j++)
+        ny_name_put(wanted, &im->a, nd->attr[i].g->free[j], 0);
   }
   for (uint32_t i = 0; i < g->n_out; i++) ny_name_put(wanted, &im->a, g->out[i].name, 0);
 }
@@ -53,7 +55,8 @@ nyb_status ny_load_initializers(ny_import *im, ny_scope *sc, ny_onnx_graph *g) {
   ny_name_map seen = {0};
   NY_TRY(ny_onnx_order(im->cx, &im->a, g));
   for (uint32_t i = 0; i < g->n_init; i++) {
-    if (ny_name_find(&seen, g->init[i].name)) return ny_fail(&im->cx->diag, NYB_E_PARSE, NULL, "initializer \"%s\" is given twice", g->init[i].name);
+    if (ny_name_find(&seen, g->init[i].name))
+      return ny_fail(&im->cx->diag, NYB_E_PARSE, NULL, "initializer \"%s\" is given twice", g->init[i].name);
     ny_name_put(&seen, &im->a, g->init[i].name, 0);
   }
   want_names(im, g, &wanted);
@@ -98,7 +101,8 @@ static nyb_status define_outputs(ny_node *n) {
     ny_name name = n->src->out[i];
     if (!name) continue;
     ny_thing t = n->out[i];
-    if (!t.v && !t.list && !t.is_none) return ny_node_fail(n, NYB_E_UNSUPPORTED, "output %d (\"%s\") is not supported", i, name);
+    if (!t.v && !t.list && !t.is_none)
+      return ny_node_fail(n, NYB_E_UNSUPPORTED, "output %d (\"%s\") is not supported", i, name);
     if (t.v) {
       if (t.v->def) ny_name_value(im, t.v, name);
       t.v = ny_settle(im, &n->b, t.v);
@@ -113,7 +117,8 @@ static nyb_status call_function(ny_node *n, const ny_onnx_function *f) {
   ny_onnx_graph *body = (ny_onnx_graph *)(uintptr_t)&f->body;
   for (const ny_scope *sc = n->scope; sc; sc = sc->call ? sc->call->scope : sc->outer)
     if (sc->fn == f) return ny_node_fail(n, NYB_E_PARSE, "function \"%s\" calls itself", f->name);
-  if (n->scope->depth >= NY_MAX_NESTING) return ny_node_fail(n, NYB_E_LIMIT, "functions are nested more than %d deep", (int)NY_MAX_NESTING);
+  if (n->scope->depth >= NY_MAX_NESTING)
+    return ny_node_fail(n, NYB_E_LIMIT, "functions are nested more than %d deep", (int)NY_MAX_NESTING);
   ny_scope *sc = ny_scope_new(im, NULL);
   *sc = (ny_scope){.opset = f->opset, .n_opset = f->n_opset, .fn = f, .call = n, .depth = n->scope->depth + 1};
   if (!f->n_opset) sc->opset = n->scope->opset, sc->n_opset = n->scope->n_opset;
@@ -137,11 +142,13 @@ static nyb_status build_node(ny_node *n) {
   if (f) return call_function(n, f);
   const char *domain = *n->domain ? n->domain : "ai.onnx";
   const ny_onnx_row *row = ny_find_row(im, n->domain, n->op_type, n->version);
-  if (!n->version && row) return ny_node_fail(n, NYB_E_PARSE, "the model does not say which version of domain %s it uses", domain);
+  if (!n->version && row)
+    return ny_node_fail(n, NYB_E_PARSE, "the model does not say which version of domain %s it uses", domain);
   if (!row) return ny_node_fail(n, NYB_E_UNSUPPORTED, "operator %s of domain %s is not supported", n->op_type, domain);
   if (n->version < row->first || n->version > row->last)
-    return ny_node_fail(n, NYB_E_UNSUPPORTED, "operator %s is supported from version %d to %d of domain %s; the model uses version %d", n->op_type,
-                        row->first, row->last, domain, n->version);
+    return ny_node_fail(n, NYB_E_UNSUPPORTED,
+                        "operator %s is supported from version %d to %d of domain %s; the model uses version %d",
+                        n->op_type, row->first, row->last, domain, n->version);
   n->arg = row->arg;
   nyb_status s = row->build(n);
   return s ? s : im->cx->diag.code;
@@ -159,22 +166,35 @@ static nyb_status check_attributes(ny_node *n) {
     for (uint32_t k = 0; k < i; k++)
       if (a[k].name == a[i].name) return ny_node_fail(n, NYB_E_PARSE, "attribute \"%s\" is given twice", a[i].name);
     if (a[i].ref && !in_function(n->scope))
-      return ny_node_fail(n, NYB_E_PARSE, "attribute \"%s\" refers to an attribute of a function, and there is none around it", a[i].name);
+      return ny_node_fail(n, NYB_E_PARSE,
+                          "attribute \"%s\" refers to an attribute of a function, and there is none around it",
+                          a[i].name);
   }
   return NYB_OK;
 }
 
 static nyb_status import_node(ny_import *im, ny_builder b, ny_scope *sc, const ny_onnx_node *src) {
   if (++im->n_nodes > NY_MAX_NODES)
-    return ny_fail(&im->cx->diag, NYB_E_LIMIT, NULL, "the model has more than %d nodes with its functions in place", (int)NY_MAX_NODES);
+    return ny_fail(&im->cx->diag, NYB_E_LIMIT, NULL, "the model has more than %d nodes with its functions in place",
+                   (int)NY_MAX_NODES);
   ny_loc *loc = NY_NEW(&im->unit->arena, ny_loc);
   *loc = (ny_loc){.node = src->name, .op_type = src->op_type, .index = src->index, .offset = src->offset};
   b.loc = loc;
   int64_t version = version_of(sc, src->domain);
   ny_node *n = NY_NEW(&im->a, ny_node);
-  *n = (ny_node){.im = im, .cx = im->cx, .unit = im->unit, .b = b, .name = src->name, .op_type = src->op_type, .domain = src->domain,
-                 .version = version < 0 || version > 1000000 ? 0 : (int)version, .n_in = (int)src->n_in, .n_out = (int)src->n_out, .src = src,
-                 .scope = sc, .tmp = &im->a};
+  *n = (ny_node){.im = im,
+                 .cx = im->cx,
+                 .unit = im->unit,
+                 .b = b,
+                 .name = src->name,
+                 .op_type = src->op_type,
+                 .domain = src->domain,
+                 .version = version < 0 || version > 1000000 ? 0 : (int)version,
+                 .n_in = (int)src->n_in,
+                 .n_out = (int)src->n_out,
+                 .src = src,
+                 .scope = sc,
+                 .tmp = &im->a};
   n->in = NY_NEW_ARRAY(&im->a, ny_value *, src->n_in + 1);
   n->in_thing = NY_NEW_ARRAY(&im->a, ny_thing, src->n_in + 1);
   n->out = NY_NEW_ARRAY(&im->a, ny_thing, src->n_out + 1);
@@ -200,9 +220,11 @@ int ny_graph_n_outputs(const ny_onnx_graph *g) { return (int)g->n_out; }
 
 nyb_status ny_inline_graph(ny_node *n, const ny_onnx_graph *g, const ny_thing *in, int n_in, ny_thing *out, int n_out) {
   ny_import *im = n->im;
-  if (n->scope->depth >= NY_MAX_NESTING) return ny_node_fail(n, NYB_E_LIMIT, "bodies are nested more than %d deep", (int)NY_MAX_NESTING);
+  if (n->scope->depth >= NY_MAX_NESTING)
+    return ny_node_fail(n, NYB_E_LIMIT, "bodies are nested more than %d deep", (int)NY_MAX_NESTING);
   if (n_in != (int)g->n_in || n_out != (int)g->n_out)
-    return ny_node_fail(n, NYB_E_PARSE, "the body has %u inputs and %u outputs, not %d and %d", g->n_in, g->n_out, n_in, n_out);
+    return ny_node_fail(n, NYB_E_PARSE, "the body has %u inputs and %u outputs, not %d and %d", g->n_in, g->n_out, n_in,
+                        n_out);
   ny_scope *sc = ny_scope_new(im, n->scope);
   for (int i = 0; i < n_in; i++) NY_TRY(ny_scope_define(im, sc, g->in[i].name, in[i]));
   NY_TRY(ny_import_nodes(im, n->b, sc, (ny_onnx_graph *)(uintptr_t)g));

@@ -58,8 +58,8 @@ struct ny_import {
   ny_op *last_const; /* constants stand together at the top of the graph, so that every body sees them */
   uint32_t n_nodes;
   ny_name_map used_names; /* of values */
-  ny_tensor *known; /* by value id: computed from constants alone */
-  uint8_t *known_state; /* 0: not tried, 1: known, 2: depends on data */
+  ny_tensor *known;       /* by value id: computed from constants alone */
+  uint8_t *known_state;   /* 0: not tried, 1: known, 2: depends on data */
   uint32_t cap_known;
   int const_depth;
 };
@@ -75,7 +75,8 @@ nyb_status ny_load_initializers(ny_import *im, ny_scope *sc, ny_onnx_graph *g);
 /* onnx_const.c */
 ny_value *ny_file_tensor(ny_import *im, ny_bytes proto, bool sparse, const ny_loc *loc);
 ny_value *ny_const_value(ny_import *im, const ny_type *t, const ny_blob *blob, const ny_loc *loc);
-ny_value *ny_settle(ny_import *im, ny_builder *b, ny_value *v); /* a small integer result as a constant or dims where that is known */
+ny_value *ny_settle(ny_import *im, ny_builder *b,
+                    ny_value *v); /* a small integer result as a constant or dims where that is known */
 
 /* onnx_types.c */
 typedef struct ny_onnx_type {
@@ -86,8 +87,8 @@ typedef struct ny_onnx_type {
 } ny_onnx_type;
 /* `stem` names dims without a name: stem_axis. */
 nyb_status ny_onnx_type_read(ny_import *im, ny_bytes proto, ny_name stem, ny_onnx_type *out);
-ny_fmt ny_onnx_elem_type(ny_bytes proto); /* of a tensor type; NY_none when it says none */
-ny_dim ny_assumed(const ny_import *im, ny_dim d); /* d, or what an earlier attempt found it equal to */
+ny_fmt ny_onnx_elem_type(ny_bytes proto);                 /* of a tensor type; NY_none when it says none */
+ny_dim ny_assumed(const ny_import *im, ny_dim d);         /* d, or what an earlier attempt found it equal to */
 nyb_status ny_assume(ny_node *n, ny_dim from, ny_dim to); /* starts the import again with from equal to `to` */
 const ny_onnx_attr *ny_find_attr(ny_node *n, const char *name, ny_onnx_attr_type type); /* NULL: absent or wrong */
 

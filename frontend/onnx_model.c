@@ -1,5 +1,6 @@
-/* ModelProto bytes -> the structs of onnx_model.h. Lists are counted before they are allocated, nesting is bounded, and all memory comes out of a
-   budget that is a multiple of the file's size, so no file can make the reader take more than it brings. */
+/* ModelProto bytes -> the structs of onnx_model.h. Lists are counted before they are allocated, nesting is bounded, and
+   all memory comes out of a budget that is a multiple of the file's size, so no file can make the reader take more than
+   it brings. */
 #include "onnx_model.h"
 #include <string.h>
 
@@ -39,8 +40,10 @@ static nyb_status text(reader *rd, const ny_pb *r, ny_name *out) {
 static nyb_status numbers(reader *rd, const ny_pb *r, ny_pb_wire element, int64_t *ints, double *floats, uint32_t *n) {
   if (r->wire != NY_PB_LEN) {
     if (r->wire != element) return malformed(rd, r->p, "number list");
-    if (ints) ints[(*n)++] = (int64_t)r->value;
-    else floats[(*n)++] = (double)ny_pb_f32(r->value);
+    if (ints)
+      ints[(*n)++] = (int64_t)r->value;
+    else
+      floats[(*n)++] = (double)ny_pb_f32(r->value);
     return NYB_OK;
   }
   const uint8_t *p = r->bytes.p, *end = p + r->bytes.n;
@@ -284,7 +287,8 @@ static nyb_status function_field(reader *rd, const ny_pb *r, ny_onnx_function *f
 
 static nyb_status function(reader *rd, const ny_pb *outer, ny_onnx_function *f) {
   uint64_t count[12];
-  if (outer->wire != NY_PB_LEN || !ny_pb_count_fields(outer->bytes, count, 12)) return malformed(rd, outer->p, "function");
+  if (outer->wire != NY_PB_LEN || !ny_pb_count_fields(outer->bytes, count, 12))
+    return malformed(rd, outer->p, "function");
   ny_onnx_graph *g = &f->body;
   g->in = take(rd, count[4], sizeof *g->in);
   g->out = take(rd, count[5], sizeof *g->out);
@@ -315,7 +319,8 @@ static nyb_status model_field(reader *rd, const ny_pb *r, ny_onnx_model *m) {
 }
 
 nyb_status ny_onnx_read(ny_ctx *cx, ny_arena *a, ny_bytes file, ny_onnx_model *out) {
-  reader rd = {.cx = cx, .a = a, .base = file.p, .budget = file.n > UINT64_MAX / 64 ? UINT64_MAX : (64u << 20) + file.n * 24};
+  reader rd = {
+      .cx = cx, .a = a, .base = file.p, .budget = file.n > UINT64_MAX / 64 ? UINT64_MAX : (64u << 20) + file.n * 24};
   uint64_t count[26];
   *out = (ny_onnx_model){0};
   if (!ny_pb_count_fields(file, count, 26)) return malformed(&rd, file.p, "model: this is not a protobuf message");

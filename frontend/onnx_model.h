@@ -1,25 +1,26 @@
-/* A ModelProto as structs: names interned, lists counted, everything else still a range of the file. Internal to the importer. */
+/* A ModelProto as structs: names interned, lists counted, everything else still a range of the file. Internal to the
+ * importer. */
 #ifndef NY_ONNX_MODEL_H
 #define NY_ONNX_MODEL_H
 #include "ir.h"
 #include "pb.h"
 
 typedef enum ny_onnx_attr_type { /* AttributeProto.AttributeType */
-  NY_ATTR_NONE,
-  NY_ATTR_FLOAT,
-  NY_ATTR_INT,
-  NY_ATTR_STRING,
-  NY_ATTR_TENSOR,
-  NY_ATTR_GRAPH,
-  NY_ATTR_FLOATS,
-  NY_ATTR_INTS,
-  NY_ATTR_STRINGS,
-  NY_ATTR_TENSORS,
-  NY_ATTR_GRAPHS,
-  NY_ATTR_SPARSE_TENSOR,
-  NY_ATTR_SPARSE_TENSORS,
-  NY_ATTR_TYPE_PROTO,
-  NY_ATTR_TYPE_PROTOS
+                                 NY_ATTR_NONE,
+                                 NY_ATTR_FLOAT,
+                                 NY_ATTR_INT,
+                                 NY_ATTR_STRING,
+                                 NY_ATTR_TENSOR,
+                                 NY_ATTR_GRAPH,
+                                 NY_ATTR_FLOATS,
+                                 NY_ATTR_INTS,
+                                 NY_ATTR_STRINGS,
+                                 NY_ATTR_TENSORS,
+                                 NY_ATTR_GRAPHS,
+                                 NY_ATTR_SPARSE_TENSOR,
+                                 NY_ATTR_SPARSE_TENSORS,
+                                 NY_ATTR_TYPE_PROTO,
+                                 NY_ATTR_TYPE_PROTOS
 } ny_onnx_attr_type;
 
 typedef struct ny_onnx_graph ny_onnx_graph;
@@ -100,8 +101,9 @@ typedef struct ny_name_map {
   uint32_t *val;
   uint32_t n, cap;
 } ny_name_map;
-uint32_t *ny_name_find(const ny_name_map *m, ny_name key);                     /* NULL: absent */
-uint32_t *ny_name_put(ny_name_map *m, ny_arena *a, ny_name key, uint32_t val); /* the old value stays when there is one */
+uint32_t *ny_name_find(const ny_name_map *m, ny_name key); /* NULL: absent */
+uint32_t *ny_name_put(ny_name_map *m, ny_arena *a, ny_name key,
+                      uint32_t val); /* the old value stays when there is one */
 
 /* ---- onnx_tensor.c */
 typedef struct ny_onnx_tensor {
@@ -125,6 +127,6 @@ typedef struct ny_onnx_files { /* where raw bytes may lie */
 nyb_status ny_onnx_tensor_read(ny_ctx *cx, ny_onnx_files *f, ny_bytes proto, ny_onnx_tensor *out);
 nyb_status ny_onnx_sparse_read(ny_ctx *cx, ny_onnx_files *f, ny_bytes proto, ny_onnx_tensor *out);
 /* onnx_external.c: maps FOLDER/location[offset, offset + length) into the unit. length < 0: to the end of the file. */
-nyb_status ny_onnx_external(ny_ctx *cx, ny_onnx_files *f, const char *location, int64_t offset, int64_t length, const ny_loc *loc,
-                            const uint8_t **data, uint64_t *bytes);
+nyb_status ny_onnx_external(ny_ctx *cx, ny_onnx_files *f, const char *location, int64_t offset, int64_t length,
+                            const ny_loc *loc, const uint8_t **data, uint64_t *bytes);
 #endif

@@ -34,8 +34,10 @@ ny_value *ny_need(ny_node *n, int i) {
   ny_value *v = ny_opt(n, i);
   if (!v && !n->cx->diag.code) {
     bool other = i < n->n_in && (n->in_thing[i].list || n->in_thing[i].is_none);
-    if (other) ny_node_fail(n, NYB_E_TYPE, "input %d must be a tensor", i);
-    else ny_node_fail(n, NYB_E_PARSE, "input %d is missing", i);
+    if (other)
+      ny_node_fail(n, NYB_E_TYPE, "input %d must be a tensor", i);
+    else
+      ny_node_fail(n, NYB_E_PARSE, "input %d is missing", i);
   }
   return v;
 }
@@ -67,8 +69,9 @@ static const ny_onnx_attr *lookup(ny_node *n, const char *name) {
 bool ny_attr_has(ny_node *n, const char *name) { return lookup(n, name) != NULL; }
 
 const ny_onnx_attr *ny_find_attr(ny_node *n, const char *name, ny_onnx_attr_type type) {
-  static const char *const what[] = {"undefined", "float", "int", "string", "tensor", "graph", "floats", "ints", "strings", "tensors",
-                                     "graphs", "sparse tensor", "sparse tensors", "type", "types"};
+  static const char *const what[] = {"undefined",      "float", "int",     "string",  "tensor", "graph",
+                                     "floats",         "ints",  "strings", "tensors", "graphs", "sparse tensor",
+                                     "sparse tensors", "type",  "types"};
   const ny_onnx_attr *a = lookup(n, name);
   if (!a || a->type == type) return a;
   ny_node_fail(n, NYB_E_PARSE, "attribute \"%s\" is %s, not %s", name, what[a->type], what[type]);
@@ -115,8 +118,10 @@ const ny_onnx_graph *ny_attr_graph(ny_node *n, const char *name) {
 bool ny_attr_fmt(ny_node *n, const char *name, ny_fmt def, ny_fmt *out) {
   int64_t dtype = ny_attr_int(n, name, 0);
   *out = dtype ? ny_fmt_by_onnx(dtype > 0 && dtype < 1000 ? (int)dtype : 0) : def;
-  if (*out == NY_str) ny_node_fail(n, NYB_E_UNSUPPORTED, "strings are not supported");
-  else if (*out == NY_none) ny_node_fail(n, NYB_E_UNSUPPORTED, "attribute \"%s\": data type %lld is not supported", name, (long long)dtype);
+  if (*out == NY_str)
+    ny_node_fail(n, NYB_E_UNSUPPORTED, "strings are not supported");
+  else if (*out == NY_none)
+    ny_node_fail(n, NYB_E_UNSUPPORTED, "attribute \"%s\": data type %lld is not supported", name, (long long)dtype);
   return *out != NY_none && *out != NY_str;
 }
 
@@ -132,7 +137,8 @@ bool ny_need_static(ny_node *n, const ny_value *v, int axis, const char *what, i
   if (ny_static_size(v, axis, out)) return true;
   ny_text t = {0};
   ny_dim_print(n->cx, v->type->dim[axis], &t);
-  ny_node_fail(n, NYB_E_UNSUPPORTED, "%s must be known at import but is %s: give its symbols sizes (--dim NAME=N)", what, t.s);
+  ny_node_fail(n, NYB_E_UNSUPPORTED, "%s must be known at import but is %s: give its symbols sizes (--dim NAME=N)",
+               what, t.s);
   ny_text_free(&t);
   return false;
 }
@@ -170,8 +176,10 @@ bool ny_node_dims(ny_node *n, int i, ny_dim *out, int cap, int *count) {
   ny_value *v = ny_need(n, i);
   if (!v) return false;
   if (ny_try_dims(n, i, out, cap, count)) return true;
-  ny_node_fail(n, NYB_E_UNSUPPORTED, "input %d (\"%s\") depends on data, so sizes are not known at import; fixing sizes (--dim NAME=N) may help",
-               i, n->src->in[i]);
+  ny_node_fail(
+      n, NYB_E_UNSUPPORTED,
+      "input %d (\"%s\") depends on data, so sizes are not known at import; fixing sizes (--dim NAME=N) may help", i,
+      n->src->in[i]);
   return false;
 }
 
@@ -179,8 +187,9 @@ bool ny_node_ints(ny_node *n, int i, int64_t *out, int cap, int *count) {
   ny_tensor t;
   if (!ny_need(n, i)) return false;
   if (ny_onnx_const(n, i, &t) && const_ints(n, &t, out, cap, count)) return true;
-  ny_node_fail(n, NYB_E_UNSUPPORTED, "input %d (\"%s\") must be a constant list of at most %d integers; fixing sizes (--dim NAME=N) may help", i,
-               n->src->in[i], cap);
+  ny_node_fail(n, NYB_E_UNSUPPORTED,
+               "input %d (\"%s\") must be a constant list of at most %d integers; fixing sizes (--dim NAME=N) may help",
+               i, n->src->in[i], cap);
   return false;
 }
 

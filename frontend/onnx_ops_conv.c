@@ -1,5 +1,6 @@
-/* Convolutions. The IR's conv is channels last and does not pad, so ONNX's becomes transpose, pad, conv, add, transpose; the transposes meet
-   their neighbours' and vanish in the layout pass. A transposed convolution is an ordinary one over the input spread out by its strides. */
+/* Convolutions. The IR's conv is channels last and does not pad, so ONNX's becomes transpose, pad, conv, add,
+   transpose; the transposes meet their neighbours' and vanish in the layout pass. A transposed convolution is an
+   ordinary one over the input spread out by its strides. */
 #include <string.h>
 #include "onnx.h"
 #include "onnx_conv.h"
@@ -42,10 +43,12 @@ bool ny_window_read(ny_node *n, const ny_value *x, ny_window *w) {
     ny_node_fail(n, NYB_E_SHAPE, "the input has rank %d, not 3 to %d", ny_rank(x), (int)NY_MAX_RANK);
     return false;
   }
-  if (!one_list(n, "strides", w->spatial, 1, 1, w->stride) || !one_list(n, "dilations", w->spatial, 1, 1, w->dilation)) return false;
+  if (!one_list(n, "strides", w->spatial, 1, 1, w->stride) || !one_list(n, "dilations", w->spatial, 1, 1, w->dilation))
+    return false;
   for (int i = 0; i < w->spatial; i++)
     if (w->kernel[i] > INT32_MAX / w->dilation[i]) {
-      ny_node_fail(n, NYB_E_SHAPE, "a kernel of %lld with dilation %lld is too wide", (long long)w->kernel[i], (long long)w->dilation[i]);
+      ny_node_fail(n, NYB_E_SHAPE, "a kernel of %lld with dilation %lld is too wide", (long long)w->kernel[i],
+                   (long long)w->dilation[i]);
       return false;
     }
   const char *mode = ny_attr_string(n, "auto_pad", "NOTSET");
@@ -63,16 +66,20 @@ bool ny_window_read(ny_node *n, const ny_value *x, ny_window *w) {
     }
   }
   w->same = !strcmp(mode, "SAME_UPPER") || !strcmp(mode, "SAME_LOWER");
-  if (w->same) same_pads(n, x, w, !strcmp(mode, "SAME_LOWER"));
-  else if (!strcmp(mode, "VALID")) memset(w->lo, 0, sizeof w->lo), memset(w->hi, 0, sizeof w->hi);
-  else if (strcmp(mode, "NOTSET") && *mode) ny_node_fail(n, NYB_E_UNSUPPORTED, "auto_pad \"%s\" is not known", mode);
+  if (w->same)
+    same_pads(n, x, w, !strcmp(mode, "SAME_LOWER"));
+  else if (!strcmp(mode, "VALID"))
+    memset(w->lo, 0, sizeof w->lo), memset(w->hi, 0, sizeof w->hi);
+  else if (strcmp(mode, "NOTSET") && *mode)
+    ny_node_fail(n, NYB_E_UNSUPPORTED, "auto_pad \"%s\" is not known", mode);
   return !n->cx->diag.code;
 }
 
 ny_value *ny_channels_last(ny_node *n, ny_value *x) { return ny_move_axis(n, x, 1, ny_rank(x) - 1); }
 ny_value *ny_channels_first(ny_node *n, ny_value *x) { return x ? ny_move_axis(n, x, ny_rank(x) - 1, 1) : NULL; }
 
-ny_value *ny_pad_spatial(ny_node *n, ny_value *x, const ny_dim *lo, const ny_dim *hi, const ny_dim *interior, ny_value *fill) {
+ny_value *ny_pad_spatial(ny_node *n, ny_value *x, const ny_dim *lo, const ny_dim *hi, const ny_dim *interior,
+                         ny_value *fill) {
   ny_dim l[NY_MAX_RANK] = {0}, h[NY_MAX_RANK] = {0}, in[NY_MAX_RANK] = {0};
   bool any = false;
   if (!x) return NULL;
@@ -92,7 +99,8 @@ static ny_attr spatial_attr(ny_node *n, const int64_t *v, int spatial) {
 }
 
 /* x channels last and padded, w [k.., c/group, m] */
-static ny_value *conv(ny_node *n, ny_value *x, ny_value *w, const ny_window *win, const int64_t *stride, int64_t group) {
+static ny_value *conv(ny_node *n, ny_value *x, ny_value *w, const ny_window *win, const int64_t *stride,
+                      int64_t group) {
   ny_op *op = ny_op_of(n, NY_conv, (ny_value *[]){x, w}, 2);
   if (!op) return NULL;
   op->attr[NY_AT(conv, kernel)] = spatial_attr(n, win->kernel, win->spatial);
@@ -126,15 +134,17 @@ static bool kernel_of(ny_node *n, const ny_value *x, const ny_value *w, ny_windo
 
 static bool check_group(ny_node *n, int64_t channels, int64_t results, int64_t group) {
   if (group >= 1 && channels % group == 0 && results % group == 0) return true;
-  ny_node_fail(n, NYB_E_SHAPE, "%lld groups do not divide %lld input and %lld output channels", (long long)group, (long long)channels,
-               (long long)results);
+  ny_node_fail(n, NYB_E_SHAPE, "%lld groups do not divide %lld input and %lld output channels", (long long)group,
+               (long long)channels, (long long)results);
   return false;
 }
 
 static ny_value *add_bias(ny_node *n, ny_value *y, ny_value *bias) { /* y channels last */
   if (!y || !bias) return y;
-  if (ny_rank(bias) != 1) ny_node_fail(n, NYB_E_SHAPE, "the bias has rank %d, not 1", ny_rank(bias));
-  else if (ny_unify(n, ny_size(bias, 0), ny_size(y, ny_rank(y) - 1), "bias and results")) return ny_ew2(n, NY_add, y, bias);
+  if (ny_rank(bias) != 1)
+    ny_node_fail(n, NYB_E_SHAPE, "the bias has rank %d, not 1", ny_rank(bias));
+  else if (ny_unify(n, ny_size(bias, 0), ny_size(y, ny_rank(y) - 1), "bias and results"))
+    return ny_ew2(n, NY_add, y, bias);
   return NULL;
 }
 
@@ -144,7 +154,8 @@ ny_value *ny_conv(ny_node *n, ny_value *x, ny_value *w, ny_value *bias) {
   if (!x || !w || !kernel_of(n, x, w, &win) || !ny_need_static(n, w, 0, "the number of results", &m)) return NULL;
   int64_t per_group;
   if (!ny_need_static(n, w, 1, "the number of channels", &per_group)) return NULL;
-  if (group < 1 || group > INT32_MAX || per_group > INT32_MAX || !check_group(n, per_group * group, m, group)) return NULL;
+  if (group < 1 || group > INT32_MAX || per_group > INT32_MAX || !check_group(n, per_group * group, m, group))
+    return NULL;
   if (!ny_unify(n, ny_size(x, 1), ny_dim_const(n->cx, per_group * group), "channels of input and weights")) return NULL;
   int perm[NY_MAX_RANK];
   for (int i = 0; i < win.spatial; i++) perm[i] = i + 2;
@@ -161,9 +172,11 @@ nyb_status ny_op_conv(ny_node *n) {
   return x && w ? ny_out(n, 0, ny_conv(n, x, w, ny_opt(n, 2))) : ny_failed(n);
 }
 
-/* ---- ConvTranspose. Output i gets x[j] * w[i - j*stride + pad]: an ordinary convolution of x spread out by stride, over the kernel flipped. */
+/* ---- ConvTranspose. Output i gets x[j] * w[i - j*stride + pad]: an ordinary convolution of x spread out by stride,
+ * over the kernel flipped. */
 static ny_value *flip_weights(ny_node *n, ny_value *w, const ny_window *win, int64_t c, int64_t m, int64_t group) {
-  /* [c, m, k..] -> [group, c/group, m, k..] -> [k.., c/group, group, m] -> [k.., c/group, group*m], then reversed along k */
+  /* [c, m, k..] -> [group, c/group, m, k..] -> [k.., c/group, group, m] -> [k.., c/group, group*m], then reversed along
+   * k */
   ny_dim d[NY_MAX_RANK], start[NY_MAX_RANK], step[NY_MAX_RANK];
   int perm[NY_MAX_RANK], s = win->spatial;
   if (s + 3 > NY_MAX_RANK) {
@@ -202,7 +215,8 @@ static bool output_pads(ny_node *n, const ny_value *x, ny_window *w, const int64
     ny_dim want = count < 0 ? ny_dim_mul(n->cx, in, stride) : ny_dim_const(n->cx, shape[count - w->spatial + i]);
     ny_dim full = ny_dim_mul(n->cx, stride, ny_dim_sub(n->cx, in, 1));
     full = ny_dim_add(n->cx, full, extra[i] + (w->kernel[i] - 1) * w->dilation[i] + 1);
-    ny_dim total = ny_dim_sub(n->cx, full, want), half = ny_dim_div(n->cx, total, 2), rest = ny_dim_sub(n->cx, total, half);
+    ny_dim total = ny_dim_sub(n->cx, full, want), half = ny_dim_div(n->cx, total, 2),
+           rest = ny_dim_sub(n->cx, total, half);
     int64_t t;
     bool longer = ny_dim_is_const(n->cx, total, &t) && t < 0; /* than the kernel reaches: zeros at the end */
     w->lo[i] = longer ? 0 : upper ? half : rest;
@@ -211,7 +225,8 @@ static bool output_pads(ny_node *n, const ny_value *x, ny_window *w, const int64
   return true;
 }
 
-static ny_value *spread_conv(ny_node *n, ny_value *x, ny_value *w, const ny_window *win, const int64_t *extra, int64_t group) {
+static ny_value *spread_conv(ny_node *n, ny_value *x, ny_value *w, const ny_window *win, const int64_t *extra,
+                             int64_t group) {
   static const int64_t ones[MAX_SPATIAL] = {1, 1, 1, 1, 1, 1};
   ny_dim full_lo[MAX_SPATIAL], full_hi[MAX_SPATIAL], gaps[MAX_SPATIAL], start[NY_MAX_RANK] = {0}, count[NY_MAX_RANK];
   for (int i = 0; i < win->spatial; i++) {
@@ -241,10 +256,14 @@ nyb_status ny_op_conv_transpose(ny_node *n) {
   ny_value *x = ny_need(n, 0), *w = ny_need(n, 1), *bias = ny_opt(n, 2);
   ny_window win = {0};
   int64_t c, m, group = ny_attr_int(n, "group", 1), extra[MAX_SPATIAL];
-  if (!x || !w || !kernel_of(n, x, w, &win) || !one_list(n, "output_padding", win.spatial, 0, 0, extra)) return ny_failed(n);
-  if (!ny_need_static(n, w, 0, "the number of channels", &c) || !ny_need_static(n, w, 1, "the number of results", &m)) return ny_failed(n);
+  if (!x || !w || !kernel_of(n, x, w, &win) || !one_list(n, "output_padding", win.spatial, 0, 0, extra))
+    return ny_failed(n);
+  if (!ny_need_static(n, w, 0, "the number of channels", &c) || !ny_need_static(n, w, 1, "the number of results", &m))
+    return ny_failed(n);
   if (!check_group(n, c, group, group) || m > INT32_MAX || group > INT32_MAX) return ny_failed(n);
-  if (!ny_unify(n, ny_size(x, 1), ny_dim_const(n->cx, c), "channels of input and weights") || !output_pads(n, x, &win, extra)) return ny_failed(n);
+  if (!ny_unify(n, ny_size(x, 1), ny_dim_const(n->cx, c), "channels of input and weights") ||
+      !output_pads(n, x, &win, extra))
+    return ny_failed(n);
   for (int i = 0; i < win.spatial; i++) { /* a negative end crop asks for more at the end */
     int64_t h;
     if (ny_dim_is_const(n->cx, win.hi[i], &h) && h < 0) extra[i] -= h, win.hi[i] = 0;

@@ -23,7 +23,8 @@ nyb_status ny_op_variadic(ny_node *n) {
   return ny_out(n, 0, acc);
 }
 
-/* The exponent may have another type; the result has the base's. Integers go through f64, which holds what they usually need. */
+/* The exponent may have another type; the result has the base's. Integers go through f64, which holds what they usually
+ * need. */
 nyb_status ny_op_pow(ny_node *n) {
   ny_value *x = ny_need(n, 0), *y = ny_need(n, 1);
   if (!x || !y) return ny_failed(n);
@@ -36,7 +37,8 @@ nyb_status ny_op_pow(ny_node *n) {
     bool square = ny_rank(y) == 0 && ny_onnx_const(n, 1, &t);
     if (square) {
       e = ny_is_float(ny_fmt_of(y)) ? ny_get_f(ny_fmt_of(y), t.data, 0) : (double)ny_get_i(ny_fmt_of(y), t.data, 0);
-      if (e == 2.0) return ny_out(n, 0, ny_ew2(n, NY_mul, x, x)); /* exact where pow is: one multiplication, rounded once */
+      if (e == 2.0)
+        return ny_out(n, 0, ny_ew2(n, NY_mul, x, x)); /* exact where pow is: one multiplication, rounded once */
     }
     return ny_out(n, 0, ny_ew2(n, NY_pow, x, ny_cast_to(n, y, f)));
   }
@@ -70,12 +72,14 @@ nyb_status ny_op_gelu(ny_node *n) {
   const char *how = ny_attr_string(n, "approximate", "none");
   if (!x) return ny_failed(n);
   bool tanh_form = !strcmp(how, "tanh");
-  if (!tanh_form && strcmp(how, "none")) return ny_node_fail(n, NYB_E_UNSUPPORTED, "approximate \"%s\" is neither none nor tanh", how);
+  if (!tanh_form && strcmp(how, "none"))
+    return ny_node_fail(n, NYB_E_UNSUPPORTED, "approximate \"%s\" is neither none nor tanh", how);
   return ny_out(n, 0, ny_ew1(n, tanh_form ? NY_gelu_tanh : NY_gelu, x));
 }
 
 nyb_status ny_op_identity(ny_node *n) {
-  if (n->n_in < 1 || (!n->in[0] && !n->in_thing[0].list && !n->in_thing[0].is_none)) return ny_need(n, 0) ? NYB_OK : ny_failed(n);
+  if (n->n_in < 1 || (!n->in[0] && !n->in_thing[0].list && !n->in_thing[0].is_none))
+    return ny_need(n, 0) ? NYB_OK : ny_failed(n);
   return ny_out_thing(n, 0, n->in_thing[0]);
 }
 
@@ -84,7 +88,9 @@ nyb_status ny_op_dropout(ny_node *n) {
   ny_value *x = ny_need(n, 0);
   double training = 0, ratio = 0.5;
   if (!x || !ny_node_scalar(n, 2, 0, &training) || !ny_node_scalar(n, 1, 0.5, &ratio)) return ny_failed(n);
-  if (training != 0 && ratio != 0) return ny_node_fail(n, NYB_E_UNSUPPORTED, "training mode with ratio %g drops at random; only inference is supported", ratio);
+  if (training != 0 && ratio != 0)
+    return ny_node_fail(n, NYB_E_UNSUPPORTED,
+                        "training mode with ratio %g drops at random; only inference is supported", ratio);
   if (ny_wanted(n, 1)) {
     ny_fmt f = n->version < 10 ? ny_fmt_of(x) : NY_bool;
     if (ny_out(n, 1, ny_full(n, f, ny_rank(x), x->type->dim, 1))) return ny_failed(n);

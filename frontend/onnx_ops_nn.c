@@ -16,11 +16,13 @@ static bool unify_batch(ny_node *n, ny_value *x, ny_value *y) {
 nyb_status ny_op_matmul(ny_node *n) {
   ny_value *x = ny_need(n, 0), *y = ny_need(n, 1);
   if (!x || !y) return ny_failed(n);
-  if (ny_rank(x) < 1 || ny_rank(y) < 1) return ny_node_fail(n, NYB_E_SHAPE, "a scalar cannot be multiplied as a matrix");
+  if (ny_rank(x) < 1 || ny_rank(y) < 1)
+    return ny_node_fail(n, NYB_E_SHAPE, "a scalar cannot be multiplied as a matrix");
   bool row = ny_rank(x) == 1, col = ny_rank(y) == 1;
   if (row) x = ny_unsqueeze_at(n, x, 0);
   if (col) y = ny_unsqueeze_at(n, y, 1);
-  if (!x || !y || !ny_unify(n, ny_size(x, ny_rank(x) - 1), ny_size(y, ny_rank(y) - 2), "the inner sizes of a product")) return ny_failed(n);
+  if (!x || !y || !ny_unify(n, ny_size(x, ny_rank(x) - 1), ny_size(y, ny_rank(y) - 2), "the inner sizes of a product"))
+    return ny_failed(n);
   if (!unify_batch(n, x, y)) return ny_failed(n);
   ny_value *z = ny_b_matmul(&n->b, x, y);
   if (z && col) z = ny_squeeze_at(n, z, ny_rank(z) - 1);
@@ -28,12 +30,15 @@ nyb_status ny_op_matmul(ny_node *n) {
   return ny_out(n, 0, z);
 }
 
-static ny_value *swapped(ny_node *n, ny_value *x, bool swap) { return swap ? ny_b_transpose(&n->b, x, (int[]){1, 0}) : x; }
+static ny_value *swapped(ny_node *n, ny_value *x, bool swap) {
+  return swap ? ny_b_transpose(&n->b, x, (int[]){1, 0}) : x;
+}
 
 nyb_status ny_op_gemm(ny_node *n) {
   ny_value *a = ny_need(n, 0), *b = ny_need(n, 1), *c = ny_opt(n, 2);
   if (!a || !b) return ny_failed(n);
-  if (ny_rank(a) != 2 || ny_rank(b) != 2) return ny_node_fail(n, NYB_E_SHAPE, "inputs have ranks %d and %d, not 2", ny_rank(a), ny_rank(b));
+  if (ny_rank(a) != 2 || ny_rank(b) != 2)
+    return ny_node_fail(n, NYB_E_SHAPE, "inputs have ranks %d and %d, not 2", ny_rank(a), ny_rank(b));
   a = swapped(n, a, ny_attr_int(n, "transA", 0) != 0);
   b = swapped(n, b, ny_attr_int(n, "transB", 0) != 0);
   double alpha = ny_attr_float(n, "alpha", 1), beta = ny_attr_float(n, "beta", 1);
@@ -52,8 +57,10 @@ nyb_status ny_op_softmax(ny_node *n) {
   if (!x) return ny_failed(n);
   bool flat = n->version < 13;
   int64_t at = ny_attr_int(n, "axis", flat ? 1 : -1);
-  if (flat && at == ny_rank(x)) axis = (int)at;
-  else if (!ny_axis(n, at, ny_rank(x), &axis)) return ny_failed(n);
+  if (flat && at == ny_rank(x))
+    axis = (int)at;
+  else if (!ny_axis(n, at, ny_rank(x), &axis))
+    return ny_failed(n);
   bool last = axis == ny_rank(x) - 1;
   ny_value *in = flat && !last ? ny_flatten_at(n, x, axis) : x;
   ny_op *op = ny_op_of(n, NY_softmax, &in, 1);
@@ -82,20 +89,25 @@ enum { SUM, MEAN, MAX, L2 };
 static ny_value *reduced(ny_node *n, ny_value *x, const int *axes, int count, bool keep, bool nothing) {
   ny_value *y;
   if (n->arg == L2) x = ny_ew2(n, NY_mul, x, x);
-  if (nothing) y = x;
-  else if (n->arg == MEAN) y = mean(n, x, axes, count, keep);
-  else y = ny_b_reduce(&n->b, n->arg == MAX ? "max" : "sum", x, axes, count, keep);
+  if (nothing)
+    y = x;
+  else if (n->arg == MEAN)
+    y = mean(n, x, axes, count, keep);
+  else
+    y = ny_b_reduce(&n->b, n->arg == MAX ? "max" : "sum", x, axes, count, keep);
   if (n->arg != L2 || !y) return y;
   ny_fmt f = ny_fmt_of(y);
   return ny_is_float(f) ? ny_ew1(n, NY_sqrt, y) : ny_cast_to(n, ny_ew1(n, NY_sqrt, ny_cast_to(n, y, NY_f64)), f);
 }
 
-/* Axes: an attribute until opset 17 (ReduceSum: 12), an input since; an empty list means all of them or, when asked for, none. */
+/* Axes: an attribute until opset 17 (ReduceSum: 12), an input since; an empty list means all of them or, when asked
+ * for, none. */
 nyb_status ny_op_reduce(ny_node *n) {
   ny_value *x = ny_need(n, 0);
   int axes[NY_MAX_RANK], count;
   int first_with_input = n->arg == SUM ? 13 : 18;
-  if (!x || !ny_axes_or_attr(n, n->version < first_with_input ? -1 : 1, "axes", ny_rank(x), axes, &count)) return ny_failed(n);
+  if (!x || !ny_axes_or_attr(n, n->version < first_with_input ? -1 : 1, "axes", ny_rank(x), axes, &count))
+    return ny_failed(n);
   bool keep = ny_attr_int(n, "keepdims", 1) != 0, nothing = false;
   if (count <= 0) {
     nothing = ny_attr_int(n, "noop_with_empty_axes", 0) != 0;
@@ -144,17 +156,20 @@ static batch_stats stats_of(ny_node *n, ny_value *x) {
 }
 
 static ny_value *running(ny_node *n, ny_value *old, ny_value *now, double momentum) {
-  ny_value *a = ny_ew2s(n, NY_mul, old, momentum), *b = ny_ew2s(n, NY_mul, ny_cast_to(n, now, ny_fmt_of(old)), 1 - momentum);
+  ny_value *a = ny_ew2s(n, NY_mul, old, momentum),
+           *b = ny_ew2s(n, NY_mul, ny_cast_to(n, now, ny_fmt_of(old)), 1 - momentum);
   return ny_ew2(n, NY_add, a, b);
 }
 
-/* x * a + b with a and b made of the four parameters: constants in every deployed network, folded into its convolution later. */
+/* x * a + b with a and b made of the four parameters: constants in every deployed network, folded into its convolution
+ * later. */
 nyb_status ny_op_batch_norm(ny_node *n) {
   ny_value *x = ny_need(n, 0), *scale = ny_need(n, 1), *bias = ny_need(n, 2), *mu = ny_need(n, 3), *var = ny_need(n, 4);
   if (!x || !scale || !bias || !mu || !var) return ny_failed(n);
   double eps = ny_attr_float(n, "epsilon", 1e-5f), momentum = ny_attr_float(n, "momentum", 0.9f);
   if (ny_rank(x) < 2) return ny_node_fail(n, NYB_E_SHAPE, "the input has rank %d, less than 2", ny_rank(x));
-  if (n->version < 9 && !ny_attr_int(n, "spatial", 1)) return ny_node_fail(n, NYB_E_UNSUPPORTED, "spatial=0 is not supported");
+  if (n->version < 9 && !ny_attr_int(n, "spatial", 1))
+    return ny_node_fail(n, NYB_E_UNSUPPORTED, "spatial=0 is not supported");
   if (n->version >= 14 && ny_attr_int(n, "training_mode", 0)) {
     batch_stats s = stats_of(n, x);
     if (!s.var) return ny_failed(n);
@@ -175,13 +190,15 @@ nyb_status ny_op_lrn(ny_node *n) {
   ny_value *x = ny_need(n, 0);
   int64_t size = ny_attr_int(n, "size", 1);
   if (!x) return ny_failed(n);
-  if (size < 1 || size > 1 << 20 || ny_rank(x) < 2) return ny_node_fail(n, NYB_E_SHAPE, "size %lld of a tensor of rank %d", (long long)size, ny_rank(x));
+  if (size < 1 || size > 1 << 20 || ny_rank(x) < 2)
+    return ny_node_fail(n, NYB_E_SHAPE, "size %lld of a tensor of rank %d", (long long)size, ny_rank(x));
   ny_dim lo[NY_MAX_RANK] = {0}, hi[NY_MAX_RANK] = {0}, one[NY_MAX_RANK], win[NY_MAX_RANK];
   for (int i = 0; i < NY_MAX_RANK; i++) one[i] = win[i] = 1;
   lo[1] = (size - 1) / 2;
   hi[1] = size - 1 - lo[1];
   win[1] = size;
-  ny_value *sq = ny_ew2(n, NY_mul, x, x), *pad = sq && size > 1 ? ny_b_pad(&n->b, sq, NULL, lo, hi, NULL, "constant") : sq;
+  ny_value *sq = ny_ew2(n, NY_mul, x, x),
+           *pad = sq && size > 1 ? ny_b_pad(&n->b, sq, NULL, lo, hi, NULL, "constant") : sq;
   ny_op *op = ny_op_of(n, NY_window, &pad, 1);
   if (!op) return ny_failed(n);
   op->attr[NY_AT(window, op)].s = ny_intern(&n->cx->names, "sum");
@@ -205,8 +222,10 @@ static nyb_status norm_stats(ny_node *n, ny_value *x, int axis, double eps) {
   int axes[NY_MAX_RANK], count = 0;
   if (!ny_wanted(n, 1) && !ny_wanted(n, 2)) return NYB_OK;
   for (int i = axis; i < ny_rank(x); i++) axes[count++] = i;
-  ny_value *wide = ny_cast_to(n, x, ny_fmts[ny_fmt_of(x)].bits < 32 ? NY_f32 : ny_fmt_of(x)), *m = mean(n, wide, axes, count, true);
-  ny_value *off = ny_ew2(n, NY_sub, wide, m), *inv = rsqrt_of(n, mean(n, ny_ew2(n, NY_mul, off, off), axes, count, true), eps);
+  ny_value *wide = ny_cast_to(n, x, ny_fmts[ny_fmt_of(x)].bits < 32 ? NY_f32 : ny_fmt_of(x)),
+           *m = mean(n, wide, axes, count, true);
+  ny_value *off = ny_ew2(n, NY_sub, wide, m),
+           *inv = rsqrt_of(n, mean(n, ny_ew2(n, NY_mul, off, off), axes, count, true), eps);
   if (ny_wanted(n, 1)) NY_TRY(ny_out(n, 1, m));
   return ny_wanted(n, 2) ? ny_out(n, 2, inv) : NYB_OK;
 }

@@ -1,5 +1,6 @@
-/* Pools: a window over the padded input. MaxPool pads with the lowest value; AveragePool divides the sum by a count that is itself a windowed
-   sum, over ones, so that every combination of ceil_mode, dilation and count_include_pad comes out of one rule (and folds to a constant). */
+/* Pools: a window over the padded input. MaxPool pads with the lowest value; AveragePool divides the sum by a count
+   that is itself a windowed sum, over ones, so that every combination of ceil_mode, dilation and count_include_pad
+   comes out of one rule (and folds to a constant). */
 #include <math.h>
 #include <string.h>
 #include "onnx.h"
@@ -30,9 +31,11 @@ static void ceil_pads(ny_node *n, const ny_value *x, const ny_window *w, ny_dim 
     more[i] = 0;
     if (!ceil_mode) continue;
     int64_t reach = (w->kernel[i] - 1) * w->dilation[i] + 1;
-    ny_dim stride = w->stride[i], in = ny_size(x, i + 2), padded = ny_dim_add(cx, in, ny_dim_add(cx, w->lo[i], w->hi[i]));
+    ny_dim stride = w->stride[i], in = ny_size(x, i + 2),
+           padded = ny_dim_add(cx, in, ny_dim_add(cx, w->lo[i], w->hi[i]));
     ny_dim steps = ny_dim_ceildiv(cx, ny_dim_sub(cx, padded, reach), stride); /* windows less one */
-    ny_dim fits = ny_dim_div(cx, ny_dim_sub(cx, ny_dim_add(cx, in, w->lo[i]), 1), stride); /* the last that starts on input or left padding */
+    ny_dim fits = ny_dim_div(cx, ny_dim_sub(cx, ny_dim_add(cx, in, w->lo[i]), 1),
+                             stride); /* the last that starts on input or left padding */
     ny_dim end = ny_dim_add(cx, ny_dim_mul(cx, ny_dim_min(cx, steps, fits), stride), reach);
     more[i] = ny_dim_max(cx, ny_dim_sub(cx, end, padded), 0);
   }
@@ -72,7 +75,8 @@ static ny_value *counts(ny_node *n, const ny_value *x, const ny_window *w, const
   ny_dim shape[NY_MAX_RANK], lo[NY_MAX_RANK], hi[NY_MAX_RANK];
   bool all_inside = true;
   for (int i = 0; i < w->spatial; i++) {
-    shape[i + 1] = with_pads ? ny_dim_add(n->cx, ny_size(x, i + 2), ny_dim_add(n->cx, w->lo[i], w->hi[i])) : ny_size(x, i + 2);
+    shape[i + 1] =
+        with_pads ? ny_dim_add(n->cx, ny_size(x, i + 2), ny_dim_add(n->cx, w->lo[i], w->hi[i])) : ny_size(x, i + 2);
     lo[i] = with_pads ? 0 : w->lo[i];
     hi[i] = with_pads ? more[i] : ny_dim_add(n->cx, w->hi[i], more[i]);
     all_inside &= lo[i] == 0 && hi[i] == 0;
@@ -106,9 +110,14 @@ nyb_status ny_op_lp_pool(ny_node *n) {
   if (!x || !read_pool(n, x, &w)) return ny_failed(n);
   double p = (double)ny_attr_int(n, "p", 2);
   ceil_pads(n, x, &w, more);
-  ny_value *a = ny_ew1(n, NY_abs, x), *raised = p == 2 ? ny_ew2(n, NY_mul, x, x) : p == 1 ? a : ny_ew2s(n, NY_pow, a, p);
+  ny_value *a = ny_ew1(n, NY_abs, x), *raised = p == 2   ? ny_ew2(n, NY_mul, x, x)
+                                                : p == 1 ? a
+                                                         : ny_ew2s(n, NY_pow, a, p);
   ny_value *sum = raised ? window(n, "sum", padded(n, raised, &w, more, NULL), &w) : NULL;
-  return ny_out(n, 0, ny_channels_first(n, p == 1 ? sum : p == 2 ? ny_ew1(n, NY_sqrt, sum) : ny_ew2s(n, NY_pow, sum, 1 / p)));
+  return ny_out(n, 0,
+                ny_channels_first(n, p == 1   ? sum
+                                     : p == 2 ? ny_ew1(n, NY_sqrt, sum)
+                                              : ny_ew2s(n, NY_pow, sum, 1 / p)));
 }
 
 nyb_status ny_op_global_lp_pool(ny_node *n) {
@@ -122,7 +131,8 @@ nyb_status ny_op_global_lp_pool(ny_node *n) {
   return ny_out(n, 0, ny_ew2s(n, NY_pow, sum, 1 / p));
 }
 
-/* ---- Positions of the maxima: every place of the window is a strided slice of the padded input; which of them wins gives the position. */
+/* ---- Positions of the maxima: every place of the window is a strided slice of the padded input; which of them wins
+ * gives the position. */
 enum { MAX_PLACES = 256 };
 
 static ny_value *place(ny_node *n, ny_value *x, const ny_value *y, const ny_window *w, int64_t k) { /* channels first */
@@ -136,13 +146,18 @@ static ny_value *place(ny_node *n, ny_value *x, const ny_value *y, const ny_wind
   return ny_unsqueeze_at(n, ny_b_slice(&n->b, x, start, step, count), 0);
 }
 
-static ny_value *iota_like(ny_node *n, const ny_value *y, int axis) { return ny_b_iota(&n->b, NY_i64, ny_rank(y), y->type->dim, axis); }
-static ny_value *times_dim(ny_node *n, ny_value *v, ny_dim d) { return ny_ew2(n, NY_mul, v, ny_b_dims(&n->b, &d, 1, true)); }
+static ny_value *iota_like(ny_node *n, const ny_value *y, int axis) {
+  return ny_b_iota(&n->b, NY_i64, ny_rank(y), y->type->dim, axis);
+}
+static ny_value *times_dim(ny_node *n, ny_value *v, ny_dim d) {
+  return ny_ew2(n, NY_mul, v, ny_b_dims(&n->b, &d, 1, true));
+}
 
 /* winner: which place of the window, i64 of the result's shape. */
 static ny_value *positions(ny_node *n, const ny_value *x, const ny_value *y, const ny_window *w, ny_value *winner) {
   bool by_column = ny_attr_int(n, "storage_order", 0) != 0;
-  ny_value *at = ny_ew2(n, NY_add, times_dim(n, iota_like(n, y, 0), ny_size(x, 1)), iota_like(n, y, 1)), *coord[NY_MAX_RANK];
+  ny_value *at = ny_ew2(n, NY_add, times_dim(n, iota_like(n, y, 0), ny_size(x, 1)), iota_like(n, y, 1)),
+           *coord[NY_MAX_RANK];
   for (int i = w->spatial - 1; i >= 0; i--) {
     ny_value *k = ny_ew2s(n, NY_rem, winner, (double)w->kernel[i]);
     ny_value *from = ny_ew2s(n, NY_mul, iota_like(n, y, i + 2), (double)w->stride[i]);

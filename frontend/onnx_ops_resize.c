@@ -1,10 +1,19 @@
-/* Resize, one axis after the other. Each result is a weighted sum of `taps` neighbours along the axis: positions and weights are computed by
-   IR ops from an iota, in f64, and fold to constants where sizes are static. Nearest by a whole factor is a broadcast and costs nothing. */
+/* Resize, one axis after the other. Each result is a weighted sum of `taps` neighbours along the axis: positions and
+   weights are computed by IR ops from an iota, in f64, and fold to constants where sizes are static. Nearest by a whole
+   factor is a broadcast and costs nothing. */
 #include <math.h>
 #include <string.h>
 #include "onnx.h"
 
-typedef enum coord { HALF_PIXEL, ASYMMETRIC, PYTORCH_HALF_PIXEL, ALIGN_CORNERS, TF_CROP, HALF_PIXEL_SYMMETRIC, TF_HALF_PIXEL_NN } coord;
+typedef enum coord {
+  HALF_PIXEL,
+  ASYMMETRIC,
+  PYTORCH_HALF_PIXEL,
+  ALIGN_CORNERS,
+  TF_CROP,
+  HALF_PIXEL_SYMMETRIC,
+  TF_HALF_PIXEL_NN
+} coord;
 typedef enum near { PREFER_FLOOR, PREFER_CEIL, FLOOR, CEIL } near;
 typedef struct axis_spec {
   bool active;
@@ -38,8 +47,10 @@ static ny_value *half_pixel(ny_node *n, ny_value *i, ny_value *scale) {
 
 static ny_value *crop_position(const resize *r, const axis_spec *a, ny_dim in, ny_value *i) {
   ny_node *n = r->n;
-  ny_value *last = ny_ew2s(n, NY_add, as_f64(n, in), -1), *steps = ny_ew2s(n, NY_max, ny_ew2s(n, NY_add, as_f64(n, a->out), -1), 1);
-  if (a->out == 1) return ny_ew2(n, NY_add, ny_ew2s(n, NY_mul, i, 0), ny_ew2s(n, NY_mul, last, 0.5 * (a->roi_start + a->roi_end)));
+  ny_value *last = ny_ew2s(n, NY_add, as_f64(n, in), -1),
+           *steps = ny_ew2s(n, NY_max, ny_ew2s(n, NY_add, as_f64(n, a->out), -1), 1);
+  if (a->out == 1)
+    return ny_ew2(n, NY_add, ny_ew2s(n, NY_mul, i, 0), ny_ew2s(n, NY_mul, last, 0.5 * (a->roi_start + a->roi_end)));
   ny_value *slope = ny_ew2(n, NY_div, ny_ew2s(n, NY_mul, last, a->roi_end - a->roi_start), steps);
   return ny_ew2(n, NY_add, ny_ew2(n, NY_mul, i, slope), ny_ew2s(n, NY_mul, last, a->roi_start));
 }
@@ -90,11 +101,13 @@ static ny_value *kernel_at(const resize *r, ny_value *d) {
   if (!r->cubic) return ny_ew2s(n, NY_max, ny_ew2(n, NY_sub, ny_num(n, d, 1), d), 0);
   double a = r->cubic_a;
   ny_value *d2 = ny_ew2(n, NY_mul, d, d), *d3 = ny_ew2(n, NY_mul, d2, d);
-  ny_value *near_part = ny_ew2s(n, NY_add, ny_ew2(n, NY_sub, ny_ew2s(n, NY_mul, d3, a + 2), ny_ew2s(n, NY_mul, d2, a + 3)), 1);
+  ny_value *near_part =
+      ny_ew2s(n, NY_add, ny_ew2(n, NY_sub, ny_ew2s(n, NY_mul, d3, a + 2), ny_ew2s(n, NY_mul, d2, a + 3)), 1);
   ny_value *far_part = ny_ew2(n, NY_sub, ny_ew2s(n, NY_mul, d3, a), ny_ew2s(n, NY_mul, d2, 5 * a));
   far_part = ny_ew2s(n, NY_add, ny_ew2(n, NY_add, far_part, ny_ew2s(n, NY_mul, d, 8 * a)), -4 * a);
   ny_value *is_near = ny_ew2s(n, NY_le, d, 1), *is_far = ny_ew2s(n, NY_lt, d, 2), *zero = ny_num(n, d, 0);
-  return ny_ew(n, NY_where, (ny_value *[]){is_near, near_part, ny_ew(n, NY_where, (ny_value *[]){is_far, far_part, zero}, 3)}, 3);
+  return ny_ew(n, NY_where,
+               (ny_value *[]){is_near, near_part, ny_ew(n, NY_where, (ny_value *[]){is_far, far_part, zero}, 3)}, 3);
 }
 
 static ny_value *along(ny_node *n, ny_value *v, int axis, int rank) { /* [o] -> [o,1,..] to meet `axis` */
@@ -116,7 +129,9 @@ static bool make_taps(const resize *r, const axis_spec *a, ny_value *x, ny_dim i
   double reach = r->cubic ? 2 : 1;
   int start = (int)floor(-reach / shrink) + 1;
   t->n = 2 - 2 * start;
-  if (t->n > MAX_TAPS) return ny_node_fail(n, NYB_E_UNSUPPORTED, "antialiasing over %d neighbours, more than %d", t->n, (int)MAX_TAPS) == NYB_OK;
+  if (t->n > MAX_TAPS)
+    return ny_node_fail(n, NYB_E_UNSUPPORTED, "antialiasing over %d neighbours, more than %d", t->n, (int)MAX_TAPS) ==
+           NYB_OK;
   ny_value *base = ny_ew2s(n, NY_add, ny_ew1(n, NY_ceil, x), -1), *part = ny_ew2(n, NY_sub, x, base), *sum = NULL;
   for (int k = 0; k < t->n; k++) {
     ny_value *inside, *off = ny_ew1(n, NY_abs, ny_ew2(n, NY_sub, ny_num(n, part, start + k), part));
@@ -135,7 +150,8 @@ static ny_value *weighted(const resize *r, ny_value *v, int axis, const taps *t)
   ny_value *acc = NULL;
   for (int k = 0; k < t->n; k++) {
     ny_value *index = ny_fold(n, t->index[k]), *w = ny_fold(n, ny_cast_to(n, t->weight[k], ny_fmt_of(v)));
-    ny_value *g = index ? ny_b_gather(&n->b, v, index, axis) : NULL, *term = ny_ew2(n, NY_mul, g, along(n, w, axis, ny_rank(v)));
+    ny_value *g = index ? ny_b_gather(&n->b, v, index, axis) : NULL,
+             *term = ny_ew2(n, NY_mul, g, along(n, w, axis, ny_rank(v)));
     acc = k ? ny_ew2(n, NY_add, acc, term) : term;
   }
   return acc;
@@ -154,7 +170,8 @@ static ny_value *repeat(ny_node *n, ny_value *v, int axis, const axis_spec *a) {
   int rank = ny_rank(v);
   if (rank + 1 > NY_MAX_RANK) return NULL;
   for (int i = 0; i < rank; i++) s[i] = ny_size(v, i);
-  for (int i = 0; i <= rank; i++) d[i] = i <= axis ? s[i] : i == axis + 1 ? ny_dim_const(n->cx, (int64_t)a->scale) : s[i - 1];
+  for (int i = 0; i <= rank; i++)
+    d[i] = i <= axis ? s[i] : i == axis + 1 ? ny_dim_const(n->cx, (int64_t)a->scale) : s[i - 1];
   ny_value *wide = ny_unsqueeze_at(n, v, axis + 1);
   wide = wide ? ny_b_broadcast(&n->b, wide, rank + 1, d) : NULL;
   s[axis] = a->out;
@@ -165,7 +182,9 @@ static ny_value *one_axis(const resize *r, ny_value *v, int axis) {
   const axis_spec *a = &r->axis[axis];
   ny_node *n = r->n;
   ny_dim in = ny_size(v, axis);
-  if (repeats(r, a) && ny_rank(v) < NY_MAX_RANK && a->out == ny_dim_mul(n->cx, in, ny_dim_const(n->cx, (int64_t)a->scale))) return repeat(n, v, axis, a);
+  if (repeats(r, a) && ny_rank(v) < NY_MAX_RANK &&
+      a->out == ny_dim_mul(n->cx, in, ny_dim_const(n->cx, (int64_t)a->scale)))
+    return repeat(n, v, axis, a);
   ny_value *x = position(r, a, in), *y;
   if (!x) return NULL;
   if (r->nearest) {
@@ -178,7 +197,8 @@ static ny_value *one_axis(const resize *r, ny_value *v, int axis) {
   if (r->coord != TF_CROP || !y) return y;
   ny_value *last = ny_ew2s(n, NY_add, as_f64(n, in), -1);
   ny_value *inside = ny_ew2(n, NY_and, ny_ew2s(n, NY_ge, x, 0), ny_ew2(n, NY_le, x, last));
-  return ny_ew(n, NY_where, (ny_value *[]){along(n, ny_fold(n, inside), axis, ny_rank(y)), y, ny_num(n, y, r->extrapolation)}, 3);
+  return ny_ew(n, NY_where,
+               (ny_value *[]){along(n, ny_fold(n, inside), axis, ny_rank(y)), y, ny_num(n, y, r->extrapolation)}, 3);
 }
 
 /* ---- Reading the node */
@@ -194,14 +214,17 @@ static bool choose(ny_node *n, const char *attr, const char *def, const char *co
 }
 
 static bool read_modes(ny_node *n, resize *r) {
-  static const char *const coords[] = {"half_pixel",         "asymmetric",           "pytorch_half_pixel",  "align_corners",
-                                       "tf_crop_and_resize", "half_pixel_symmetric", "tf_half_pixel_for_nn"};
+  static const char *const coords[] = {"half_pixel",          "asymmetric",         "pytorch_half_pixel",
+                                       "align_corners",       "tf_crop_and_resize", "half_pixel_symmetric",
+                                       "tf_half_pixel_for_nn"};
   static const char *const nears[] = {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"};
   static const char *const modes[] = {"nearest", "linear", "cubic"};
   int c, k, m;
   bool first = n->version < 11; /* before there were modes: asymmetric, rounding down */
   if (!choose(n, "coordinate_transformation_mode", first ? "asymmetric" : "half_pixel", coords, 7, &c)) return false;
-  if (!choose(n, "nearest_mode", first ? "floor" : "round_prefer_floor", nears, 4, &k) || !choose(n, "mode", "nearest", modes, 3, &m)) return false;
+  if (!choose(n, "nearest_mode", first ? "floor" : "round_prefer_floor", nears, 4, &k) ||
+      !choose(n, "mode", "nearest", modes, 3, &m))
+    return false;
   r->coord = (coord)c;
   r->near = (near)k;
   r->nearest = m == 0;
@@ -218,8 +241,10 @@ static bool read_floats(ny_node *n, int i, double *out, int cap, int *count) {
   int64_t k;
   *count = 0;
   if (!ny_opt(n, i)) return true;
-  if (!ny_onnx_const(n, i, &t) || !ny_type_static_count(n->cx, t.type, &k) || k > cap || !ny_is_float((ny_fmt)t.type->fmt)) {
-    ny_node_fail(n, NYB_E_UNSUPPORTED, "input %d (\"%s\") must be at most %d constant numbers", i, ny_input_name(n, i), cap);
+  if (!ny_onnx_const(n, i, &t) || !ny_type_static_count(n->cx, t.type, &k) || k > cap ||
+      !ny_is_float((ny_fmt)t.type->fmt)) {
+    ny_node_fail(n, NYB_E_UNSUPPORTED, "input %d (\"%s\") must be at most %d constant numbers", i, ny_input_name(n, i),
+                 cap);
     return false;
   }
   for (int64_t j = 0; j < k; j++) out[j] = ny_get_f((ny_fmt)t.type->fmt, t.data, (uint64_t)j);
@@ -232,7 +257,8 @@ static bool scaled_size(ny_node *n, ny_dim in, double scale, ny_dim *out) {
   int64_t c;
   if (ny_dim_is_const(n->cx, in, &c)) {
     double v = floor((double)c * (double)(float)scale);
-    if (!(v >= 0 && v < 1e12)) return ny_node_fail(n, NYB_E_SHAPE, "scale %g of size %lld", scale, (long long)c) == NYB_OK;
+    if (!(v >= 0 && v < 1e12))
+      return ny_node_fail(n, NYB_E_SHAPE, "scale %g of size %lld", scale, (long long)c) == NYB_OK;
     *out = ny_dim_const(n->cx, (int64_t)v);
     return true;
   }
@@ -285,7 +311,8 @@ static bool read_sizes(ny_node *n, ny_value *x, resize *r, const int *axes, int 
       if (!scaled_size(n, in, scale[i] * part, &a->out)) return false;
     } else {
       a->out = size[i];
-      if (ny_dim_is_const(n->cx, in, &ci) && ny_dim_is_const(n->cx, a->out, &co) && ci > 0) a->scale = (double)co / (double)ci;
+      if (ny_dim_is_const(n->cx, in, &ci) && ny_dim_is_const(n->cx, a->out, &co) && ci > 0)
+        a->scale = (double)co / (double)ci;
     }
   }
   if (n_scale || !strcmp(policy, "stretch")) return true;
@@ -299,15 +326,19 @@ nyb_status ny_op_resize(ny_node *n) {
   int axes[NY_MAX_RANK], count = -1, n_roi = 0;
   double roi[2 * NY_MAX_RANK];
   if (!x || !read_modes(n, &r) || !ny_ints_or_attr(n, -1, "axes", list, NY_MAX_RANK, &count)) return ny_failed(n);
-  if (count < 0) count = ny_rank(x);
-  else r.axis[0].roi_end = 0;
+  if (count < 0)
+    count = ny_rank(x);
+  else
+    r.axis[0].roi_end = 0;
   for (int i = 0; i < count; i++) {
     axes[i] = i;
     if (ny_attr_has(n, "axes") && !ny_axis(n, list[i], ny_rank(x), &axes[i])) return ny_failed(n);
   }
   if (r.coord == TF_CROP && (!read_floats(n, 1, roi, 2 * NY_MAX_RANK, &n_roi) || n_roi != 2 * count))
-    return n->cx->diag.code ? ny_failed(n) : ny_node_fail(n, NYB_E_SHAPE, "%d numbers in roi for %d axes", n_roi, count);
-  for (int i = 0; i < count && r.coord == TF_CROP; i++) r.axis[axes[i]].roi_start = roi[i], r.axis[axes[i]].roi_end = roi[i + count];
+    return n->cx->diag.code ? ny_failed(n)
+                            : ny_node_fail(n, NYB_E_SHAPE, "%d numbers in roi for %d axes", n_roi, count);
+  for (int i = 0; i < count && r.coord == TF_CROP; i++)
+    r.axis[axes[i]].roi_start = roi[i], r.axis[axes[i]].roi_end = roi[i + count];
   if (!read_sizes(n, x, &r, axes, count, n->version < 11 ? 1 : 2)) return ny_failed(n);
   ny_fmt f = ny_fmt_of(x);
   ny_value *v = r.nearest || ny_is_float(f) ? x : ny_cast_to(n, x, NY_f32);

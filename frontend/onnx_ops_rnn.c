@@ -1,6 +1,7 @@
-/* LSTM, GRU and RNN. The input product of all time steps is one matrix product outside the loop; the loop carries the state, takes its row of
-   that product by a gather, and stacks its outputs. A sequence of one step needs no loop. Reverse direction counts time downwards; a
-   sequence's padding steps leave the state as it is, which is right in both directions. */
+/* LSTM, GRU and RNN. The input product of all time steps is one matrix product outside the loop; the loop carries the
+   state, takes its row of that product by a gather, and stacks its outputs. A sequence of one step needs no loop.
+   Reverse direction counts time downwards; a sequence's padding steps leave the state as it is, which is right in both
+   directions. */
 #include <string.h>
 #include <strings.h>
 #include "onnx.h"
@@ -16,11 +17,11 @@ typedef struct rnn { /* one direction */
   int cell, gates;
   int64_t hidden;
   ny_dim steps, batch;
-  ny_value *x;      /* [s, b, gates*h]: input product with all biases that do not wait for the state */
-  ny_value *r;      /* [h, gates*h] */
-  ny_value *rb_h;   /* GRU: recurrence bias of the hidden gate, [h], or NULL */
-  ny_value *p;      /* LSTM: peepholes [3h], or NULL */
-  ny_value *lens;   /* [b] i64, or NULL */
+  ny_value *x;    /* [s, b, gates*h]: input product with all biases that do not wait for the state */
+  ny_value *r;    /* [h, gates*h] */
+  ny_value *rb_h; /* GRU: recurrence bias of the hidden gate, [h], or NULL */
+  ny_value *p;    /* LSTM: peepholes [3h], or NULL */
+  ny_value *lens; /* [b] i64, or NULL */
   ny_value *state[2];
   int n_state;
   activation act[3];
@@ -35,11 +36,16 @@ static const struct {
   double alpha, beta;
   uint8_t takes; /* 1: alpha, 2: beta as well */
 } known[] = {
-    {"Relu", NY_relu, 0, 0, 0},          {"Tanh", NY_tanh, 0, 0, 0},
-    {"Sigmoid", NY_sigmoid, 0, 0, 0},    {"Affine", NY_mul, 1, 0, 2},
-    {"LeakyRelu", NY_leaky_relu, 0.01f, 0, 1}, {"ThresholdedRelu", NY_thresholded_relu, 1, 0, 1},
-    {"ScaledTanh", NY_tanh, 1, 1, 2},    {"HardSigmoid", NY_hard_sigmoid, 0.2f, 0.5f, 2},
-    {"Elu", NY_elu, 1, 0, 1},            {"Softsign", NY_softsign, 0, 0, 0},
+    {"Relu", NY_relu, 0, 0, 0},
+    {"Tanh", NY_tanh, 0, 0, 0},
+    {"Sigmoid", NY_sigmoid, 0, 0, 0},
+    {"Affine", NY_mul, 1, 0, 2},
+    {"LeakyRelu", NY_leaky_relu, 0.01f, 0, 1},
+    {"ThresholdedRelu", NY_thresholded_relu, 1, 0, 1},
+    {"ScaledTanh", NY_tanh, 1, 1, 2},
+    {"HardSigmoid", NY_hard_sigmoid, 0.2f, 0.5f, 2},
+    {"Elu", NY_elu, 1, 0, 1},
+    {"Softsign", NY_softsign, 0, 0, 0},
     {"Softplus", NY_softplus, 0, 0, 0},
 };
 
@@ -109,7 +115,8 @@ static bool lstm_step(const rnn *r, ny_value *xt, ny_value *const *old, ny_value
   ny_value *h = old[0], *c = old[1], *all = ny_ew2(n, NY_add, xt, ny_b_matmul(&n->b, h, r->r));
   if (!all) return false;
   ny_value *i = activate(r, 0, peep(r, gate(r, all, 0), 0, c));
-  ny_value *f = r->input_forget ? ny_ew2(n, NY_sub, ny_num(n, all, 1), i) : activate(r, 0, peep(r, gate(r, all, 2), 2, c));
+  ny_value *f =
+      r->input_forget ? ny_ew2(n, NY_sub, ny_num(n, all, 1), i) : activate(r, 0, peep(r, gate(r, all, 2), 2, c));
   ny_value *g = activate(r, 1, gate(r, all, 3));
   ny_value *next = ny_ew2(n, NY_add, ny_ew2(n, NY_mul, f, c), ny_ew2(n, NY_mul, i, g));
   ny_value *o = activate(r, 0, peep(r, gate(r, all, 1), 1, next));
@@ -153,7 +160,9 @@ static bool rnn_step(const rnn *r, ny_value *xt, ny_value *const *old, ny_value 
 /* t: i64[]. Leaves new states in fresh and the step's output in fresh[2]. */
 static bool step(const rnn *r, ny_value *xt, ny_value *t, ny_value *const *old, ny_value **fresh) {
   ny_node *n = r->n;
-  bool ok = r->cell == LSTM ? lstm_step(r, xt, old, fresh) : r->cell == GRU ? gru_step(r, xt, old, fresh) : rnn_step(r, xt, old, fresh);
+  bool ok = r->cell == LSTM  ? lstm_step(r, xt, old, fresh)
+            : r->cell == GRU ? gru_step(r, xt, old, fresh)
+                             : rnn_step(r, xt, old, fresh);
   if (!ok) return false;
   fresh[2] = fresh[0];
   if (!r->lens) return true;
@@ -181,13 +190,15 @@ static ny_value *run(rnn *r) {
   }
   const ny_type *types[3];
   for (int i = 0; i < r->n_state; i++) types[i] = r->state[i]->type;
-  types[r->n_state] = ny_tensor_type(n->cx, ny_fmt_of(r->state[0]), 3, (ny_dim[]){r->steps, r->batch, ny_dim_const(n->cx, r->hidden)});
+  types[r->n_state] =
+      ny_tensor_type(n->cx, ny_fmt_of(r->state[0]), 3, (ny_dim[]){r->steps, r->batch, ny_dim_const(n->cx, r->hidden)});
   ny_op *loop = ny_build(&n->b, NY_loop, r->state, r->n_state, types, r->n_state + 1);
   if (!loop) return NULL;
   loop->attr[NY_AT(loop, trip)].d = r->steps;
   ny_builder outer = n->b;
   n->b.block = loop->body[0], n->b.before = NULL;
-  ny_value *i = ny_block_arg(n->b.g, loop->body[0], ny_tensor_type(n->cx, NY_i64, 0, NULL), NULL), *old[2] = {NULL, NULL};
+  ny_value *i = ny_block_arg(n->b.g, loop->body[0], ny_tensor_type(n->cx, NY_i64, 0, NULL), NULL),
+           *old[2] = {NULL, NULL};
   for (int k = 0; k < r->n_state; k++) old[k] = ny_block_arg(n->b.g, loop->body[0], r->state[k]->type, NULL);
   ny_value *t = time_of(r, i), *xt = t ? ny_b_gather(&n->b, r->x, t, 0) : NULL, *last[3];
   if (!xt || !step(r, xt, t, old, fresh)) return NULL;
@@ -237,10 +248,12 @@ static bool check_sizes(ny_node *n, ny_value *x, ny_value *w, ny_value *rw, int 
   if (!ny_need_static(n, rw, 2, "the hidden size", hidden)) return false;
   if (*hidden < 1 || *hidden > INT32_MAX) ny_node_fail(n, NYB_E_SHAPE, "the hidden size is %lld", (long long)*hidden);
   if (ny_attr_int(n, "hidden_size", *hidden) != *hidden)
-    ny_node_fail(n, NYB_E_SHAPE, "hidden_size is %lld, R has %lld", (long long)ny_attr_int(n, "hidden_size", 0), (long long)*hidden);
+    ny_node_fail(n, NYB_E_SHAPE, "hidden_size is %lld, R has %lld", (long long)ny_attr_int(n, "hidden_size", 0),
+                 (long long)*hidden);
   ny_dim wide = ny_dim_const(n->cx, gates * *hidden);
-  return !n->cx->diag.code && ny_unify(n, ny_size(w, 1), wide, "rows of W") && ny_unify(n, ny_size(rw, 1), wide, "rows of R") &&
-         ny_unify(n, ny_size(w, 0), dirs, "directions of W") && ny_unify(n, ny_size(rw, 0), dirs, "directions of R") &&
+  return !n->cx->diag.code && ny_unify(n, ny_size(w, 1), wide, "rows of W") &&
+         ny_unify(n, ny_size(rw, 1), wide, "rows of R") && ny_unify(n, ny_size(w, 0), dirs, "directions of W") &&
+         ny_unify(n, ny_size(rw, 0), dirs, "directions of R") &&
          ny_unify(n, ny_size(w, 2), ny_size(x, 2), "columns of W and inputs");
 }
 
@@ -289,13 +302,15 @@ static nyb_status results(ny_node *n, ny_value *const *y, ny_value *(*state)[2],
 
 nyb_status ny_op_rnn(ny_node *n) {
   static const int gates_of[3] = {4, 3, 1};
-  ny_value *x = ny_need(n, 0), *w = ny_need(n, 1), *rw = ny_need(n, 2), *y[2] = {NULL, NULL}, *state[2][2] = {{NULL, NULL}, {NULL, NULL}};
+  ny_value *x = ny_need(n, 0), *w = ny_need(n, 1), *rw = ny_need(n, 2), *y[2] = {NULL, NULL},
+           *state[2][2] = {{NULL, NULL}, {NULL, NULL}};
   const char *dir = ny_attr_string(n, "direction", "forward");
   bool both = !strcmp(dir, "bidirectional"), batch_first = ny_attr_int(n, "layout", 0) != 0;
   int dirs = both ? 2 : 1, gates = gates_of[n->arg];
   activation act[2][3];
   int64_t hidden;
-  if (!x || !w || !rw || !check_sizes(n, x, w, rw, gates, dirs, &hidden) || !activations(n, n->arg, dirs, act)) return ny_failed(n);
+  if (!x || !w || !rw || !check_sizes(n, x, w, rw, gates, dirs, &hidden) || !activations(n, n->arg, dirs, act))
+    return ny_failed(n);
   if (batch_first) x = ny_b_transpose(&n->b, x, (int[]){1, 0, 2});
   for (int d = 0; d < dirs && x; d++) {
     rnn r = {.n = n, .cell = n->arg, .gates = gates, .hidden = hidden, .steps = ny_size(x, 0), .batch = ny_size(x, 1)};

@@ -59,7 +59,8 @@ nyb_status ny_op_constant_of_shape(ny_node *n) {
   x = ny_reshape_to(n, x, 0, NULL);
   for (int i = 0; i < rank; i++) {
     int64_t c;
-    if (ny_dim_is_const(n->cx, d[i], &c) && c < 0) return ny_node_fail(n, NYB_E_SHAPE, "size %lld of dim %d is negative", (long long)c, i);
+    if (ny_dim_is_const(n->cx, d[i], &c) && c < 0)
+      return ny_node_fail(n, NYB_E_SHAPE, "size %lld of dim %d is negative", (long long)c, i);
   }
   return ny_out(n, 0, x && rank ? ny_b_broadcast(&n->b, x, rank, d) : x);
 }
@@ -80,8 +81,10 @@ static ny_dim quotient(ny_node *n, ny_value *x, const ny_dim *d, int rank, int s
     if (i == skip) continue;
     int k = 0;
     while (k < left && mine[k] != d[i]) k++;
-    if (k < left) mine[k] = mine[--left];
-    else other = ny_dim_mul(n->cx, other, d[i]);
+    if (k < left)
+      mine[k] = mine[--left];
+    else
+      other = ny_dim_mul(n->cx, other, d[i]);
   }
   for (int i = 0; i < left; i++) total = ny_dim_mul(n->cx, total, mine[i]);
   return other == 1 ? total : ny_dim_div(n->cx, total, other);
@@ -94,7 +97,8 @@ static bool fill_reshape(ny_node *n, ny_value *x, ny_dim *d, int rank, bool allo
     if (!ny_dim_is_const(n->cx, d[i], &c)) continue;
     if (c == 0 && !allow_zero) {
       if (i >= ny_rank(x)) {
-        ny_node_fail(n, NYB_E_SHAPE, "size 0 at %d copies a dim that the input of rank %d does not have", i, ny_rank(x));
+        ny_node_fail(n, NYB_E_SHAPE, "size 0 at %d copies a dim that the input of rank %d does not have", i,
+                     ny_rank(x));
         return false;
       }
       d[i] = ny_size(x, i);
@@ -142,7 +146,8 @@ nyb_status ny_op_unsqueeze(ny_node *n) {
   int axes[NY_MAX_RANK], count = 0;
   if (!x || !ny_ints_or_attr(n, n->version < 13 ? -1 : 1, "axes", list, NY_MAX_RANK, &count)) return ny_failed(n);
   int rank = ny_rank(x) + (count > 0 ? count : 0);
-  if (rank > NY_MAX_RANK) return ny_node_fail(n, NYB_E_UNSUPPORTED, "the result has %d dimensions, more than %d", rank, (int)NY_MAX_RANK);
+  if (rank > NY_MAX_RANK)
+    return ny_node_fail(n, NYB_E_UNSUPPORTED, "the result has %d dimensions, more than %d", rank, (int)NY_MAX_RANK);
   uint32_t added = 0;
   for (int i = 0; i < count; i++) {
     if (!ny_axis(n, list[i], rank, &axes[i])) return ny_failed(n);
@@ -160,12 +165,15 @@ nyb_status ny_op_transpose(ny_node *n) {
   const int64_t *p = ny_attr_ints(n, "perm", &count);
   if (!x || n->cx->diag.code) return ny_failed(n);
   int rank = ny_rank(x);
-  if (p && count != rank) return ny_node_fail(n, NYB_E_SHAPE, "perm has %d entries for a tensor of rank %d", count, rank);
+  if (p && count != rank)
+    return ny_node_fail(n, NYB_E_SHAPE, "perm has %d entries for a tensor of rank %d", count, rank);
   uint32_t seen = 0;
   bool same = true;
   for (int i = 0; i < rank; i++) {
-    if (!p) perm[i] = rank - 1 - i;
-    else if (!ny_axis(n, p[i], rank, &perm[i])) return ny_failed(n);
+    if (!p)
+      perm[i] = rank - 1 - i;
+    else if (!ny_axis(n, p[i], rank, &perm[i]))
+      return ny_failed(n);
     seen |= 1u << perm[i];
     same &= perm[i] == i;
   }
@@ -173,7 +181,8 @@ nyb_status ny_op_transpose(ny_node *n) {
   return ny_out(n, 0, same ? x : ny_b_transpose(&n->b, x, perm));
 }
 
-/* Sizes do not stretch in a concatenation: where one input has size 1, the others must, and those whose size is an expression are made to. */
+/* Sizes do not stretch in a concatenation: where one input has size 1, the others must, and those whose size is an
+ * expression are made to. */
 static bool no_stretch(ny_node *n, ny_value **v, int axis) {
   bool any = false;
   for (int i = 0; i < n->n_in; i++) any |= ny_size(v[i], axis) == 1;
@@ -192,7 +201,8 @@ nyb_status ny_op_concat(ny_node *n) {
   ny_value **v = NY_NEW_ARRAY(n->tmp, ny_value *, n->n_in);
   for (int i = 0; i < n->n_in; i++) {
     if (!(v[i] = ny_need(n, i))) return ny_failed(n);
-    if (ny_rank(v[i]) != ny_rank(first)) return ny_node_fail(n, NYB_E_SHAPE, "input %d has rank %d, input 0 has %d", i, ny_rank(v[i]), ny_rank(first));
+    if (ny_rank(v[i]) != ny_rank(first))
+      return ny_node_fail(n, NYB_E_SHAPE, "input %d has rank %d, input 0 has %d", i, ny_rank(v[i]), ny_rank(first));
   }
   for (int d = 0; d < ny_rank(first); d++)
     if (d != axis && !no_stretch(n, v, d)) return ny_failed(n);
@@ -222,7 +232,8 @@ static bool split_sizes(ny_node *n, ny_value *x, int axis, ny_dim *size, int par
     left = ny_dim_sub(n->cx, left, each);
   }
   int64_t c;
-  if (ny_dim_is_const(n->cx, size[parts - 1], &c) && c < 0) ny_node_fail(n, NYB_E_SHAPE, "the axis is too short for %d pieces", parts);
+  if (ny_dim_is_const(n->cx, size[parts - 1], &c) && c < 0)
+    ny_node_fail(n, NYB_E_SHAPE, "the axis is too short for %d pieces", parts);
   return !n->cx->diag.code;
 }
 
@@ -233,7 +244,8 @@ nyb_status ny_op_split(ny_node *n) {
   if (!x || !ny_axis(n, ny_attr_int(n, "axis", 0), ny_rank(x), &axis)) return ny_failed(n);
   if (n->version >= 18) parts = (int)ny_attr_int(n, "num_outputs", n->n_out);
   if (parts != n->n_out) return ny_node_fail(n, NYB_E_PARSE, "num_outputs is %d but the node has %d", parts, n->n_out);
-  if (parts < 1 || parts > MAX_LIST) return ny_node_fail(n, NYB_E_UNSUPPORTED, "%d pieces (1 to %d are supported)", parts, (int)MAX_LIST);
+  if (parts < 1 || parts > MAX_LIST)
+    return ny_node_fail(n, NYB_E_UNSUPPORTED, "%d pieces (1 to %d are supported)", parts, (int)MAX_LIST);
   if (!split_sizes(n, x, axis, size, parts)) return ny_failed(n);
   for (int i = 0; i < parts; i++) {
     if (ny_wanted(n, i)) NY_TRY(ny_out(n, i, ny_slice_axis(n, x, axis, at, size[i])));
@@ -262,7 +274,8 @@ nyb_status ny_op_expand(ny_node *n) {
 static bool indices_fit(ny_node *n, ny_dim size) {
   ny_tensor t;
   int64_t count, limit;
-  if (!ny_dim_is_const(n->cx, size, &limit) || !ny_onnx_const(n, 1, &t) || !ny_type_static_count(n->cx, t.type, &count)) return true;
+  if (!ny_dim_is_const(n->cx, size, &limit) || !ny_onnx_const(n, 1, &t) || !ny_type_static_count(n->cx, t.type, &count))
+    return true;
   for (int64_t i = 0; i < count; i++) {
     int64_t k = ny_get_i((ny_fmt)t.type->fmt, t.data, (uint64_t)i);
     if (k >= -limit && k < limit) continue;
@@ -276,9 +289,11 @@ nyb_status ny_op_gather(ny_node *n) {
   ny_value *x = ny_need(n, 0), *at = ny_need(n, 1);
   int axis;
   if (!x || !at || !ny_axis(n, ny_attr_int(n, "axis", 0), ny_rank(x), &axis)) return ny_failed(n);
-  if (!ny_is_int(ny_fmt_of(at))) return ny_node_fail(n, NYB_E_TYPE, "indices are %s, not integers", ny_fmts[ny_fmt_of(at)].name);
+  if (!ny_is_int(ny_fmt_of(at)))
+    return ny_node_fail(n, NYB_E_TYPE, "indices are %s, not integers", ny_fmts[ny_fmt_of(at)].name);
   if (!indices_fit(n, ny_size(x, axis))) return ny_failed(n);
   int rank = ny_rank(x) + ny_rank(at) - 1;
-  if (rank > NY_MAX_RANK) return ny_node_fail(n, NYB_E_UNSUPPORTED, "the result has %d dimensions, more than %d", rank, (int)NY_MAX_RANK);
+  if (rank > NY_MAX_RANK)
+    return ny_node_fail(n, NYB_E_UNSUPPORTED, "the result has %d dimensions, more than %d", rank, (int)NY_MAX_RANK);
   return ny_out(n, 0, ny_b_gather(&n->b, x, at, axis));
 }

@@ -1,16 +1,17 @@
-/* Slice and Pad: the operators whose integers need arithmetic. Bounds that are symbolic are clamped as expressions. A size that an earlier
-   attempt assumed (say min(?S,512) where everything else has ?S) is read through a gather, whose indices are clamped: right where the
-   assumption holds, in bounds where it does not. */
+/* Slice and Pad: the operators whose integers need arithmetic. Bounds that are symbolic are clamped as expressions. A
+   size that an earlier attempt assumed (say min(?S,512) where everything else has ?S) is read through a gather, whose
+   indices are clamped: right where the assumption holds, in bounds where it does not. */
 #include <string.h>
 #include "onnx.h"
 #include "onnx_import.h"
 
-typedef struct cut { /* one axis */
+typedef struct cut {          /* one axis */
   ny_dim start, count, exact; /* exact: before an assumption replaced it */
   int64_t step;
 } cut;
 
-/* A bound counted from the end: a negative constant, or an expression that is negative for sizes of one and of a thousand. */
+/* A bound counted from the end: a negative constant, or an expression that is negative for sizes of one and of a
+ * thousand. */
 static bool from_end(ny_node *n, ny_dim v) {
   int64_t c, lo, hi;
   if (ny_dim_is_const(n->cx, v, &c)) return c < 0;
@@ -44,7 +45,8 @@ static cut cut_axis(ny_node *n, ny_dim size, ny_dim start, ny_dim end, int64_t s
     int64_t last;
     ny_dim e = upper(n, absolute(n, end, size, 0), size);
     if (e == size && step == 1 && ny_dim_is_const(cx, start, &last) && last < 0 && last > -(INT64_C(1) << 40)) {
-      c.count = ny_dim_min(cx, size, -last); /* the last so many: the same numbers, spelled so that they can be assumed */
+      c.count =
+          ny_dim_min(cx, size, -last); /* the last so many: the same numbers, spelled so that they can be assumed */
       c.start = ny_dim_sub(cx, size, ny_assumed(n->im, c.count));
     } else {
       c.start = absolute(n, start, size, 0);
@@ -98,13 +100,15 @@ static bool read_bounds(ny_node *n, bounds *b) {
   int n_end, n_step = -1, n_axes = -1;
   if (n->version < 10) {
     int64_t s[NY_MAX_RANK], e[NY_MAX_RANK];
-    if (!ny_ints_or_attr(n, -1, "starts", s, NY_MAX_RANK, &b->n) || !ny_ints_or_attr(n, -1, "ends", e, NY_MAX_RANK, &n_end) ||
+    if (!ny_ints_or_attr(n, -1, "starts", s, NY_MAX_RANK, &b->n) ||
+        !ny_ints_or_attr(n, -1, "ends", e, NY_MAX_RANK, &n_end) ||
         !ny_ints_or_attr(n, -1, "axes", b->axes, NY_MAX_RANK, &n_axes))
       return false;
     for (int i = 0; i < b->n; i++) b->start[i] = ny_dim_const(n->cx, s[i]);
     for (int i = 0; i < n_end; i++) b->end[i] = ny_dim_const(n->cx, e[i]);
   } else {
-    if (!ny_node_dims(n, 1, b->start, NY_MAX_RANK, &b->n) || !ny_node_dims(n, 2, b->end, NY_MAX_RANK, &n_end)) return false;
+    if (!ny_node_dims(n, 1, b->start, NY_MAX_RANK, &b->n) || !ny_node_dims(n, 2, b->end, NY_MAX_RANK, &n_end))
+      return false;
     if (ny_opt(n, 3) && !ny_node_ints(n, 3, b->axes, NY_MAX_RANK, &n_axes)) return false;
     if (ny_opt(n, 4) && !ny_node_ints(n, 4, b->step, NY_MAX_RANK, &n_step)) return false;
   }

@@ -1,5 +1,6 @@
-/* Which nodes of a graph to import, and in which order. Nodes whose results nothing needs are left out; the others keep the file's order
-   where that is already topological, else each comes after what it needs, what the bodies inside it capture included. */
+/* Which nodes of a graph to import, and in which order. Nodes whose results nothing needs are left out; the others keep
+   the file's order where that is already topological, else each comes after what it needs, what the bodies inside it
+   capture included. */
 #include "onnx_model.h"
 #include <string.h>
 

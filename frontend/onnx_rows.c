@@ -26,7 +26,8 @@ void ny_rows_open(ny_import *im) {
   }
 }
 
-/* The row for this version; failing that any row of the operator, so that the caller can say which versions there are. */
+/* The row for this version; failing that any row of the operator, so that the caller can say which versions there are.
+ */
 const ny_onnx_row *ny_find_row(const ny_import *im, const char *domain, const char *op, int64_t version) {
   const ny_onnx_row *other = NULL;
   for (uint32_t h = hash(op); im->rows[h]; h = (h + 1) & (SLOTS - 1)) {

@@ -1,12 +1,25 @@
-/* TensorProto -> packed storage. raw_data and little-endian packed lists are used where they lie in the mapped file; varint lists are decoded
-   into the unit's arena after their length has been compared with the shape, so a few bytes can never ask for many. */
+/* TensorProto -> packed storage. raw_data and little-endian packed lists are used where they lie in the mapped file;
+   varint lists are decoded into the unit's arena after their length has been compared with the shape, so a few bytes
+   can never ask for many. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include "onnx_model.h"
 
-enum { F_DIMS = 1, F_TYPE = 2, F_FLOAT = 4, F_INT32 = 5, F_INT64 = 7, F_NAME = 8, F_RAW = 9, F_DOUBLE = 10, F_UINT64 = 11, F_EXTERNAL = 13, F_WHERE = 14 };
+enum {
+  F_DIMS = 1,
+  F_TYPE = 2,
+  F_FLOAT = 4,
+  F_INT32 = 5,
+  F_INT64 = 7,
+  F_NAME = 8,
+  F_RAW = 9,
+  F_DOUBLE = 10,
+  F_UINT64 = 11,
+  F_EXTERNAL = 13,
+  F_WHERE = 14
+};
 enum { MAX_COUNT_LOG2 = 48 };
 
 typedef struct tensor_scan { /* what a first walk over the message finds */
@@ -25,8 +38,8 @@ static nyb_status bad(ny_ctx *cx, const ny_onnx_tensor *t, const char *what) {
 
 static nyb_status add_dim(ny_ctx *cx, ny_onnx_tensor *t, tensor_scan *s, uint64_t v) {
   if (s->n_dims >= NY_MAX_RANK)
-    return ny_fail(&cx->diag, NYB_E_UNSUPPORTED, NULL, "tensor \"%s\" has more than %d dimensions", t->name ? t->name : "",
-                   (int)NY_MAX_RANK);
+    return ny_fail(&cx->diag, NYB_E_UNSUPPORTED, NULL, "tensor \"%s\" has more than %d dimensions",
+                   t->name ? t->name : "", (int)NY_MAX_RANK);
   if ((int64_t)v < 0) return bad(cx, t, "shape: a size is negative");
   t->dim[s->n_dims++] = (int64_t)v;
   return NYB_OK;
@@ -64,8 +77,10 @@ static nyb_status external_entry(ny_ctx *cx, ny_onnx_tensor *t, tensor_scan *s, 
     if (r.wire != NY_PB_LEN || r.bytes.n > 4096 || (r.bytes.n && memchr(r.bytes.p, 0, r.bytes.n)))
       return bad(cx, t, "external data entry");
     const char *text = ny_internn(&cx->names, r.bytes.n ? (const char *)r.bytes.p : "", r.bytes.n);
-    if (r.field == 1) key = text;
-    else value = text;
+    if (r.field == 1)
+      key = text;
+    else
+      value = text;
   }
   if (r.bad) return bad(cx, t, "external data entry");
   if (!strcmp(key, "location")) s->location = value;
@@ -109,15 +124,19 @@ static nyb_status check_type(ny_ctx *cx, ny_onnx_tensor *t, const tensor_scan *s
   const char *name = t->name ? t->name : "";
   t->fmt = ny_fmt_by_onnx(s->dtype);
   t->rank = s->n_dims;
-  if (s->dtype == 14 || s->dtype == 15) return ny_fail(&cx->diag, NYB_E_UNSUPPORTED, NULL, "tensor \"%s\" is complex, which is not supported", name);
-  if (t->fmt == NY_str) return ny_fail(&cx->diag, NYB_E_UNSUPPORTED, NULL, "tensor \"%s\" holds strings, which are not supported", name);
-  if (t->fmt == NY_none) return ny_fail(&cx->diag, NYB_E_PARSE, NULL, "tensor \"%s\" has unknown data type %d", name, s->dtype);
+  if (s->dtype == 14 || s->dtype == 15)
+    return ny_fail(&cx->diag, NYB_E_UNSUPPORTED, NULL, "tensor \"%s\" is complex, which is not supported", name);
+  if (t->fmt == NY_str)
+    return ny_fail(&cx->diag, NYB_E_UNSUPPORTED, NULL, "tensor \"%s\" holds strings, which are not supported", name);
+  if (t->fmt == NY_none)
+    return ny_fail(&cx->diag, NYB_E_PARSE, NULL, "tensor \"%s\" has unknown data type %d", name, s->dtype);
   t->count = 1;
   bool empty = false;
   for (int i = 0; i < t->rank; i++) empty |= t->dim[i] == 0;
   for (int i = 0; i < t->rank && !empty; i++) {
     if (t->dim[i] > (INT64_C(1) << MAX_COUNT_LOG2) / (int64_t)t->count)
-      return ny_fail(&cx->diag, NYB_E_LIMIT, NULL, "tensor \"%s\" has more than 2^%d elements", name, (int)MAX_COUNT_LOG2);
+      return ny_fail(&cx->diag, NYB_E_LIMIT, NULL, "tensor \"%s\" has more than 2^%d elements", name,
+                     (int)MAX_COUNT_LOG2);
     t->count *= (uint64_t)t->dim[i];
   }
   if (empty) t->count = 0;
@@ -126,8 +145,8 @@ static nyb_status check_type(ny_ctx *cx, ny_onnx_tensor *t, const tensor_scan *s
 }
 
 static nyb_status size_error(ny_ctx *cx, const ny_onnx_tensor *t, uint64_t have, const char *unit, uint64_t want) {
-  return ny_fail(&cx->diag, NYB_E_PARSE, NULL, "tensor \"%s\" holds %" PRIu64 " %s but its shape needs %" PRIu64, t->name ? t->name : "",
-                 have, unit, want);
+  return ny_fail(&cx->diag, NYB_E_PARSE, NULL, "tensor \"%s\" holds %" PRIu64 " %s but its shape needs %" PRIu64,
+                 t->name ? t->name : "", have, unit, want);
 }
 
 /* A bool is any byte in a file and 0 or 1 here. */
@@ -141,7 +160,8 @@ static void clean_bools(ny_onnx_files *f, ny_onnx_tensor *t) {
   t->file = NULL;
 }
 
-static nyb_status use_range(ny_ctx *cx, ny_onnx_files *f, ny_onnx_tensor *t, const uint8_t *p, uint64_t n, const char *from) {
+static nyb_status use_range(ny_ctx *cx, ny_onnx_files *f, ny_onnx_tensor *t, const uint8_t *p, uint64_t n,
+                            const char *from) {
   if (n != t->bytes) return size_error(cx, t, n, from, t->bytes);
   t->data = n ? p : (const uint8_t *)"";
   if (n && p >= f->file.p && p < f->file.p + f->file.n) {
@@ -168,12 +188,18 @@ static nyb_status read_external(ny_ctx *cx, ny_onnx_files *f, ny_onnx_tensor *t,
 
 static void put(ny_onnx_tensor *t, uint8_t *out, uint32_t field, uint64_t i, uint64_t bits) {
   ny_fmt f = t->fmt;
-  if (field == F_FLOAT) ny_put_f(f, out, i, (double)ny_pb_f32(bits), false);
-  else if (field == F_DOUBLE) ny_put_f(f, out, i, ny_pb_f64(bits), false);
-  else if (ny_fmts[f].bits < 8) out[i] = (uint8_t)bits; /* a byte of packed elements */
-  else if (!ny_is_float(f)) ny_put_i(f, out, i, (int64_t)(f == NY_bool ? bits != 0 : bits));
-  else if (ny_fmts[f].bits == 16) out[2 * i] = (uint8_t)bits, out[2 * i + 1] = (uint8_t)(bits >> 8);
-  else out[i] = (uint8_t)bits;
+  if (field == F_FLOAT)
+    ny_put_f(f, out, i, (double)ny_pb_f32(bits), false);
+  else if (field == F_DOUBLE)
+    ny_put_f(f, out, i, ny_pb_f64(bits), false);
+  else if (ny_fmts[f].bits < 8)
+    out[i] = (uint8_t)bits; /* a byte of packed elements */
+  else if (!ny_is_float(f))
+    ny_put_i(f, out, i, (int64_t)(f == NY_bool ? bits != 0 : bits));
+  else if (ny_fmts[f].bits == 16)
+    out[2 * i] = (uint8_t)bits, out[2 * i + 1] = (uint8_t)(bits >> 8);
+  else
+    out[i] = (uint8_t)bits;
 }
 
 static uint64_t next_number(const uint8_t **p, const uint8_t *end, ny_pb_wire w) {
@@ -233,7 +259,8 @@ nyb_status ny_onnx_tensor_read(ny_ctx *cx, ny_onnx_files *f, ny_bytes proto, ny_
   while (ny_pb_next(&r)) NY_TRY(scan_field(cx, out, &s, &r));
   if (r.bad) return bad(cx, out, "message");
   NY_TRY(check_type(cx, out, &s));
-  if ((s.external && (s.raw.n || s.list)) || (s.raw.n && s.list)) return bad(cx, out, "data: it lies in more than one place");
+  if ((s.external && (s.raw.n || s.list)) || (s.raw.n && s.list))
+    return bad(cx, out, "data: it lies in more than one place");
   if (s.external) return read_external(cx, f, out, &s);
   if (s.has_raw) return use_range(cx, f, out, s.raw.p, s.raw.n, "bytes of raw data");
   if (s.list) return read_list(cx, f, proto, out, &s);
@@ -243,7 +270,8 @@ nyb_status ny_onnx_tensor_read(ny_ctx *cx, ny_onnx_files *f, ny_bytes proto, ny_
 }
 
 /* ---- Sparse tensors become dense: values at linear indices [n] or coordinates [n, rank]. */
-static nyb_status scatter(ny_ctx *cx, ny_onnx_tensor *t, const ny_onnx_tensor *values, const ny_onnx_tensor *index, uint8_t *out) {
+static nyb_status scatter(ny_ctx *cx, ny_onnx_tensor *t, const ny_onnx_tensor *values, const ny_onnx_tensor *index,
+                          uint8_t *out) {
   bool linear = index->rank == 1;
   uint64_t n = values->count, bits = ny_fmts[t->fmt].bits;
   for (uint64_t k = 0; k < n; k++) {
@@ -252,8 +280,8 @@ static nyb_status scatter(ny_ctx *cx, ny_onnx_tensor *t, const ny_onnx_tensor *v
       int64_t i = ny_get_i(NY_i64, index->data, linear ? k : k * (uint64_t)t->rank + (uint64_t)d);
       int64_t size = linear ? (int64_t)t->count : t->dim[d];
       if (i < 0 || i >= size)
-        return ny_fail(&cx->diag, NYB_E_PARSE, NULL, "sparse tensor \"%s\": index %lld is outside %lld", t->name ? t->name : "", (long long)i,
-                       (long long)size);
+        return ny_fail(&cx->diag, NYB_E_PARSE, NULL, "sparse tensor \"%s\": index %lld is outside %lld",
+                       t->name ? t->name : "", (long long)i, (long long)size);
       at = at * (uint64_t)size + (uint64_t)i;
     }
     memcpy(out + at * (bits / 8), values->data + k * (bits / 8), bits / 8);
@@ -268,8 +296,10 @@ nyb_status ny_onnx_sparse_read(ny_ctx *cx, ny_onnx_files *f, ny_bytes proto, ny_
   ny_bytes part[2] = {{NULL, 0}, {NULL, 0}};
   ny_pb r = ny_pb_over(proto);
   while (ny_pb_next(&r)) {
-    if (r.field == 3) NY_TRY(dims_field(cx, out, &s, &r));
-    else if ((r.field == 1 || r.field == 2) && r.wire == NY_PB_LEN) part[r.field - 1] = r.bytes;
+    if (r.field == 3)
+      NY_TRY(dims_field(cx, out, &s, &r));
+    else if ((r.field == 1 || r.field == 2) && r.wire == NY_PB_LEN)
+      part[r.field - 1] = r.bytes;
   }
   if (r.bad) return bad(cx, out, "sparse tensor");
   NY_TRY(ny_onnx_tensor_read(cx, f, part[0], &values));
@@ -278,9 +308,12 @@ nyb_status ny_onnx_sparse_read(ny_ctx *cx, ny_onnx_files *f, ny_bytes proto, ny_
   s.dtype = ny_fmts[values.fmt].onnx;
   NY_TRY(check_type(cx, out, &s));
   uint64_t per = index.rank == 1 ? 1 : (uint64_t)out->rank;
-  bool ok = values.rank == 1 && index.fmt == NY_i64 && (index.rank == 1 || index.rank == 2) && index.count == values.count * per;
+  bool ok = values.rank == 1 && index.fmt == NY_i64 && (index.rank == 1 || index.rank == 2) &&
+            index.count == values.count * per;
   if (!ok || ny_fmts[values.fmt].bits < 8) return bad(cx, out, "sparse tensor");
-  if (out->bytes > *f->budget) return ny_fail(&cx->diag, NYB_E_LIMIT, NULL, "sparse tensor \"%s\" has %" PRIu64 " bytes when dense", out->name, out->bytes);
+  if (out->bytes > *f->budget)
+    return ny_fail(&cx->diag, NYB_E_LIMIT, NULL, "sparse tensor \"%s\" has %" PRIu64 " bytes when dense", out->name,
+                   out->bytes);
   *f->budget -= out->bytes;
   uint8_t *dense = ny_alloc(&f->unit->arena, out->bytes + 1);
   NY_TRY(scatter(cx, out, &values, &index, dense));

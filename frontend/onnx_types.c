@@ -1,5 +1,6 @@
-/* TypeProto -> formats and sizes, and the symbols sizes are made of. A name from the model becomes a symbol of that name; a size without a name
-   gets one from its input and axis. Sizes the user bound, and equations found by an earlier attempt, are put in here. */
+/* TypeProto -> formats and sizes, and the symbols sizes are made of. A name from the model becomes a symbol of that
+   name; a size without a name gets one from its input and axis. Sizes the user bound, and equations found by an earlier
+   attempt, are put in here. */
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,7 +77,8 @@ static nyb_status malformed(ny_import *im, ny_name stem) {
 static const ny_binding *bound_axis(const ny_import *im, ny_name stem, int axis) {
   for (size_t i = 0; i < im->n_dims; i++) {
     const char *at = strrchr(im->dims[i].sym, '@');
-    if (at && (size_t)(at - im->dims[i].sym) == strlen(stem) && !strncmp(im->dims[i].sym, stem, strlen(stem)) && atoi(at + 1) == axis)
+    if (at && (size_t)(at - im->dims[i].sym) == strlen(stem) && !strncmp(im->dims[i].sym, stem, strlen(stem)) &&
+        atoi(at + 1) == axis)
       return &im->dims[i];
   }
   return NULL;
@@ -86,9 +88,11 @@ static nyb_status apply_bound(ny_import *im, ny_name stem, int axis, ny_dim *siz
   const ny_binding *b = bound_axis(im, stem, axis);
   int64_t v;
   if (!b) return NYB_OK;
-  if (!ny_dim_is_const(im->cx, *size, &v)) return equation(im, ny_dim_get(im->cx, *size)->name, 0, ny_dim_const(im->cx, b->value)), im->cx->diag.code;
+  if (!ny_dim_is_const(im->cx, *size, &v))
+    return equation(im, ny_dim_get(im->cx, *size)->name, 0, ny_dim_const(im->cx, b->value)), im->cx->diag.code;
   if (v == b->value) return NYB_OK;
-  return ny_fail(&im->cx->diag, NYB_E_SHAPE, NULL, "input \"%s\" has size %lld on axis %d, not %lld", stem, (long long)v, axis, (long long)b->value);
+  return ny_fail(&im->cx->diag, NYB_E_SHAPE, NULL, "input \"%s\" has size %lld on axis %d, not %lld", stem,
+                 (long long)v, axis, (long long)b->value);
 }
 
 /* A Dimension: dim_value 1, dim_param 2. */
@@ -105,10 +109,14 @@ static nyb_status dimension(ny_import *im, ny_bytes proto, ny_name stem, int axi
   if (r.bad) return malformed(im, stem);
   ny_name cleaned = param ? clean(im, param) : NULL;
   if (has_value && value > (INT64_C(1) << 40))
-    return ny_fail(&im->cx->diag, NYB_E_LIMIT, NULL, "\"%s\" has a size of %lld on axis %d", stem, (long long)value, axis);
-  if (has_value && value >= 0) *out = ny_dim_const(im->cx, value);
-  else if (cleaned) *out = size_of_symbol(im, symbol_for(im, param, cleaned, false));
-  else *out = missing_size(im, stem, axis);
+    return ny_fail(&im->cx->diag, NYB_E_LIMIT, NULL, "\"%s\" has a size of %lld on axis %d", stem, (long long)value,
+                   axis);
+  if (has_value && value >= 0)
+    *out = ny_dim_const(im->cx, value);
+  else if (cleaned)
+    *out = size_of_symbol(im, symbol_for(im, param, cleaned, false));
+  else
+    *out = missing_size(im, stem, axis);
   return apply_bound(im, stem, axis, out);
 }
 
@@ -118,7 +126,8 @@ static nyb_status shape(ny_import *im, ny_bytes proto, ny_name stem, ny_onnx_typ
   while (ny_pb_next(&r)) {
     if (r.field != 1 || r.wire != NY_PB_LEN) continue;
     if (out->rank == NY_MAX_RANK)
-      return ny_fail(&im->cx->diag, NYB_E_UNSUPPORTED, NULL, "\"%s\" has more than %d dimensions", stem, (int)NY_MAX_RANK);
+      return ny_fail(&im->cx->diag, NYB_E_UNSUPPORTED, NULL, "\"%s\" has more than %d dimensions", stem,
+                     (int)NY_MAX_RANK);
     NY_TRY(dimension(im, r.bytes, stem, out->rank, &out->dim[out->rank]));
     out->rank++;
   }
@@ -142,8 +151,10 @@ static nyb_status type(ny_import *im, ny_bytes proto, ny_name stem, int depth, n
     if (r.field == 1) NY_TRY(tensor_type(im, r.bytes, stem, out));
     if (r.field == 5 || r.field == 7 || r.field == 8) out->other = true;
     if (r.field != 4 && r.field != 9) continue;
-    if (r.field == 4) out->sequence = true;
-    else out->optional = true;
+    if (r.field == 4)
+      out->sequence = true;
+    else
+      out->optional = true;
     ny_pb inner = ny_pb_over(r.bytes);
     while (ny_pb_next(&inner))
       if (inner.field == 1 && inner.wire == NY_PB_LEN) NY_TRY(type(im, inner.bytes, stem, depth + 1, out));

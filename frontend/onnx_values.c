@@ -1,5 +1,6 @@
-/* Small composites that builders share. Elementwise inputs are made to fit first: equal sizes that are spelled differently are unified, and
-   where nothing can be replaced both are cut to the smaller (equal for every input ONNX accepts, and in bounds for every other). */
+/* Small composites that builders share. Elementwise inputs are made to fit first: equal sizes that are spelled
+   differently are unified, and where nothing can be replaced both are cut to the smaller (equal for every input ONNX
+   accepts, and in bounds for every other). */
 #include "onnx_import.h"
 
 ny_value *ny_slice_axis(ny_node *n, ny_value *x, int axis, ny_dim start, ny_dim count) {
@@ -67,7 +68,8 @@ static ny_dim product(ny_node *n, int rank, const ny_dim *d) {
   return p;
 }
 
-/* A reshape whose counts are equal for the inputs ONNX accepts, which cannot be shown: read through a gather, whose indices are clamped. */
+/* A reshape whose counts are equal for the inputs ONNX accepts, which cannot be shown: read through a gather, whose
+ * indices are clamped. */
 static ny_value *reread(ny_node *n, ny_value *x, ny_dim have, ny_dim want, int rank, const ny_dim *shape) {
   if (have >= 0 && want >= 0) {
     ny_unify(n, have, want, "elements before and after a reshape");

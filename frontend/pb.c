@@ -1,4 +1,5 @@
-/* The wire reader. Every length is compared with what is left before it is used, so a reader can point only inside its message. */
+/* The wire reader. Every length is compared with what is left before it is used, so a reader can point only inside its
+ * message. */
 #include "pb.h"
 #include <string.h>
 

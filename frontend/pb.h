@@ -1,5 +1,6 @@
-/* Protobuf wire format, read in place. A message is a range of bytes; a reader walks its fields and never allocates, so a model's weights
-   stay where the file was mapped. Nesting is the caller's: each level opens a reader over one field's bytes and bounds its own depth. */
+/* Protobuf wire format, read in place. A message is a range of bytes; a reader walks its fields and never allocates, so
+   a model's weights stay where the file was mapped. Nesting is the caller's: each level opens a reader over one field's
+   bytes and bounds its own depth. */
 #ifndef NY_PB_H
 #define NY_PB_H
 #include "base.h"

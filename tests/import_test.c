@@ -1,5 +1,5 @@
-/* The importer on models made byte by byte: names and locations, tensor encodings, files outside the model's folder, functions, control flow,
-   symbolic sizes, and one clear diagnostic for each way a model can be wrong. */
+/* The importer on models made byte by byte: names and locations, tensor encodings, files outside the model's folder,
+   functions, control flow, symbolic sizes, and one clear diagnostic for each way a model can be wrong. */
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -28,8 +28,8 @@ static ny_unit *import(msg m) { return import_dims(m, NULL, 0); }
 
 static void fails(msg m, nyb_status code, const char *text) {
   ny_unit *u = import(m);
-  CHECK(!u && cx->diag.code == code && strstr(cx->diag.message, text), "status %d, message \"%s\", not \"%s\"", u ? 0 : cx->diag.code,
-        u ? "" : cx->diag.message, text);
+  CHECK(!u && cx->diag.code == code && strstr(cx->diag.message, text), "status %d, message \"%s\", not \"%s\"",
+        u ? 0 : cx->diag.code, u ? "" : cx->diag.message, text);
   ny_unit_free(u);
 }
 
@@ -58,7 +58,8 @@ static msg one_node(const char *op, const char *in) { /* x f32[2,3] -> y */
 }
 
 static void test_wire(void) {
-  const uint8_t good[] = {0x08, 0x96, 0x01, 0x12, 0x02, 'h', 'i', 0x1d, 1, 0, 0, 0}, cut[] = {0x12, 0x05, 'a'}, group[] = {0x0b, 0x0c};
+  const uint8_t good[] = {0x08, 0x96, 0x01, 0x12, 0x02, 'h', 'i', 0x1d, 1, 0, 0, 0}, cut[] = {0x12, 0x05, 'a'},
+                group[] = {0x0b, 0x0c};
   ny_pb r = ny_pb_over((ny_bytes){good, sizeof good});
   CHECK(ny_pb_next(&r) && r.field == 1 && r.value == 150, "varint");
   CHECK(ny_pb_next(&r) && r.field == 2 && r.bytes.n == 2 && r.bytes.p == good + 5, "bytes in place");
@@ -89,8 +90,11 @@ static void test_wire(void) {
 
 static void test_structure(void) {
   gives(make_model(one_node("Relu", "x"), 17), "%y = relu %x : f32[2,3]");
-  fails(make_model(one_node("Frobnicate", "x"), 17), NYB_E_UNSUPPORTED, "operator Frobnicate of domain ai.onnx is not supported");
-  CHECK(cx->diag.has_loc && !strcmp(cx->diag.loc.op_type, "Frobnicate") && cx->diag.loc.index == 0 && cx->diag.loc.offset > 0, "location");
+  fails(make_model(one_node("Frobnicate", "x"), 17), NYB_E_UNSUPPORTED,
+        "operator Frobnicate of domain ai.onnx is not supported");
+  CHECK(cx->diag.has_loc && !strcmp(cx->diag.loc.op_type, "Frobnicate") && cx->diag.loc.index == 0 &&
+            cx->diag.loc.offset > 0,
+        "location");
   fails(make_model(one_node("Relu", "z"), 17), NYB_E_PARSE, "no tensor is named \"z\"");
   fails(make_model(one_node("Gelu", "x"), 17), NYB_E_UNSUPPORTED, "supported from version 20 to 28");
   fails(make_model(one_node("Relu", "x"), 29), NYB_E_UNSUPPORTED, "operator set 29");
@@ -150,8 +154,10 @@ static msg listed(int dtype, uint32_t field, int n, const int64_t *v, bool packe
   msg t = make_tensor("c", dtype, 1, (int64_t[]){n}), list = {0};
   int numbers = dtype >= 21 && dtype <= 23 ? (n + 1) / 2 : dtype == 25 || dtype == 26 ? (n + 3) / 4 : n;
   for (int i = 0; i < numbers; i++) {
-    if (packed) put_varint(&list, (uint64_t)v[i]);
-    else put_int(&t, field, v[i]);
+    if (packed)
+      put_varint(&list, (uint64_t)v[i]);
+    else
+      put_int(&t, field, v[i]);
   }
   if (packed) put_msg(&t, field, list);
   return t;
@@ -181,9 +187,11 @@ static void test_tensors(void) {
     holds(listed(23, 5, 2, (int64_t[]){0xa2}, packed), NY_f4e2m1, 2, (double[]){1, -1});
     holds(listed(26, 5, 4, (int64_t[]){0xe4}, packed), NY_i2, 4, (double[]){0, 1, -2, -1});
   }
-  holds(raw_tensor("c", 9, 1, (int64_t[]){3}, "\0\1\7", 3), NY_bool, 3, (double[]){0, 1, 1}); /* any byte but 0 is true */
+  holds(raw_tensor("c", 9, 1, (int64_t[]){3}, "\0\1\7", 3), NY_bool, 3,
+        (double[]){0, 1, 1}); /* any byte but 0 is true */
   holds(raw_tensor("c", 1, 1, (int64_t[]){0}, "", 0), NY_f32, 0, fd);
-  fails(tensor_model(raw_tensor("c", 1, 1, (int64_t[]){4}, f, 12)), NYB_E_PARSE, "holds 12 bytes of raw data but its shape needs 16");
+  fails(tensor_model(raw_tensor("c", 1, 1, (int64_t[]){4}, f, 12)), NYB_E_PARSE,
+        "holds 12 bytes of raw data but its shape needs 16");
   fails(tensor_model(raw_tensor("c", 1, 1, (int64_t[]){-1}, f, 12)), NYB_E_PARSE, "negative");
   fails(tensor_model(make_tensor("c", 1, 2, (int64_t[]){1ll << 30, 1ll << 30})), NYB_E_LIMIT, "2^48");
   fails(tensor_model(make_tensor("c", 1, 1, (int64_t[]){5})), NYB_E_PARSE, "holds 0 numbers");
@@ -198,7 +206,8 @@ static void test_in_place(void) {
   ny_unit *u = import(m);
   CHECK(u && u->blobs, "%s", cx->diag.message);
   for (const ny_blob *b = u ? u->blobs : NULL; b; b = b->next)
-    if (b->bytes == sizeof w) CHECK(b->data > m.p && b->data < m.p + m.n && b->offset == (uint64_t)(b->data - m.p), "the blob was copied");
+    if (b->bytes == sizeof w)
+      CHECK(b->data > m.p && b->data < m.p + m.n && b->offset == (uint64_t)(b->data - m.p), "the blob was copied");
   ny_unit_free(u);
 }
 
@@ -230,8 +239,10 @@ static nyb_status external(const char *location, const char *offset, const char 
     msg e = {0};
     put_text(&e, 1, entry[i][0]);
     put_text(&e, 2, entry[i][1]);
-    if (*entry[i][1]) put_msg(&t, 13, e);
-    else free(e.p);
+    if (*entry[i][1])
+      put_msg(&t, 13, e);
+    else
+      free(e.p);
   }
   put_int(&t, 14, 1);
   msg m = tensor_model(t);
@@ -269,7 +280,8 @@ static void test_external(void) {
   snprintf(to, sizeof to, "%s/model/away", tmp);
   CHECK(!symlink(tmp, to), "symlink");
   CHECK(!external("w.bin", "4", "12", &u), "%s", cx->diag.message);
-  CHECK(u && u->blobs && u->blobs->file && !strcmp(u->blobs->file, "w.bin") && u->blobs->offset == 4, "the blob names its file");
+  CHECK(u && u->blobs && u->blobs->file && !strcmp(u->blobs->file, "w.bin") && u->blobs->offset == 4,
+        "the blob names its file");
   ny_unit_free(u);
   CHECK(!external("sub/w.bin", "", "12", &u), "%s", cx->diag.message);
   ny_unit_free(u);
@@ -352,7 +364,8 @@ static msg branch(const char *op, const char *in, const char *out) {
 
 static void test_control(void) {
   msg g = {0};
-  NODE(&g, "If", "c", "y", attr_graph("then_branch", branch("Relu", "x", "t")), attr_graph("else_branch", branch("Neg", "x", "e")), NONE);
+  NODE(&g, "If", "c", "y", attr_graph("then_branch", branch("Relu", "x", "t")),
+       attr_graph("else_branch", branch("Neg", "x", "e")), NONE);
   INPUT(&g, "x", "N");
   put_value(&g, 11, "c", 9, NULL);
   OUTPUT(&g, "y", "N");
@@ -360,7 +373,8 @@ static void test_control(void) {
   msg fixed = {0};
   NODE(&fixed, "Shape", "x", "s", NONE);
   NODE(&fixed, "Equal", "s,two", "c", NONE);
-  NODE(&fixed, "If", "c", "y", attr_graph("then_branch", branch("Relu", "x", "t")), attr_graph("else_branch", branch("Frobnicate", "x", "e")), NONE);
+  NODE(&fixed, "If", "c", "y", attr_graph("then_branch", branch("Relu", "x", "t")),
+       attr_graph("else_branch", branch("Frobnicate", "x", "e")), NONE);
   INPUT(&fixed, "x", "2");
   OUTPUT(&fixed, "y", "2");
   put_msg(&fixed, 5, int_list("two", 1, (int64_t[]){2}));
