@@ -21,18 +21,23 @@ static nyb_status collect(void *user, ny_op *op) {
 }
 
 /* ---- names */
+static void add_feature(ny_module_builder *b, const char *name, size_t n) {
+  const char **list = (const char **)(uintptr_t)b->m.feature;
+  NY_PUSH_ROOM(&b->a, list, b->m.n_features, b->cap_features);
+  list[b->m.n_features++] = ny_strndup(&b->a, name, n);
+  b->m.feature = list;
+}
+
+/* What the code needs of a CPU: the level its row is made for, and the row's own list. This machine's list is complete
+ * by itself. */
 static void add_features(ny_module_builder *b) {
-  const char *s = b->target->features;
-  const char **list = NULL;
+  const char *s = b->target->features, *cpu = b->target->cpu;
+  if (cpu && *cpu && strncmp(b->target->name, "host", 4)) add_feature(b, cpu, strlen(cpu));
   while (s && *s) {
     size_t n = strcspn(s, ",");
-    if (*s == '+' && n > 1) {
-      NY_PUSH_ROOM(&b->a, list, b->m.n_features, b->cap_features);
-      list[b->m.n_features++] = ny_strndup(&b->a, s + 1, n - 1);
-    }
+    if (*s == '+' && n > 1) add_feature(b, s + 1, n - 1);
     s += n + (s[n] == ',');
   }
-  b->m.feature = list;
 }
 
 static void add_head(ny_module_builder *b) {

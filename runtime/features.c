@@ -4,8 +4,42 @@
 #include "module.h"
 #include <string.h>
 
+typedef struct level {
+  const char *name, *features; /* separated by one space */
+} level;
+
+static bool has_feature(const char *name);
+
+/* The features of a level, whatever their number. */
+static bool has_all(const char *list) {
+  char name[32];
+  for (size_t n; *list; list += n + (list[n] == ' ')) {
+    n = strcspn(list, " ");
+    if (n >= sizeof name) return false;
+    memcpy(name, list, n);
+    name[n] = 0;
+    if (!has_feature(name)) return false;
+  }
+  return true;
+}
+
+static bool has_level(const level *l, size_t n, const char *name, bool *known) {
+  for (size_t i = 0; i < n; i++)
+    if (!strcmp(l[i].name, name)) return *known = true, has_all(l[i].features);
+  return *known = false;
+}
+
 #if defined(__x86_64__)
 #include <cpuid.h>
+
+#define V2 "64bit cmov cx8 fxsr sse sse2 cx16 sahf popcnt sse3 ssse3 sse4.1 sse4.2"
+#define V3 V2 " avx avx2 bmi bmi2 f16c fma lzcnt movbe xsave"
+static const level levels[] = {
+    {"x86-64", "64bit cmov cx8 fxsr sse sse2"},
+    {"x86-64-v2", V2},
+    {"x86-64-v3", V3},
+    {"x86-64-v4", V3 " avx512f avx512bw avx512cd avx512dq avx512vl"},
+};
 
 typedef struct feature {
   const char *name;
@@ -121,16 +155,16 @@ static bool leaf(uint32_t number, uint32_t sub, uint32_t out[4]) {
 }
 
 /* Wide registers also need the system to save them. */
-static bool state_enabled(unsigned level) {
+static bool state_enabled(unsigned state) {
   static const uint32_t need[] = {0, 0x6, 0xe6, 0x60000};
   uint32_t r[4], low, high;
-  if (!level) return true;
+  if (!state) return true;
   if (!leaf(1, 0, r) || !(r[2] & bit_OSXSAVE)) return false;
   __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  return (low & need[level]) == need[level];
+  return (low & need[state]) == need[state];
 }
 
-bool ny_cpu_has(const char *name) {
+static bool has_feature(const char *name) {
   for (size_t i = 0; i < NY_COUNT(features); i++) {
     const feature *f = &features[i];
     uint32_t r[4];
@@ -143,6 +177,10 @@ const char *ny_cpu_arch(void) { return "x86_64"; }
 
 #elif defined(__aarch64__)
 #include <sys/auxv.h>
+
+#define V9                                                                                                             \
+  "neon fp-armv8 crc lse rdm rcpc fullfp16 fp16fml dotprod jsconv complxnum i8mm bf16" /* Armv9.0 without SVE */
+static const level levels[] = {{"generic", "neon fp-armv8"}, {"neoverse-v2", V9}, {"cortex-x925", V9}};
 
 typedef struct feature {
   const char *name;
@@ -157,7 +195,7 @@ static const feature features[] = {
     {"v8a", 0, 1},
 };
 
-bool ny_cpu_has(const char *name) {
+static bool has_feature(const char *name) {
   unsigned long word[2] = {getauxval(AT_HWCAP), getauxval(AT_HWCAP2)};
   for (size_t i = 0; i < NY_COUNT(features); i++)
     if (!strcmp(features[i].name, name)) return word[features[i].word] >> features[i].bit & 1;
@@ -168,7 +206,13 @@ const char *ny_cpu_arch(void) { return "aarch64"; }
 
 #else
 
-bool ny_cpu_has(const char *name) { return (void)name, false; }
+static const level levels[] = {{"", ""}};
+static bool has_feature(const char *name) { return (void)name, false; }
 const char *ny_cpu_arch(void) { return "unknown"; }
 
 #endif
+
+bool ny_cpu_has(const char *name) {
+  bool known, all = has_level(levels, NY_COUNT(levels), name, &known);
+  return known ? all : has_feature(name);
+}

@@ -1,7 +1,7 @@
 /* The module writer end to end: graphs with every kind of command and place are compiled, loaded and run at several
    sizes against the evaluator; the portable graph in the file, imported again, must mean the same. Needs the LLVM
    plug-in. */
-#include "base.h"
+#include "codegen.h"
 #include "module.h"
 #include "test.h"
 #include <math.h>
@@ -195,6 +195,35 @@ static void check_sharing(void) {
   nyb_model_close(m);
 }
 
+/* A module for another CPU says what it needs: it loads where that is there, and is refused by name elsewhere. */
+static void check_targets(void) {
+  char text[128], file[128];
+  nyb_load_options trust = {.size = sizeof trust, .trust = 1};
+  for (int i = 0; i < ny_n_targets; i++) {
+    nyb_compile_options how = {.size = sizeof how, .target = ny_targets[i].name};
+    nyb_model *m = NULL;
+    nyb_module *module;
+    ny_diag d = {0};
+    nyb_status st = nyb_import(cx, in_folder(text, "weights", ".nyt"), NULL, &m);
+    if (!st) st = nyb_compile(m, &how, in_folder(file, ny_targets[i].name, ".nyb"));
+    CHECK(!st && !ny_module_open(cx, file, &module, &d), "%s: %s", ny_targets[i].name,
+          st ? nyb_last_error(cx)->text : d.message);
+    nyb_model_close(m);
+    if (st) continue;
+    bool fits = !strcmp(module->mod.arch, ny_cpu_arch());
+    CHECK(module->mod.n_features > 0, "%s lists no feature", ny_targets[i].name);
+    for (uint32_t k = 0; k < module->mod.n_features; k++) fits = fits && ny_cpu_has(module->mod.feature[k]);
+    nyb_module_close(module);
+    st = nyb_load(cx, file, &trust, &module);
+    CHECK(st == (fits ? NYB_OK : NYB_E_TARGET), "%s: %s", ny_targets[i].name, nyb_status_text(st));
+    CHECK(fits || strstr(nyb_last_error(cx)->message, ny_targets[i].name), "the target is named");
+    nyb_module_close(module);
+  }
+  CHECK(!strcmp(ny_cpu_arch(), "x86_64") == ny_cpu_has("x86-64") &&
+            (!ny_cpu_has("x86-64-v4") || ny_cpu_has("x86-64-v3")),
+        "levels");
+}
+
 int main(void) {
   CHECK(mkdtemp(folder) != NULL, "%s", folder);
   nyb_options o = {.size = sizeof o, .cache_dir = ""};
@@ -202,6 +231,7 @@ int main(void) {
   for (size_t i = 0; i < NY_COUNT(samples); i++)
     for (int optimize = 0; optimize <= 2; optimize += 2) check_sample(&samples[i], optimize);
   check_sharing();
+  check_targets();
   nyb_close(cx);
   char command[128];
   snprintf(command, sizeof command, "rm -r %s", folder);
