@@ -6,14 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "emulate.h"
 #include "exec.h"
 #include "test.h"
 
 #include "nybble/kernel.h"
 
 static bool verbose;
-static const ny_target *targets[4];
+static const ny_target *targets[5];
 static int n_targets;
+static const ny_target *emulated; /* one of them, run by an emulator */
 
 /* ---- numbers */
 static uint32_t state = 12345;
@@ -110,6 +112,12 @@ static ny_unit *parse(unit_run *r) {
   return u;
 }
 
+static void judge_results(unit_run *r, const exec *got, const exec *want, size_t n, const char *target) {
+  for (size_t i = 0; i < n; i++) r->judge(r, i, exec_result(got, i), exec_result(want, i), target);
+  const char *hit = exec_guards(got);
+  CHECK(!hit, "%s [%s]: %s was written outside its bounds", r->name, target, hit);
+}
+
 static void run_unit(unit_run *r) {
   ny_unit *u = parse(r);
   if (!u) return;
@@ -126,6 +134,14 @@ static void run_unit(unit_run *r) {
   }
   for (int t = 0; t < n_targets; t++) {
     exec got;
+    if (targets[t] == emulated) {
+      if (exec_open(&got, u, NULL, r->env, r->n_env, in, n_in, NULL) || emulate_run(&got, targets[t])) {
+        explain(r->cx, r->name, targets[t]->name);
+        return;
+      }
+      judge_results(r, &got, &want, n_out, targets[t]->name);
+      continue;
+    }
     if (exec_open(&got, u, targets[t], r->env, r->n_env, in, n_in, verbose ? getenv("DUMP") : NULL)) {
       explain(r->cx, r->name, targets[t]->name);
       return;
@@ -481,6 +497,10 @@ int main(int argc, char **argv) {
   for (int i = 1; i < 3 && !strncmp(host->triple, "x86_64", 6); i++)
     if (!ny_target_find(names[i], &targets[n_targets], &d) && targets[n_targets]->vec_bytes <= host->vec_bytes)
       n_targets++;
+  if (!emulate_available())
+    printf("kernel_test: no emulator of AArch64 here: its code is not run\n");
+  else if (!ny_target_find("aarch64", &emulated, &d))
+    targets[n_targets++] = emulated;
   const char *only = argc > 1 ? argv[1] : "";
   if (!*only || strstr(only, "tiles")) test_tiles();
   static const ny_fmt formats[] = {NY_f32, NY_f64, NY_f16, NY_bf16, NY_f8e4m3, NY_i8, NY_u8, NY_i16, NY_u16,
