@@ -10,12 +10,15 @@ enum { MAX_THREADS = 1024 };
 
 /* ---- memory */
 static void block_free(ny_block_of_memory *b) {
-  if (b->p) munmap(b->p, (size_t)b->bytes);
+  if (b->p) munmap(b->p, (size_t)b->mapped);
   *b = (ny_block_of_memory){0};
 }
 
 static nyb_status block_grow(ny_block_of_memory *b, uint64_t bytes, const char *what, ny_diag *d) {
-  if (bytes <= b->bytes) return NYB_OK;
+  if (bytes <= b->mapped) {
+    if (bytes > b->bytes) b->bytes = bytes;
+    return NYB_OK;
+  }
   uint64_t rounded = (bytes + 4095) & ~(uint64_t)4095;
   void *p = rounded < bytes || rounded > SIZE_MAX
                 ? MAP_FAILED
@@ -25,7 +28,7 @@ static nyb_status block_grow(ny_block_of_memory *b, uint64_t bytes, const char *
                    strerror(errno));
   if (rounded >= 4 << 20) madvise(p, (size_t)rounded, MADV_HUGEPAGE);
   block_free(b);
-  *b = (ny_block_of_memory){p, rounded};
+  *b = (ny_block_of_memory){p, bytes, rounded};
   return NYB_OK;
 }
 
@@ -174,10 +177,10 @@ NYB_API void nyb_session_close(nyb_session *session) {
 NYB_API nyb_status nyb_session_describe(const nyb_session *session, nyb_session_stats *out) {
   if (!session || !out || !out->size) return NYB_E_ARGUMENT;
   uint64_t outputs = 0;
-  for (uint32_t i = 0; i < session->mod->n_outputs; i++) outputs += session->output[i].bytes;
+  for (uint32_t i = 0; i < session->mod->n_outputs; i++) outputs += session->output[i].mapped;
   nyb_session_stats all = {.size = out->size,
-                           .arena_bytes = session->arena.bytes + outputs,
-                           .scratch_bytes = session->scratch.bytes,
+                           .arena_bytes = session->arena.mapped + outputs,
+                           .scratch_bytes = session->scratch.mapped,
                            .weight_bytes = session->module->info.weight_bytes,
                            .threads = session->threads};
   memcpy(out, &all, out->size < sizeof all ? out->size : sizeof all);

@@ -6,7 +6,8 @@
 
 typedef struct ny_block_of_memory { /* page-aligned, grows only by being replaced */
   void *p;
-  uint64_t bytes;
+  uint64_t bytes; /* asked for: what fits must not depend on the size of a page */
+  uint64_t mapped;
 } ny_block_of_memory;
 typedef struct ny_binding_site { /* the input dimension that gives a symbol its value */
   uint32_t input, dim;
