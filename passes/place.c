@@ -22,7 +22,7 @@ typedef struct placer {
   ny_arena *a;
   buffer *buf;
   int n, cap, clock;
-  bool bounds;  /* sizes are bounds, see place_bound.c */
+  ny_bounds *bounds; /* sizes are bounds, see place_bound.c; NULL: exact */
   int *of;      /* by value id: buffer, or -1 */
   int *at;      /* by op id: its time */
   int *end;     /* by op id: the time its bodies end */
@@ -221,7 +221,7 @@ static bool assign(placer *p) {
   for (int i = 0; i < p->n; i++) {
     buffer *b = &p->buf[order[i]];
     if (b->direct) continue;
-    if (p->bounds) b->bytes = ny_place_bound(p->g->cx, b->bytes);
+    if (p->bounds) b->bytes = ny_bounds_of(p->bounds, b->bytes);
     if (b->bytes == NY_DIM_INVALID) return false;
     choose(p, b, done, n_done);
     done[n_done++] = order[i];
@@ -261,7 +261,8 @@ nyb_status ny_pass_place(ny_pass_cx *px, ny_graph *g, bool *changed) {
   place_values(&p, &g->body);
   direct_outputs(&p);
   if (!assign(&p)) {
-    p.bounds = true;
+    p.bounds = ny_bounds_new(g->cx, p.a);
+    for (int i = 0; i < p.n; i++) ny_bounds_see(p.bounds, p.buf[i].bytes);
     if (!assign(&p))
       return ny_fail(&g->cx->diag, NYB_E_LIMIT, NULL, "the activation memory of the graph cannot be expressed: its sizes overflow");
   }

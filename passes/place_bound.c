@@ -1,4 +1,4 @@
-/* Upper bounds of sizes as polynomials over the symbols, with integer coefficients that are multiples of the alignment. Sizes of a network of convolutions over
+/* Upper bounds of sizes as sums of products of symbols, with coefficients that are multiples of the alignment. Sizes of a network of convolutions over
    a symbolic image are nested quotients that no two of compare; their bounds compare coefficient by coefficient, and the larger of two is never more than the
    coefficient-wise maximum. place falls back on them when exact offsets cannot be expressed; the price is a few per cent of memory. */
 #include "place.h"
@@ -104,31 +104,74 @@ static void bound(ny_ctx *cx, ny_dim d, int depth, poly *out) {
   }
 }
 
-static ny_dim to_dim(ny_ctx *cx, const poly *p) {
+struct ny_bounds {
+  ny_ctx *cx;
+  poly most; /* the largest coefficient of each product */
+};
+
+ny_bounds *ny_bounds_new(ny_ctx *cx, ny_arena *a) {
+  ny_bounds *b = NY_NEW(a, ny_bounds);
+  b->cx = cx;
+  return b;
+}
+
+void ny_bounds_see(ny_bounds *b, ny_dim d) {
+  poly p = {.bad = true};
+  if (d != NY_DIM_INVALID) bound(b->cx, d, 0, &p);
+  put_all(&b->most, &p, true);
+}
+
+/* A product m counts in steps of `grain`, ceil(m / grain), so that a fraction of a byte a pixel is not rounded up to the alignment: the same grain for every
+   buffer, or their sizes would not compare, and such that the alignment is little beside the largest. */
+static int64_t grain_of(const ny_bounds *b, const term *t) {
+  enum { LITTLE = 16 * NY_PLACE_ALIGN, MOST = 1024 };
+  int64_t g = 1;
+  for (int i = 0; i < b->most.n && t->n; i++)
+    if (same_factors(&b->most.t[i], t))
+      while (g < MOST && b->most.t[i].c * (double)g < LITTLE) g *= 2;
+  return g;
+}
+
+ny_dim ny_bounds_of(ny_bounds *b, ny_dim d) {
+  ny_ctx *cx = b->cx;
+  poly p;
   ny_dim sum = 0;
-  if (p->bad) return NY_DIM_INVALID;
-  for (int i = 0; i < p->n; i++) {
-    double c = ceil(p->t[i].c * (1 + 1e-9) / NY_PLACE_ALIGN) * NY_PLACE_ALIGN;
+  if (d == NY_DIM_INVALID || b->most.bad) return NY_DIM_INVALID;
+  bound(cx, d, 0, &p);
+  if (p.bad) return NY_DIM_INVALID;
+  for (int i = 0; i < p.n; i++) {
+    const term *t = &p.t[i];
+    int64_t grain = grain_of(b, t);
+    double c = ceil(t->c * (double)grain * (1 + 1e-9) / NY_PLACE_ALIGN) * NY_PLACE_ALIGN;
     if (!(c < 9e15)) return NY_DIM_INVALID;
-    ny_dim m = ny_dim_const(cx, (int64_t)c);
-    for (int k = 0; k < p->t[i].n; k++) m = ny_dim_mul(cx, m, p->t[i].sym[k]);
-    sum = ny_dim_add(cx, sum, m);
+    ny_dim m = 1;
+    for (int k = 0; k < t->n; k++) m = ny_dim_mul(cx, m, t->sym[k]);
+    sum = ny_dim_add(cx, sum, ny_dim_mul(cx, ny_dim_ceildiv(cx, m, grain), ny_dim_const(cx, (int64_t)c)));
   }
   return sum;
 }
 
-ny_dim ny_place_bound(ny_ctx *cx, ny_dim d) {
-  poly p;
-  if (d == NY_DIM_INVALID) return d;
-  bound(cx, d, 0, &p);
-  return to_dim(cx, &p);
+/* Opens a sum of such terms: what is divided is one factor. */
+static void open_sum(ny_ctx *cx, ny_dim d, poly *p) {
+  int64_t c = 1;
+  for (; d < 0 && ny_dim_get(cx, d)->kind == NY_DIM_ADD; d = ny_dim_get(cx, d)->a) open_sum(cx, ny_dim_get(cx, d)->b, p);
+  if (ny_dim_is_const(cx, d, &c)) {
+    put(p, &(term){.c = (double)c}, false);
+    return;
+  }
+  const ny_dim_node *n = ny_dim_get(cx, d);
+  if (n->kind == NY_DIM_MUL && ny_dim_is_const(cx, n->b, &c)) d = n->a; /* the coefficient stands last */
+  else c = 1;
+  put(p, &(term){.c = (double)c, .n = 1, .sym = {d}}, false);
 }
 
 ny_dim ny_place_max(ny_ctx *cx, ny_dim a, ny_dim b) {
-  poly p, q;
-  if (a == NY_DIM_INVALID || b == NY_DIM_INVALID) return NY_DIM_INVALID;
-  bound(cx, a, 0, &p);
-  bound(cx, b, 0, &q);
+  poly p = {.n = 0}, q = {.n = 0};
+  ny_dim sum = 0;
+  open_sum(cx, a, &p);
+  open_sum(cx, b, &q);
   put_all(&p, &q, true);
-  return to_dim(cx, &p);
+  for (int i = 0; i < p.n; i++)
+    sum = ny_dim_add(cx, sum, ny_dim_mul(cx, p.t[i].n ? p.t[i].sym[0] : 1, ny_dim_const(cx, (int64_t)p.t[i].c)));
+  return p.bad ? NY_DIM_INVALID : sum;
 }
