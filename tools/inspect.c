@@ -3,6 +3,7 @@
 #include "verbs.h"
 
 #include "model.h"
+#include "module.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -26,14 +27,12 @@ static void values(ny_text *t, const char *title, const nyb_value_info *v, size_
   if (json) ny_text_add(t, "]");
 }
 
-static int module_report(const char *path, bool trust, bool json) {
+static int module_report(const char *path, bool verify, bool json) {
   nyb_context *cx = cli_open();
   nyb_module *m;
   nyb_module_info in = {.size = sizeof in};
-  nyb_load_options lo = {.size = sizeof lo, .trust = trust};
-  nyb_status s = nyb_load(cx, path, &lo, &m);
-  if (!s) s = nyb_module_describe(m, &in);
-  if (s) return cli_error(cx, s);
+  ny_diag d = {0};
+  if (ny_module_open(cx, path, &m, &d) || nyb_module_describe(m, &in) || (verify && ny_module_check_digests(m, &d))) return cli_fail("%s: %s", path, d.message);
   ny_text t = {0};
   char w[32], c[32], f[32];
   if (json) {
@@ -96,16 +95,16 @@ static void graph_report(nyb_model *m, bool json) {
 
 int verb_inspect(int argc, char **argv) {
   const char *file[1];
-  int n_file, json = 0, trust = 0;
+  int n_file, json = 0, verify = 0;
   cli_dims dims = {0};
   const cli_option opt[] = {{"--dim", CLI_DIM, &dims, "NAME=N", "replace a symbolic dimension by a number"},
-                            {"--trust", CLI_FLAG, &trust, NULL, "of a .nyb: do not ask where its native code came from"},
+                            {"--verify", CLI_FLAG, &verify, NULL, "of a .nyb: read the whole file and compare every segment with its digest"},
                             {"--json", CLI_FLAG, &json, NULL, "the same as JSON"}};
   int bad = cli_parse("inspect", opt, NY_COUNT(opt), argc, argv, file, 1, &n_file);
   if (bad) return bad < 0 ? CLI_OK : bad;
   if (!n_file) return cli_fail("inspect wants a model: nybble inspect M.onnx"), CLI_USAGE;
   size_t n = strlen(file[0]);
-  if (n > 4 && !strcmp(file[0] + n - 4, ".nyb")) return module_report(file[0], trust, json);
+  if (n > 4 && !strcmp(file[0] + n - 4, ".nyb")) return module_report(file[0], verify, json);
   nyb_context *cx = cli_open();
   nyb_import_options io = {.size = sizeof io, .dims = dims.v, .n_dims = dims.n};
   nyb_model *m = NULL;
