@@ -8,7 +8,7 @@
 
 #include "contract.h"
 
-enum { EXP_ROWS = 4, TURN = 16 };
+enum { STRIP = 4, TURN = 16 };
 typedef struct attn {
   const ny_op *op;
   ny_value *q, *k, *v, *mask, *out;
@@ -21,6 +21,7 @@ typedef struct attn {
   ny_dim first;                          /* query of column 0 */
   ny_value *qt, *st, *ot;                /* scratch: [d][cols], [block][cols], [e][cols] */
   ny_value *max, *total, *block_max, *correction; /* [1, cols] */
+  ny_value *strip;                                /* [STRIP, cols]: partial maxima, then partial sums, of every STRIP-th row */
   ny_dim n0, count;                      /* the block */
 } attn;
 
@@ -102,7 +103,18 @@ static void score_rows(ny_emit *e, attn *s, int rows, ny_dim row) {
   }
   if (ny_attr_at(s->op, NY_AT(attention, causal))->i) t = hide_later(e, s, t, rows, key);
   ny_emit_store(e, s->st, at_scratch(e, s, row, false), t, NULL);
-  ny_emit_set(e, s->block_max, ew2(e, NY_max, s->block_max, ny_emit_reduce(e, "max", t, 0)));
+}
+
+/* The larger of two where a NaN may be lost: a NaN score comes back as exp(NaN - max). */
+static ny_value *larger(ny_emit *e, ny_value *a, ny_value *b) {
+  ny_value *c = ew2(e, NY_gt, a, b);
+  return c ? ny_b_where(&e->b, c, a, b) : NULL;
+}
+
+static void max_rows(ny_emit *e, attn *s, int rows, ny_dim row) {
+  ny_value *to = rows == STRIP ? s->strip : s->block_max;
+  shape(e, s, rows);
+  ny_emit_set(e, to, larger(e, ny_emit_load(e, s->st, at_scratch(e, s, row, false)), to));
 }
 
 static void exp_rows(ny_emit *e, attn *s, int rows, ny_dim row) {
@@ -110,7 +122,8 @@ static void exp_rows(ny_emit *e, attn *s, int rows, ny_dim row) {
   ny_value *t = ew2(e, NY_sub, ny_emit_load(e, s->st, at_scratch(e, s, row, false)), s->max);
   t = t ? ny_b_ew1(&e->b, NY_exp, t) : NULL;
   ny_emit_store(e, s->st, at_scratch(e, s, row, false), t, NULL);
-  ny_emit_set(e, s->total, ew2(e, NY_add, s->total, ny_emit_reduce(e, "sum", t, 0)));
+  ny_value *to = rows == STRIP ? s->strip : s->total;
+  ny_emit_set(e, to, ew2(e, NY_add, to, t));
 }
 
 static void finish_rows(ny_emit *e, attn *s, int rows, ny_dim row, ny_value *t) {
@@ -145,19 +158,28 @@ static void end_rows(ny_emit *e, attn *s, int rows, ny_dim row) {
   finish_rows(e, s, rows, row, ny_emit_load(e, s->ot, at_scratch(e, s, row, false)));
 }
 
-static void one_block(ny_emit *e, attn *s) {
+/* Runs body over the block's rows a strip at a time, the strip starting from `first`; then folds the strip. */
+static void in_strips(ny_emit *e, attn *s, ny_value *first, rows_fn *body, const char *how, ny_value *to) {
+  shape(e, s, STRIP);
+  ny_emit_set(e, s->strip, first);
+  each_row_tile(e, s, s->count, STRIP, body);
   shape(e, s, 1);
-  ny_emit_set(e, s->block_max, s->max);
+  ny_emit_set(e, to, ew2(e, ny_reduce_kind(how), to, ny_emit_reduce(e, how, s->strip, 0)));
+  ny_emit_forget(e);
+}
+
+static void one_block(ny_emit *e, attn *s) {
   each_row_tile(e, s, s->count, s->n_rows, score_rows);
   ny_emit_forget(e);
-  shape(e, s, 1);
-  ny_value *correction = ew2(e, NY_sub, s->max, s->block_max);
-  if (correction) correction = ny_b_ew1(&e->b, NY_exp, correction);
-  ny_emit_set(e, s->correction, correction);
+  ny_emit_set(e, s->block_max, s->max);
+  in_strips(e, s, s->max, max_rows, "max", s->block_max);
+  if (!s->one_block) {
+    ny_value *by = ew2(e, NY_sub, s->max, s->block_max);
+    ny_emit_set(e, s->correction, by ? ny_b_ew1(&e->b, NY_exp, by) : NULL);
+    ny_emit_set(e, s->total, ew2(e, NY_mul, s->total, s->correction));
+  }
   ny_emit_set(e, s->max, s->block_max);
-  ny_emit_set(e, s->total, ew2(e, NY_mul, s->total, s->correction));
-  each_row_tile(e, s, s->count, EXP_ROWS, exp_rows);
-  ny_emit_forget(e);
+  in_strips(e, s, ny_emit_num(e, s->sum, 0), exp_rows, "sum", s->total);
   each_row_tile(e, s, s->e, s->e_rows, value_rows);
 }
 
@@ -221,6 +243,7 @@ nyb_status ny_lower_attention(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   s.max = ny_emit_tile(&e, s.sum, 1, s.cols, lowest);
   s.block_max = ny_emit_tile(&e, s.sum, 1, s.cols, lowest);
   s.total = ny_emit_tile(&e, s.sum, 1, s.cols, 0);
+  s.strip = ny_emit_tile(&e, s.sum, STRIP, s.cols, 0);
   s.correction = ny_emit_tile(&e, s.sum, 1, s.cols, 1);
   emit_blocks(&e, &s);
   int64_t keys = s.n >= 0 && s.n < INT32_MAX ? s.n : 256;
