@@ -177,7 +177,11 @@ static void run_launch(nyb_session *s, const ny_mod_command *q) {
   for (uint32_t i = 0; i < q->n_dims; i++) s->launch_dim[i] = s->val[q->dim[i]];
   int64_t n = s->val[q->extent], grain = s->val[q->grain], chunk = n / (4 * (int64_t)s->threads);
   launch l = {s, (nyb_kernel_fn *)(uintptr_t)(s->module->code + k->entry)};
+  double start = s->time ? ny_now() : 0;
   ny_pool_run(s->pool, launch_part, &l, n, chunk > grain ? chunk : grain);
+  if (!s->time) return;
+  s->time[q->kernel].seconds += ny_now() - start;
+  s->time[q->kernel].calls++;
 }
 
 typedef struct copy {

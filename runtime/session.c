@@ -104,6 +104,12 @@ static void make_tables(nyb_session *s) {
   find_sites(s);
 }
 
+static void start_profile(nyb_session *s) {
+  s->time = NY_NEW_ARRAY(&s->rows, nyb_kernel_time, s->mod->n_kernels + 1);
+  for (uint32_t i = 0; i < s->mod->n_kernels; i++)
+    s->time[i] = (nyb_kernel_time){.name = s->mod->kernel[i].name, .family = s->mod->kernel[i].family};
+}
+
 static nyb_status set_dims(nyb_session *s, const nyb_dim *dims, size_t n) {
   for (size_t i = 0; i < n; i++) {
     uint32_t k = 0;
@@ -147,6 +153,7 @@ NYB_API nyb_status nyb_session_open(nyb_module *module, const nyb_session_option
   s->mod = &module->mod;
   s->diag.file = module->path;
   nyb_status r = fill(s, &o);
+  if (!r && o.profile) start_profile(s);
   if (r) {
     ny_context_report(module->cx, &s->diag);
     nyb_session_close(s);
@@ -184,5 +191,12 @@ NYB_API nyb_status nyb_session_describe(const nyb_session *session, nyb_session_
                            .weight_bytes = session->module->info.weight_bytes,
                            .threads = session->threads};
   memcpy(out, &all, out->size < sizeof all ? out->size : sizeof all);
+  return NYB_OK;
+}
+
+NYB_API nyb_status nyb_session_profile(const nyb_session *session, const nyb_kernel_time **out_times, size_t *out_n) {
+  if (!session || !out_times || !out_n) return NYB_E_ARGUMENT;
+  *out_times = session->time;
+  *out_n = session->time ? session->mod->n_kernels : 0;
   return NYB_OK;
 }

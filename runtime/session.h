@@ -28,6 +28,7 @@ struct nyb_session {
   int64_t *launch_dim;
   ny_pool *pool;
   int threads;
+  nyb_kernel_time *time; /* per kernel, or NULL */
   ny_diag diag;
 };
 

@@ -65,13 +65,57 @@ static int measure(cli_model *m, double seconds, int json) {
   return CLI_OK;
 }
 
+static int slowest_first(const void *a, const void *b) {
+  double x = (*(const nyb_kernel_time *const *)a)->seconds, y = (*(const nyb_kernel_time *const *)b)->seconds;
+  return x < y ? 1 : x > y ? -1 : 0;
+}
+
+static void kernel_row(const nyb_kernel_time *k, double total, uint64_t runs, int json, bool first) {
+  double per_run = k->seconds / (double)runs * 1e3;
+  if (!json) {
+    printf("%9.4f %6.1f %7llu  %-10s %s\n", per_run, 100 * k->seconds / total, (unsigned long long)(k->calls / runs), k->family, k->name);
+    return;
+  }
+  ny_text t = {0};
+  ny_text_json(&t, k->name);
+  printf("%s{\"kernel\":%s,\"family\":\"%s\",\"ms\":%.6f,\"calls\":%llu}", first ? "[" : ",", t.s, k->family, per_run, (unsigned long long)(k->calls / runs));
+  ny_text_free(&t);
+}
+
+/* Where the time of a run goes, from a session that keeps it; timing costs a little itself, so the latency above is measured without. */
+static int kernels(const char *file, cli_model_options o, int json) {
+  enum { RUNS = 20 };
+  cli_model m;
+  o.profile = 1;
+  int bad = cli_model_open(file, &o, &m);
+  for (int i = 0; i < RUNS && !bad; i++) {
+    nyb_status s = cli_model_run(&m);
+    if (s) bad = cli_error(m.cx, s);
+  }
+  const nyb_kernel_time *t;
+  size_t n;
+  if (!bad && !nyb_session_profile(m.session, &t, &n) && n) {
+    const nyb_kernel_time **row = calloc(n, sizeof *row);
+    double total = 0;
+    for (size_t i = 0; row && i < n; i++) row[i] = &t[i], total += t[i].seconds;
+    if (row) qsort(row, n, sizeof *row, slowest_first);
+    if (!json) printf("\n%9s %6s %7s  %-10s %s\n", "ms", "%", "calls", "family", "kernel");
+    for (size_t i = 0; row && i < n; i++) kernel_row(row[i], total, RUNS, json, !i);
+    if (json) puts("]");
+    free(row);
+  }
+  cli_model_close(&m);
+  return bad;
+}
+
 int verb_bench(int argc, char **argv) {
   cli_model_options o = {0};
   const char *file[1];
-  int n_file, json = 0, ms = 2000;
+  int n_file, json = 0, ms = 2000, each = 0;
   const cli_option opt[] = {CLI_MODEL_OPTIONS(o),
                             {"--ms", CLI_INT, &ms, "N", "measure for this many milliseconds (default 2000)"},
-                            {"--json", CLI_FLAG, &json, NULL, "the table as JSON"}};
+                            {"--kernels", CLI_FLAG, &each, NULL, "then the time of each kernel"},
+                            {"--json", CLI_FLAG, &json, NULL, "the table as JSON (with --kernels a second line)"}};
   int bad = cli_parse("bench", opt, NY_COUNT(opt), argc, argv, file, 1, &n_file);
   if (bad) return bad < 0 ? CLI_OK : bad;
   if (!n_file) return cli_fail("bench wants a model: nybble bench M.onnx"), CLI_USAGE;
@@ -81,5 +125,6 @@ int verb_bench(int argc, char **argv) {
   if (!bad) bad = repeatable(&m);
   if (!bad) bad = measure(&m, ms / 1e3, json);
   cli_model_close(&m);
+  if (!bad && each && !o.evaluate) bad = kernels(file[0], o, json);
   return bad;
 }

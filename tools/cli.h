@@ -60,7 +60,7 @@ typedef struct cli_model_options {
   cli_dims dims;
   cli_pairs inputs;
   const char *target, *dump;
-  int threads, optimize, trust, seed, no_cache, evaluate;
+  int threads, optimize, trust, seed, no_cache, evaluate, profile;
 } cli_model_options;
 #define CLI_MODEL_OPTIONS(o)                                                                                          \
   {"--dim", CLI_DIM, &(o).dims, "NAME=N", "size of a symbolic dimension; INPUT@AXIS=N for one without a name"},                                            \

@@ -114,7 +114,7 @@ int cli_model_open(const char *path, const cli_model_options *o, cli_model *m) {
     for (size_t k = 0; k < m->info.n_symbols; k++)
       if (!strcmp(dims.v[i].name, m->info.symbols[k])) dims.v[n++] = dims.v[i];
   dims.n = n;
-  nyb_session_options so = {.size = sizeof so, .threads = o->threads, .dims = dims.v, .n_dims = dims.n};
+  nyb_session_options so = {.size = sizeof so, .threads = o->threads, .dims = dims.v, .n_dims = dims.n, .profile = o->profile};
   nyb_status s = nyb_session_open(m->module, &so, &m->session);
   return s ? cli_error(m->cx, s) : CLI_OK;
 }

@@ -163,6 +163,7 @@ typedef struct nyb_session_options {
   int spin_us;         /* how long idle workers spin before they park; 0: 50, negative: never */
   const nyb_dim *dims; /* largest sizes to make room for; a symbol not named here counts as 1 until prepared */
   size_t n_dims;
+  int profile; /* keep the time spent in each kernel, see nyb_session_profile */
 } nyb_session_options;
 /* All memory a run needs is taken here and in nyb_session_prepare, never in nyb_run. The module must outlive the session. */
 NYB_API nyb_status nyb_session_open(nyb_module *module, const nyb_session_options *options, nyb_session **out_session);
@@ -180,6 +181,14 @@ typedef struct nyb_session_stats {
   int threads;
 } nyb_session_stats;
 NYB_API nyb_status nyb_session_describe(const nyb_session *session, nyb_session_stats *out);
+
+/* What each kernel of the module took since the session was opened with options.profile; n is 0 without it. Lives as long as the session. */
+typedef struct nyb_kernel_time {
+  const char *name, *family;
+  uint64_t calls;
+  double seconds; /* wall time, all threads together */
+} nyb_kernel_time;
+NYB_API nyb_status nyb_session_profile(const nyb_session *session, const nyb_kernel_time **out_times, size_t *out_n);
 
 #ifdef __cplusplus
 }
