@@ -159,6 +159,7 @@ ny_value *ny_emit_load(ny_emit *e, ny_value *buffer, ny_coord at) {
   op->attr[NY_AT(load, lim)] = limits(e, rows, cols);
   if (at.index && (ny_tile_cols(at.index) != 1 || ny_tile_rows(at.index) != 1)) e->n_index++;
   if (cols > 1 && at.cs != 1) e->n_strided++;
+  if (cols > 1 && at.cs != 1 && rows > 1 && at.rs == 1 && !at.index) e->n_turned++;
   return op->out[0];
 }
 

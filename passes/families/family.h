@@ -34,6 +34,7 @@ typedef struct ny_emit {
   size_t n_used, cap_used;
   int depth, next_var;
   uint32_t n_index, n_strided; /* loads so far that go through an index tile, or whose columns are not adjacent: the price of a schedule */
+  uint32_t n_turned;           /* of n_strided: their rows are adjacent */
   bool failed;     /* a value was asked for that no expression gives (see ny_emit_at) */
 } ny_emit;
 
