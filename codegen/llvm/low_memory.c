@@ -366,6 +366,48 @@ void ny_low_store(ny_low *l, const ny_op *op, ny_lat at, val v) {
   }
 }
 
+/* ---- columns: adjacent rows of a tile that are adjacent in memory */
+bool ny_low_columns_adjacent(const ny_low *l, const ny_op *op, const ny_value *tile) {
+  bool load = op->kind == NY_load;
+  const ny_attr *a = op->attr, *stride = &a[load ? NY_AT(load, stride) : NY_AT(store, stride)],
+                *lim = &a[load ? NY_AT(load, lim) : NY_AT(store, lim)];
+  int64_t s0 = 0, s1 = 2;
+  if (op->n_in > (load ? 1 : 2) || sub_byte((ny_fmt)tile->type->fmt) || tile->type->dim[0] < 4 || tile->type->dim[1] < 4)
+    return false;
+  if (!ny_dim_is_const(l->cx, stride->dims.v[0], &s0) || s0 != 1) return false;
+  (void)ny_dim_is_const(l->cx, stride->dims.v[1], &s1);
+  return s1 != 0 && s1 != 1 && (l->x->target->masked || tile_inside(l, lim, tile));
+}
+
+/* The place of n rows of one column as if they were adjacent lanes. */
+static place column(ny_low *l, const ny_op *op, const ny_value *tile, ny_lat at, int n) {
+  const ny_attr *lim = &op->attr[op->kind == NY_load ? NY_AT(load, lim) : NY_AT(store, lim)];
+  place p = place_of(l, op, tile, at), rows = p;
+  p.lanes = n;
+  p.stride = 1;
+  p.row_in = p.lane_in; /* what was one column is now all there is */
+  p.lane_in = p.room = NULL;
+  if (tile_inside(l, lim, tile)) return p;
+  rows.row_in = rows.lane_in = NULL;
+  ny_lat turned = {.col = at.row, .lanes = n, .dcol = at.drow};
+  ny_attr one = *lim;
+  ny_dim d[2] = {1, lim->dims.v[0]};
+  one.dims.v = d;
+  limits(&rows, &one, turned);
+  p.lane_in = rows.lane_in, p.room = rows.room;
+  return p;
+}
+
+val ny_low_load_column(ny_low *l, const ny_op *op, ny_lat at, int n) {
+  place p = column(l, op, op->out[0], at, n);
+  return from_memory(l->x, p.fmt, load_adjacent(&p));
+}
+
+void ny_low_store_column(ny_low *l, const ny_op *op, ny_lat at, int n, val v) {
+  place p = column(l, op, ny_in(op, 1), at, n);
+  store_adjacent(&p, to_memory(l->x, p.fmt, v));
+}
+
 val ny_low_index(ny_low *l, const ny_op *op, ny_lat at) {
   ny_lx *x = l->x;
   const ny_attr *stride = &op->attr[NY_AT(index, stride)];
@@ -394,7 +436,7 @@ int ny_low_access_cost(const ny_low *l, const ny_op *op, const ny_value *tile) {
   int64_t cols = tile->type->dim[1], s = 2;
   int lanes = cols < l->W ? (int)cols : l->W;
   bool known = ny_dim_is_const(l->cx, stride->dims.v[1], &s), spread = index && index->type->dim[1] > 1;
-  int each = !spread && known && (s == 1 || s == 0) ? 1 : 2 * lanes;
+  int each = !spread && known && (s == 1 || s == 0) ? 1 : ny_low_columns_adjacent(l, op, tile) ? 6 : 2 * lanes;
   if (sub_byte((ny_fmt)tile->type->fmt)) each *= 4;
   return each + (lim->dims.n ? l->x->target->masked ? 2 : 8 : 0);
 }

@@ -112,6 +112,17 @@ static void store_piece(ny_low *l, void *user, ny_lat at) {
   ny_low_store(l, s->op, at, ny_eval(l, s->from, at));
 }
 
+/* All rows of the columns at.col.., in blocks turned in registers where rows are what is adjacent in memory. */
+static void store_columns(ny_low *l, void *user, ny_lat at) {
+  storing *s = user;
+  for (int n; at.row < l->info[s->from->id].rows; at.row += n) {
+    n = ny_low_store_block(l, s->op, s->from, at);
+    if (n) continue;
+    store_piece(l, s, at);
+    n = 1;
+  }
+}
+
 static void lower_store(ny_low *l, const ny_op *op) {
   storing s = {op, ny_in(op, 1)};
   const ny_linfo *f = &l->info[s.from->id];
@@ -128,8 +139,11 @@ static void lower_store(ny_low *l, const ny_op *op) {
   ny_value *in[2] = {s.from, op->n_in > 2 ? ny_in(op, 2) : NULL};
   ny_roll r =
       ny_roll_of(l, f->rows, f->cols, (f->state == NY_L_LAZY ? f->cost : 1) + ny_low_access_cost(l, op, s.from));
+  bool turn = f->rows <= 2 * l->W && ny_low_columns_adjacent(l, op, s.from);
+  if (turn) r.rows = false;
   ny_low_prepare(l, in, op->n_in - 1, r, order);
-  ny_each_piece(l, f->rows, f->cols, r, store_piece, &s);
+  if (turn) ny_each_col(l, f->cols, r.cols, (ny_lat){0}, store_columns, &s);
+  else ny_each_piece(l, f->rows, f->cols, r, store_piece, &s);
 }
 
 /* ---- effects */
