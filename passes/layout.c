@@ -139,6 +139,61 @@ static ny_value *sink_reduce(ny_builder *b, ny_op *op) {
   return ny_b_transpose(b, v, perm);
 }
 
+/* Runs of dims with equal products, y's and the result's: run r is y's dims [from[r], from[r+1]) and the result's [to[r], to[r+1]). A 1 of the result joins the
+   run before it, a 1 of y likewise. -1: there are none but the whole. */
+static int match_runs(ny_ctx *cx, const ny_type *y, const ny_type *out, int *from, int *to) {
+  int n = 0, i = 0, j = 0;
+  while (i < y->rank && j < out->rank) {
+    from[n] = i, to[n++] = j;
+    ny_dim p = y->dim[i++], q = out->dim[j++];
+    while (p != q) {
+      int64_t lo, hi, unused;
+      ny_dim_bounds(cx, ny_dim_sub(cx, p, q), &lo, &unused);
+      ny_dim_bounds(cx, ny_dim_sub(cx, q, p), &hi, &unused);
+      bool more_from = hi >= 0 || p == 1, more_to = lo >= 0 || q == 1;
+      if (more_from && !more_to && i < y->rank) p = ny_dim_mul(cx, p, y->dim[i++]);
+      else if (more_to && j < out->rank) q = ny_dim_mul(cx, q, out->dim[j++]);
+      else return -1;
+    }
+    while (i < y->rank && y->dim[i] == 1 && !(j < out->rank && out->dim[j] == 1)) i++;
+    while (j < out->rank && out->dim[j] == 1 && !(i < y->rank && y->dim[i] == 1)) j++;
+  }
+  from[n] = y->rank, to[n] = out->rank;
+  return i == y->rank && j == out->rank ? n : -1;
+}
+
+/* A reshape that only splits dims, or merges dims that lie side by side below the transpose too, happens below it. */
+static ny_value *sink_by_reshape(ny_builder *b, ny_op *op) {
+  ny_op *t = ny_def(ny_in(op, 0), NY_transpose);
+  const ny_type *out = op->out[0]->type;
+  int from[NY_MAX_RANK + 1], to[NY_MAX_RANK + 1], start[NY_MAX_RANK], perm[NY_MAX_RANK], at = 0;
+  ny_dim dims[NY_MAX_RANK];
+  int runs = t ? match_runs(b->g->cx, t->out[0]->type, out, from, to) : -1;
+  if (runs <= 1) return NULL;
+  for (int r = 0; r < runs; r++)
+    for (int i = from[r] + 1; i < from[r + 1]; i++)
+      if (perm_at(t, i) != perm_at(t, i - 1) + 1) return NULL;
+  for (int d = 0; d < t->out[0]->type->rank; d++) /* runs in the order below */
+    for (int r = 0; r < runs; r++) {
+      if (perm_at(t, from[r]) != d) continue;
+      start[r] = at;
+      for (int j = to[r]; j < to[r + 1]; j++) dims[at++] = out->dim[j];
+    }
+  for (int r = 0; r < runs; r++)
+    for (int j = to[r]; j < to[r + 1]; j++) perm[j] = start[r] + j - to[r];
+  ny_value *v = ny_b_reshape(b, ny_in(t, 0), out->rank, dims);
+  return v ? ny_b_transpose(b, v, perm) : NULL;
+}
+
+static ny_value *sink_broadcast(ny_builder *b, ny_op *op) {
+  ny_op *t = ny_def(ny_in(op, 0), NY_transpose);
+  const ny_type *out = op->out[0]->type;
+  ny_dim dims[NY_MAX_RANK];
+  if (!t || t->out[0]->type->rank != out->rank) return NULL;
+  for (int i = 0; i < out->rank; i++) dims[perm_at(t, i)] = out->dim[i];
+  return put_back(b, t, ny_b_broadcast(b, ny_in(t, 0), out->rank, dims));
+}
+
 /* An elementwise op of one reshaped value and numbers is the reshaped op. */
 static ny_value *sink_reshape(ny_builder *b, ny_op *op) {
   ny_value *in[3], *x = NULL;
@@ -161,6 +216,7 @@ static ny_value *sink(ny_builder *b, ny_op *op) {
   static ny_value *(*const rows[NY_N_KINDS])(ny_builder *, ny_op *) = {
       [NY_cast] = sink_map,     [NY_concat] = sink_concat,   [NY_pad] = sink_pad,       [NY_slice] = sink_slice,
       [NY_window] = sink_window, [NY_softmax] = sink_softmax, [NY_reduce] = sink_reduce,
+      [NY_reshape] = sink_by_reshape, [NY_broadcast] = sink_broadcast,
   };
   if (op->n_out != 1) return NULL;
   ny_value *v = ny_is_map(op) ? sink_map(b, op) : rows[op->kind] ? rows[op->kind](b, op) : NULL;
