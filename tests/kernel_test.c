@@ -8,6 +8,7 @@
 
 #include "emulate.h"
 #include "exec.h"
+#include "kernel_gen.h"
 #include "test.h"
 
 #include "nybble/kernel.h"
@@ -73,6 +74,7 @@ typedef struct unit_run {
   ny_binding env[8];
   size_t n_env;
   const ny_tensor *in; /* NULL: random */
+  int64_t cuts;        /* ranges that the grid is run in; 0: one, three, five, with the same results */
   double tolerance;
   void (*judge)(struct unit_run *r, size_t out, ny_tensor got, ny_tensor want, const char *target);
   void *user;
@@ -146,10 +148,10 @@ static void run_unit(unit_run *r) {
       explain(r->cx, r->name, targets[t]->name);
       return;
     }
-    for (int64_t pieces = 1; pieces <= 5; pieces += 2) {
+    for (int64_t pieces = r->cuts ? r->cuts : 1; pieces <= 5; pieces += 2) {
       for (size_t s = 0; s < got.n_step; s++) run_step(&got.step[s], pieces);
       for (size_t i = 0; i < n_out; i++) r->judge(r, i, exec_result(&got, i), exec_result(&want, i), targets[t]->name);
-      if (r->in) break; /* rows: once is enough */
+      if (r->cuts) break;
     }
     const char *hit = exec_guards(&got);
     CHECK(!hit, "%s [%s]: %s was written outside its bounds", r->name, targets[t]->name, hit);
@@ -410,7 +412,8 @@ static void test_rows(ny_fmt f) {
   ny_text s = {0};
   rows_text(&t, &s);
   ny_arena a = {0};
-  unit_run r = {.name = ny_fmts[f].name, .text = s.s, .judge = judge_row, .user = &t, .in = t.in, .cx = ny_ctx_new()};
+  unit_run r = {
+      .name = ny_fmts[f].name, .text = s.s, .judge = judge_row, .user = &t, .in = t.in, .cuts = 1, .cx = ny_ctx_new()};
   const ny_type *type = ny_tensor_type(r.cx, f, 1, (ny_dim[]){N});
   for (int i = 0; i < 3; i++) {
     t.in[i] = (ny_tensor){type, ny_alloc(&a, (size_t)N * 8)};
@@ -474,7 +477,7 @@ static void test_casts(ny_fmt from) {
                  i, f, N, ny_fmts[t.to[i]].name, N, N / 40, f, t.saturate[i] ? "" : " saturate=0",
                  ny_fmts[t.to[i]].name);
   ny_arena a = {0};
-  unit_run r = {.name = f, .text = s.s, .judge = judge_cast, .user = &t, .in = &t.in, .cx = ny_ctx_new()};
+  unit_run r = {.name = f, .text = s.s, .judge = judge_cast, .user = &t, .in = &t.in, .cuts = 1, .cx = ny_ctx_new()};
   t.in = (ny_tensor){ny_tensor_type(r.cx, from, 1, (ny_dim[]){N}), ny_alloc(&a, (size_t)N * 8)};
   fill(from, t.in.data, 2, N);
   for (int i = 0; i < N && ny_fmts[from].bits == 16; i++) ((uint16_t *)t.in.data)[i] = (uint16_t)(i * 13);
@@ -482,6 +485,22 @@ static void test_casts(ny_fmt from) {
   ny_ctx_free(r.cx);
   ny_arena_free(&a);
   ny_text_free(&s);
+}
+
+/* ---- random programs */
+static void test_random(uint32_t first, uint32_t n) {
+  for (uint32_t seed = first; seed < first + n; seed++) {
+    char name[32];
+    snprintf(name, sizeof name, "random %u", seed);
+    ny_text s = {0};
+    kernel_gen(&s, seed);
+    int before = n_failed;
+    unit_run r = {.name = name, .text = s.s, .cuts = 1 + seed % 3, .judge = judge_all, .cx = ny_ctx_new()};
+    run_unit(&r);
+    if (verbose && n_failed > before) puts(s.s);
+    ny_ctx_free(r.cx);
+    ny_text_free(&s);
+  }
 }
 
 int main(int argc, char **argv) {
@@ -503,6 +522,8 @@ int main(int argc, char **argv) {
     targets[n_targets++] = emulated;
   const char *only = argc > 1 ? argv[1] : "";
   if (!*only || strstr(only, "tiles")) test_tiles();
+  if (!*only || strstr(only, "random"))
+    test_random(argc > 2 ? (uint32_t)atoi(argv[2]) : 1, argc > 3 ? (uint32_t)atoi(argv[3]) : 60);
   static const ny_fmt formats[] = {NY_f32, NY_f64, NY_f16, NY_bf16, NY_f8e4m3, NY_i8, NY_u8, NY_i16, NY_u16,
                                    NY_i32, NY_u32, NY_i64, NY_u64,  NY_i4,     NY_u4, NY_i2, NY_u2,  NY_bool};
   for (size_t i = 0; i < NY_COUNT(formats); i++)

@@ -212,9 +212,11 @@ val ny_low_index(ny_low *l, const ny_op *index, ny_lat at);
 bool ny_low_columns_adjacent(const ny_low *l, const ny_op *op, const ny_value *tile);
 val ny_low_load_column(ny_low *l, const ny_op *op, ny_lat at, int n);
 void ny_low_store_column(ny_low *l, const ny_op *op, ny_lat at, int n, val v);
-/* low_transpose.c: a block of such a tile, turned in registers. Load: the piece at `at`, and its neighbours into the memo; NULL: not in a block. */
+/* low_transpose.c: a block of such a tile, turned in registers. Load: the piece at `at`, and its neighbours into the
+ * memo; NULL: not in a block. */
 val ny_low_load_block(ny_low *l, const ny_op *op, ny_lat at);
-int ny_low_store_block(ny_low *l, const ny_op *op, ny_value *from, ny_lat at); /* rows it stored from at.row on, 0: none */
+int ny_low_store_block(ny_low *l, const ny_op *op, ny_value *from,
+                       ny_lat at); /* rows it stored from at.row on, 0: none */
 val ny_array_ptr(ny_low *l, const ny_linfo *f, ny_lat at);
 val ny_array_load(ny_low *l, const ny_linfo *f, ny_lat at);
 void ny_array_store(ny_low *l, const ny_linfo *f, ny_lat at, val v);

@@ -372,7 +372,8 @@ bool ny_low_columns_adjacent(const ny_low *l, const ny_op *op, const ny_value *t
   const ny_attr *a = op->attr, *stride = &a[load ? NY_AT(load, stride) : NY_AT(store, stride)],
                 *lim = &a[load ? NY_AT(load, lim) : NY_AT(store, lim)];
   int64_t s0 = 0, s1 = 2;
-  if (op->n_in > (load ? 1 : 2) || sub_byte((ny_fmt)tile->type->fmt) || tile->type->dim[0] < 4 || tile->type->dim[1] < 4)
+  if (op->n_in > (load ? 1 : 2) || sub_byte((ny_fmt)tile->type->fmt) || tile->type->dim[0] < 4 ||
+      tile->type->dim[1] < 4)
     return false;
   if (!ny_dim_is_const(l->cx, stride->dims.v[0], &s0) || s0 != 1) return false;
   (void)ny_dim_is_const(l->cx, stride->dims.v[1], &s1);

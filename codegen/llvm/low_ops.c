@@ -142,8 +142,10 @@ static void lower_store(ny_low *l, const ny_op *op) {
   bool turn = f->rows <= 2 * l->W && ny_low_columns_adjacent(l, op, s.from);
   if (turn) r.rows = false;
   ny_low_prepare(l, in, op->n_in - 1, r, order);
-  if (turn) ny_each_col(l, f->cols, r.cols, (ny_lat){0}, store_columns, &s);
-  else ny_each_piece(l, f->rows, f->cols, r, store_piece, &s);
+  if (turn)
+    ny_each_col(l, f->cols, r.cols, (ny_lat){0}, store_columns, &s);
+  else
+    ny_each_piece(l, f->rows, f->cols, r, store_piece, &s);
 }
 
 /* ---- effects */
@@ -282,7 +284,7 @@ static void statement(ny_low *l, const ny_op *op) {
     if (ny_low_turns(l, op)) {
       ny_low_turn_load(l, op);
       break;
-    } /* fall through */
+    }      /* fall through */
   default: /* computed when a statement asks for it */
     NY_PUSH_ROOM(&l->arena, l->pending, l->n_pending, l->cap_pending);
     l->pending[l->n_pending++] = op->out[0];

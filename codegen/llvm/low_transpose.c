@@ -1,5 +1,6 @@
-/* Tiles whose rows are adjacent in memory and whose columns are not. Element by element that is one scalar access a lane; here a block of rows is
-   read or written as column vectors and turned in registers: log2(n) shuffles a vector. */
+/* Tiles whose rows are adjacent in memory and whose columns are not. Element by element that is one scalar access a
+   lane; here a block of rows is read or written as column vectors and turned in registers: log2(n) shuffles a vector.
+ */
 #include "llvm.h"
 
 enum { LANES = 64 };
@@ -43,12 +44,15 @@ val ny_low_load_block(ny_low *l, const ny_op *op, ny_lat at) {
   int n = block_rows(f->rows, at.row, at.lanes), row = at.row / n * n;
   if (n < 4) return NULL;
   val part[LANES], mine = NULL; /* part[c]: after turning, row c % n of the n columns from c / n * n on */
-  for (int c = 0; c < at.lanes; c++) part[c] = ny_low_load_column(l, op, (ny_lat){.row = row, .col = at.col + c, .lanes = 1}, n);
+  for (int c = 0; c < at.lanes; c++)
+    part[c] = ny_low_load_column(l, op, (ny_lat){.row = row, .col = at.col + c, .lanes = 1}, n);
   for (int g = 0; g < at.lanes; g += n) turn(l->x, part + g, n);
   for (int i = 0; i < n; i++) {
     val out = whole_row(l->x, part + i, n, at.lanes / n);
-    if (row + i == at.row) mine = out;
-    else ny_low_keep(l, v, (ny_lat){.row = row + i, .col = at.col, .lanes = at.lanes}, out);
+    if (row + i == at.row)
+      mine = out;
+    else
+      ny_low_keep(l, v, (ny_lat){.row = row + i, .col = at.col, .lanes = at.lanes}, out);
   }
   return mine;
 }

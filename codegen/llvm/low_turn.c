@@ -1,6 +1,7 @@
-/* Loads and stores of tiles that lie in memory the other way round: rows adjacent, columns apart. Element by element that is a gather or a scatter;
-   here square blocks are read or written along the rows and turned in registers, log2 steps that exchange ever smaller off-diagonal blocks (Eklundh
-   1972). A load is done where it stands and kept in an array; a store takes its pieces from the value as any other does. */
+/* Loads and stores of tiles that lie in memory the other way round: rows adjacent, columns apart. Element by element
+   that is a gather or a scatter; here square blocks are read or written along the rows and turned in registers, log2
+   steps that exchange ever smaller off-diagonal blocks (Eklundh 1972). A load is done where it stands and kept in an
+   array; a store takes its pieces from the value as any other does. */
 #include "llvm.h"
 
 #include <string.h>
