@@ -136,7 +136,8 @@ static void reductions(ny_fuse *f) {
   }
 }
 
-static bool dead(const ny_fuse *f, const ny_op *op) { /* every use was copied into a cluster */
+static bool dead(const ny_fuse *f, const ny_op *op) { /* copied into every cluster that has a use of it */
+  if (f->read_by_copy[f->pos[op->id]]) return false;
   for (int i = 0; i < op->n_out; i++)
     for (const ny_use *u = op->out[i]->uses; u; u = u->next) {
       int p = f->pos[u->user->id], in = p < 0 ? -1 : f->cluster[p];
@@ -145,6 +146,17 @@ static bool dead(const ny_fuse *f, const ny_op *op) { /* every use was copied in
       if (!copied) return false;
     }
   return true;
+}
+
+/* A copy may read what its original's cluster holds a copy of, and this cluster does not. */
+static void mark_reads_of_copies(ny_fuse *f, const ny_cluster *c) {
+  for (size_t i = 0; i < c->n_clone; i++)
+    for (int j = 0; j < c->clone[i]->n_in; j++) {
+      int p = ny_fuse_pos(f, ny_in(c->clone[i], j));
+      bool inside = p < 0 || ny_fuse_has(f, c, f->op[p]);
+      for (size_t k = 0; !inside && k < c->n_clone; k++) inside = c->clone[k] == f->op[p];
+      if (!inside) f->read_by_copy[p] = 1;
+    }
 }
 
 static void expressions(ny_fuse *f, bool grow) {
@@ -159,6 +171,7 @@ static void expressions(ny_fuse *f, bool grow) {
     ny_fuse_backward(f, c, ny_accept_map);
     ny_fuse_cheap(f, c);
     ny_fuse_backward(f, c, ny_accept_map);
+    mark_reads_of_copies(f, c);
   }
 }
 
@@ -199,6 +212,7 @@ static nyb_status fuse_block(void *user, ny_block *b) {
   f.op = NY_NEW_ARRAY(a, ny_op *, f.n + 1);
   f.cluster = NY_NEW_ARRAY(a, int, f.n + 1);
   f.taint = NY_NEW_ARRAY(a, uint8_t, f.n + 1);
+  f.read_by_copy = NY_NEW_ARRAY(a, uint8_t, f.n + 1);
   int p = 0;
   for (ny_op *op = b->first; op; op = op->next, p++) f.op[p] = op, f.pos[op->id] = p, f.cluster[p] = -1;
   bool grow = f.px->opt->opt >= 1;

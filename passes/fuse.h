@@ -17,6 +17,7 @@ typedef struct ny_fuse {
   int *pos;            /* by op id: position, or -1 for ops elsewhere */
   int *cluster;        /* by position: index into list, or -1 */
   uint8_t *taint;      /* scratch by position */
+  uint8_t *read_by_copy; /* by position: an op copied into some cluster reads it from outside */
   ny_cluster *list;
   size_t n_list, cap_list;
 } ny_fuse;

@@ -70,7 +70,7 @@ static nyb_status run_compiled(void *user, ny_unit *u, const ny_tensor *in, size
 
 int verb_test(int argc, char **argv) {
   static const char *file[CLI_MAX_ARGS];
-  const char *target = NULL, *known = NULL;
+  const char *target = NULL, *skip = NULL;
   int n_file, jobs = (int)sysconf(_SC_NPROCESSORS_ONLN), seconds = 60, evaluate = 0, json = 0, optimize = 2, verify = 0;
   const cli_option opt[] = {{"--jobs", CLI_INT, &jobs, "N", "cases at a time (default: all processors)"},
                             {"--seconds", CLI_INT, &seconds, "N", "time limit of a case (default 60)"},
@@ -78,7 +78,7 @@ int verb_test(int argc, char **argv) {
                             {"--optimize", CLI_INT, &optimize, "N", "optimisation level 0 to 3 (default 2)"},
                             {"--target", CLI_STRING, &target, "T", "a target whose code this machine can run (default host)"},
                             {"--verify", CLI_FLAG, &verify, NULL, "verify, print, re-read and compare after every pass"},
-                            {"--known", CLI_STRING, &known, "FILE", "cases that may fail, counted as skipped: lines CASE: reason"},
+                            {"--skip", CLI_STRING, &skip, "FILE", "lines CASE: reason: these must not pass, all others must"},
                             {"--json", CLI_FLAG, &json, NULL, "print the counts as JSON"}};
   int bad = cli_parse("test", opt, NY_COUNT(opt), argc, argv, file, CLI_MAX_ARGS, &n_file);
   if (bad) return bad < 0 ? CLI_OK : bad;
@@ -86,7 +86,7 @@ int verb_test(int argc, char **argv) {
   ny_diag d = {0};
   ny_pass_options po = {.opt = optimize, .verify_each = verify};
   if (!evaluate && ny_target_find(target ? target : "host", &po.target, &d)) return cli_fail("%s", d.message);
-  suite_options o = {.run = evaluate ? suite_evaluate : run_compiled, .user = &po, .jobs = jobs, .seconds = seconds, .verbose = true, .known = known};
+  suite_options o = {.run = evaluate ? suite_evaluate : run_compiled, .user = &po, .jobs = jobs, .seconds = seconds, .verbose = true, .skip = skip};
   suite_count count = {0};
   for (int i = 0; i < n_file; i++) suite_folder(file[i], &o, &count);
   if (json) printf("{\"passed\":%d,\"failed\":%d,\"skipped\":%d}\n", count.passed, count.failed, count.skipped);

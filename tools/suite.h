@@ -8,7 +8,7 @@
 /* Runs the one graph of `u`; results live in `a`. On failure the context's diagnostic tells why. */
 typedef nyb_status suite_run(void *user, ny_unit *u, const ny_tensor *in, size_t n_in, ny_arena *a, ny_tensor *out,
                              size_t n_out);
-typedef enum suite_verdict { SUITE_PASS, SUITE_FAIL, SUITE_SKIP } suite_verdict;
+typedef enum suite_verdict { SUITE_PASS, SUITE_FAIL, SUITE_SKIP, SUITE_CRASH } suite_verdict;
 typedef struct suite_result {
   suite_verdict verdict;
   int level; /* what import needed: 0 nothing, 1 shapes, 2 small integer vectors as constants, 3 all small inputs */
@@ -22,12 +22,13 @@ typedef struct suite_options {
   void *user;
   int jobs, seconds; /* processes at a time; time limit of a case */
   bool verbose;      /* a line for passing cases too */
-  const char *known; /* file of `CASE: reason` lines: these may fail, and are counted as skipped */
+  const char *skip;  /* file of `CASE: reason` lines, or NULL: see below */
 } suite_options;
 typedef struct suite_count {
   int passed, failed, skipped, level[4];
 } suite_count;
-/* Every case in or under `dir`, each in a process of its own. */
+/* Every case in or under `dir`, each in a process of its own. With a skip list, exactly what it names may not pass: such a case is counted as
+   skipped, for the reason the list gives; if it passes, or another one does not, or it crashes, that is a failure. */
 void suite_folder(const char *dir, const suite_options *o, suite_count *count);
 suite_run suite_evaluate; /* the reference evaluator */
 
