@@ -17,6 +17,7 @@ typedef struct pieces {
   ny_dim lo, start;         /* where the piece begins in the row; first element of it that is stored */
   ny_dim gap;               /* pad: interior of the axis */
   ny_dim pos;               /* position along the axis, when the inner elements of one are stored at a time */
+  bool nested;              /* always so: an operand that lacks one of the row's dims would need its remainder for every element */
 } pieces;
 
 static ny_value *fill_value(ny_emit *e, const pieces *p) {
@@ -47,8 +48,23 @@ static void run_columns(ny_emit *e, void *user, ny_dim lo) {
   put(e, p, ny_at_col(ny_dim_add(e->cx, p->lo, i)), v);
 }
 
+/* The inner elements of one position of the axis at a time; in the result positions lie `step` apart, the first at `lo`. */
+static void by_position(ny_emit *e, pieces *p, ny_value *v, ny_dim lo, ny_dim step) {
+  ny_dim pos;
+  ny_loop l = ny_emit_for(e, 0, v->type->dim[p->axis], 1, 1, &pos);
+  p->v = v, p->pos = pos, p->start = 0;
+  p->lo = ny_dim_mul(e->cx, ny_dim_add(e->cx, lo, ny_dim_mul(e->cx, pos, step)), p->inner);
+  ny_emit_columns(e, p->inner, p->inner > 0 && p->inner < p->cols ? (int)p->inner : p->cols, run_columns, p);
+  ny_emit_end(e, l);
+  p->pos = 0;
+}
+
 static void run(ny_emit *e, pieces *p, ny_value *v, ny_dim lo, ny_dim n) {
   ny_ctx *cx = e->cx;
+  if (v && p->nested) {
+    by_position(e, p, v, ny_dim_div(cx, lo, p->inner), 1);
+    return;
+  }
   p->v = v, p->lo = lo, p->start = 0, p->pos = 0;
   if (n == 0) return;
   if (p->block) {
@@ -73,7 +89,7 @@ static void open_grid(ny_emit *e, pieces *p, bool may_block) {
   ny_coord_split(e, ny_at_one(m), p->t->dim, p->axis, p->at);
   memcpy(p->from, p->at, sizeof p->at);
   bool few = outer >= 0 && outer < FEW, may_be_long = p->length < 0 || p->length > LONG;
-  if (!may_block || !few || !may_be_long) return;
+  if (!may_block || p->nested || !few || !may_be_long) return;
   p->block = LONG;
   p->first = ny_dim_mul(e->cx, ny_emit_grid(e, ny_dim_ceildiv(e->cx, p->length, LONG)), LONG);
 }
@@ -81,6 +97,16 @@ static void open_grid(ny_emit *e, pieces *p, bool may_block) {
 static void grain(ny_emit *e, const pieces *p, int64_t cost) {
   int64_t n = p->block > 0 ? p->block : p->length >= 0 && p->length < 1 << 24 ? p->length : 512;
   ny_emit_grain(e, n * cost / (p->cols > 1 ? p->cols / 2 : 1) + 16);
+}
+
+static nyb_status lower_concat(ny_pass_cx *px, ny_op *group, ny_graph *k, pieces *p, int64_t cost);
+static nyb_status lower_pad(ny_pass_cx *px, ny_op *group, ny_graph *k, pieces *p, int64_t cost);
+
+/* Flat runs turned out dear: once more, position by position. */
+static nyb_status again(ny_pass_cx *px, ny_op *group, ny_graph *k, const pieces *p, int64_t cost) {
+  pieces fresh = {.op = p->op, .t = p->t, .cols = p->cols, .nested = true};
+  while (k->body.last) ny_erase(k->body.last);
+  return p->op->kind == NY_concat ? lower_concat(px, group, k, &fresh, cost) : lower_pad(px, group, k, &fresh, cost);
 }
 
 static nyb_status lower_concat(ny_pass_cx *px, ny_op *group, ny_graph *k, pieces *p, int64_t cost) {
@@ -98,6 +124,7 @@ static nyb_status lower_concat(ny_pass_cx *px, ny_op *group, ny_graph *k, pieces
     lo = ny_dim_add(e.cx, lo, n);
   }
   grain(&e, p, cost);
+  if (e.n_index && !p->nested && p->inner != 1) return again(px, group, k, p, cost);
   return ny_emit_finish(&e);
 }
 
@@ -124,25 +151,13 @@ static ny_dim row_holds(ny_emit *e, pieces *p) {
   return holds;
 }
 
-/* Elements with gaps between them: the inner elements of one position at a time, over a row already filled. */
-static void spread_positions(ny_emit *e, pieces *p, ny_dim lo) {
-  ny_dim pos, n = ny_in(p->op, 0)->type->dim[p->axis], step = ny_dim_add(e->cx, p->gap, 1);
-  ny_loop l = ny_emit_for(e, 0, n, 1, 1, &pos);
-  p->v = ny_in(p->op, 0);
-  p->pos = pos, p->start = 0;
-  p->lo = ny_dim_mul(e->cx, ny_dim_add(e->cx, lo, ny_dim_mul(e->cx, pos, step)), p->inner);
-  ny_emit_columns(e, p->inner, p->inner > 0 && p->inner < p->cols ? (int)p->inner : p->cols, run_columns, p);
-  ny_emit_end(e, l);
-  p->pos = 0;
-}
-
 static void filled_row(ny_emit *e, pieces *p) {
   ny_ctx *cx = e->cx;
   const ny_attr *a = p->op->attr;
   ny_dim lo = list_at(&a[NY_AT(pad, lo)], p->axis), hi = list_at(&a[NY_AT(pad, hi)], p->axis), n = ny_in(p->op, 0)->type->dim[p->axis];
   if (p->gap) {
     run(e, p, NULL, 0, p->length);
-    spread_positions(e, p, lo);
+    by_position(e, p, ny_in(p->op, 0), lo, ny_dim_add(cx, p->gap, 1));
     return;
   }
   ny_dim left = ny_dim_mul(cx, lo, p->inner), middle = ny_dim_mul(cx, n, p->inner);
@@ -185,6 +200,7 @@ static nyb_status lower_pad(ny_pass_cx *px, ny_op *group, ny_graph *k, pieces *p
     ny_emit_end(&e, l);
   }
   grain(&e, p, cost);
+  if (e.n_index && !p->nested && p->inner != 1) return again(px, group, k, p, cost);
   return ny_emit_finish(&e);
 }
 
