@@ -120,6 +120,21 @@ static void judge_results(unit_run *r, const exec *got, const exec *want, size_t
   CHECK(!hit, "%s [%s]: %s was written outside its bounds", r->name, target, hit);
 }
 
+/* The image must not depend on the number of compiler threads. */
+static void check_threads(const exec *x, const ny_target *target, const char *name) {
+  const ny_codegen *cg;
+  ny_diag d = {0};
+  ny_image im;
+  ny_codegen_request q = {.kernel = x->kernel, .n = x->n_kernel, .target = target, .opt = 2, .threads = 3};
+  if (ny_codegen_open(&cg, &d) || cg->compile(&q, &im, &d)) {
+    CHECK(false, "%s: %s", name, d.message);
+    return;
+  }
+  CHECK(im.bytes == x->image.bytes && !memcmp(im.data, x->image.data, im.bytes),
+        "%s: three threads make another image than one", name);
+  ny_image_free(&im);
+}
+
 static void run_unit(unit_run *r) {
   ny_unit *u = parse(r);
   if (!u) return;
@@ -148,6 +163,7 @@ static void run_unit(unit_run *r) {
       explain(r->cx, r->name, targets[t]->name);
       return;
     }
+    if (t == 0 && got.n_kernel > 40) check_threads(&got, targets[t], r->name);
     for (int64_t pieces = r->cuts ? r->cuts : 1; pieces <= 5; pieces += 2) {
       for (size_t s = 0; s < got.n_step; s++) run_step(&got.step[s], pieces);
       for (size_t i = 0; i < n_out; i++) r->judge(r, i, exec_result(&got, i), exec_result(&want, i), targets[t]->name);

@@ -173,6 +173,7 @@ void ny_low_reduce(ny_low *l, const ny_op *op) {
   } else { /* an axis of one element: the value itself, as of now */
     ny_linfo *w = &l->info[out->id];
     w->alias = in;
+    ny_low_state(l, out, NY_L_LAZY, NULL);
     ny_low_force(l, out, order);
   }
 }
