@@ -206,7 +206,6 @@ int ny_low_depth(const ny_low *l, ny_dim d);
 val ny_low_load(ny_low *l, const ny_op *load, ny_lat at); /* one piece */
 void ny_low_store(ny_low *l, const ny_op *store, ny_lat at, val v);
 int ny_low_access_cost(const ny_low *l, const ny_op *op, const ny_value *tile);
-val ny_low_element(ny_low *l, const ny_op *op, ny_lat at); /* address of an element of a load or store */
 val ny_low_index(ny_low *l, const ny_op *index, ny_lat at);
 /* n rows of one column as a vector, where rows are adjacent in memory and columns are not; at.lanes is 1. */
 bool ny_low_columns_adjacent(const ny_low *l, const ny_op *op, const ny_value *tile);
@@ -221,11 +220,6 @@ val ny_array_ptr(ny_low *l, const ny_linfo *f, ny_lat at);
 val ny_array_load(ny_low *l, const ny_linfo *f, ny_lat at);
 void ny_array_store(ny_low *l, const ny_linfo *f, ny_lat at, val v);
 val ny_low_array(ny_low *l, const ny_linfo *f); /* stack room for a whole tile */
-
-/* low_turn.c */
-bool ny_low_turns(const ny_low *l, const ny_op *op); /* rows lie adjacent in memory, columns apart */
-void ny_low_turn_load(ny_low *l, const ny_op *op);
-void ny_low_turn_store(ny_low *l, const ny_op *op);
 
 /* low_eval.c */
 typedef struct ny_lmark {

@@ -423,10 +423,6 @@ val ny_low_index(ny_low *l, const ny_op *op, ny_lat at) {
   return NY_B(Add, x, ny_splat(x, s, at.lanes), NY_B(Mul, x, ny_iota(LLVMTypeOf(step)), step));
 }
 
-val ny_low_element(ny_low *l, const ny_op *op, ny_lat at) {
-  return place_of(l, op, op->kind == NY_load ? op->out[0] : ny_in(op, 1), at).ptr;
-}
-
 /* Instructions of one piece, for the choice between straight code and a loop. */
 int ny_low_access_cost(const ny_low *l, const ny_op *op, const ny_value *tile) {
   bool load = op->kind == NY_load;

@@ -131,11 +131,6 @@ static void lower_store(ny_low *l, const ny_op *op) {
   uint64_t own = l->info[ny_in(op, 0)->id].reads;
   for (int i = 1; i < op->n_in; i++) /* reads of the buffer itself come before any of its elements changes */
     if (l->info[ny_in(op, i)->id].reads & own) ny_low_force(l, ny_in(op, i), order);
-  if (ny_low_turns(l, op)) {
-    if (f->cost * f->rows * f->pieces > 600) ny_low_force(l, s.from, order);
-    ny_low_turn_store(l, op);
-    return;
-  }
   ny_value *in[2] = {s.from, op->n_in > 2 ? ny_in(op, 2) : NULL};
   ny_roll r =
       ny_roll_of(l, f->rows, f->cols, (f->state == NY_L_LAZY ? f->cost : 1) + ny_low_access_cost(l, op, s.from));
@@ -280,11 +275,6 @@ static void statement(ny_low *l, const ny_op *op) {
   case NY_barrier: /* a grid point is one thread here */
   case NY_yield:
   case NY_ret: break;
-  case NY_load:
-    if (ny_low_turns(l, op)) {
-      ny_low_turn_load(l, op);
-      break;
-    }      /* fall through */
   default: /* computed when a statement asks for it */
     NY_PUSH_ROOM(&l->arena, l->pending, l->n_pending, l->cap_pending);
     l->pending[l->n_pending++] = op->out[0];
