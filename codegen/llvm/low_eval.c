@@ -134,7 +134,10 @@ static val compute(ny_low *l, ny_value *v, ny_lat at) {
   }
   if (f->alias) return ny_eval(l, f->alias, at);
   switch (op->kind) {
-  case NY_load: return ny_low_load(l, op, at);
+  case NY_load: {
+    val block = ny_low_load_block(l, op, at);
+    return block ? block : ny_low_load(l, op, at);
+  }
   case NY_index: return ny_low_index(l, op, at);
   case NY_tile: return ny_low_fill(l, op, at);
   case NY_cast: return eval_cast(l, op, at);

@@ -79,28 +79,36 @@ static void probe(ny_pass_cx *px, const map *m, ny_graph *like, uint32_t *n_inde
   ny_graph_drop(k);
 }
 
+/* The run along which most of what is apart in the columns is adjacent, and how many loads that is. */
+static uint32_t best_turn(ny_pass_cx *px, const map *m, ny_graph *k, int *run) {
+  uint32_t most = 0, index, along;
+  for (int i = 0; i < m->s.n - 1; i++) {
+    map tried = *m;
+    tried.turned = i;
+    probe(px, &tried, k, &index, &along);
+    if (along > most) most = along, *run = i;
+  }
+  return most;
+}
+
+/* Merges from the inside out. Where a turn is possible, the columns stay a dim of their own and the others merge only if it still is. */
 static void merge_dims(ny_pass_cx *px, map *m, ny_graph *k) {
-  uint32_t index, strided;
+  uint32_t index, strided, turns = 0;
+  int run = -1;
   m->s = split_space(m->t);
   m->turned = -1;
   while (m->s.n > 1 && ny_fmts[m->t->fmt].bits < 8) m->s = merged(k->cx, &m->s, 0); /* two grid points must not share a byte */
   probe(px, m, k, &index, &strided);
-  for (int i = m->s.n - 2; i >= 0; i--) {
+  if (strided) turns = best_turn(px, m, k, &run);
+  for (int i = m->s.n - 2 - (turns > 0); i >= 0; i--) {
     map tried = *m;
     uint32_t more_index, more_strided;
     tried.s = merged(k->cx, &m->s, i);
     probe(px, &tried, k, &more_index, &more_strided);
-    if (more_index <= index && more_strided <= strided) m->s = tried.s;
+    if (more_index > index || more_strided > strided) continue;
+    if (!turns || best_turn(px, &tried, k, &run) == turns) m->s = tried.s;
   }
-  probe(px, m, k, &index, &strided);
-  uint32_t most = 0;
-  for (int i = 0; i < m->s.n - 1 && strided; i++) {
-    map tried = *m;
-    uint32_t along;
-    tried.turned = i;
-    probe(px, &tried, k, &index, &along);
-    if (along > most) most = along, m->turned = i;
-  }
+  if (turns && best_turn(px, m, k, &run)) m->turned = run;
 }
 
 static int64_t cost_of(const ny_op *group) {
@@ -208,6 +216,6 @@ nyb_status ny_lower_map(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   if (m.turned >= 0) squares(&e, &m);
   else if (m.rows > 1) short_rows(&e, &m);
   else rows_of_columns(&e, &m);
-  ny_emit_inplace(&e);
+  if (m.turned < 0 || ny_dim_divides(k->cx, m.s.size[m.turned], m.rows)) ny_emit_inplace(&e); /* tiles that overlap read twice */
   return ny_emit_finish(&e);
 }
