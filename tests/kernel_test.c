@@ -157,6 +157,7 @@ static void run_unit(unit_run *r) {
         return;
       }
       judge_results(r, &got, &want, n_out, targets[t]->name);
+      exec_close(&got);
       continue;
     }
     if (exec_open(&got, u, targets[t], r->env, r->n_env, in, n_in, verbose ? getenv("DUMP") : NULL)) {
