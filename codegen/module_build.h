@@ -31,7 +31,7 @@ typedef struct ny_module_builder {
   uint32_t small; /* segment of the small constants */
   /* rows */
   ny_mod m;
-  uint32_t cap_exprs, cap_symbols, cap_buffers, cap_commands, cap_features;
+  uint32_t cap_exprs, cap_symbols, cap_buffers, cap_commands, cap_requires, cap_features;
   struct ny_dim_slot {
     ny_dim d;
     uint32_t row; /* one more than the expression; 0: free */

@@ -231,6 +231,35 @@ static nyb_status add_alias(ny_module_builder *b, ny_op *op) {
   return NYB_OK;
 }
 
+/* node "x" (Add): sizes that broadcast: ?S and min(?S,512) must be equal */
+static const char *require_text(ny_module_builder *b, const ny_op *op) {
+  const ny_attr *at = op->attr;
+  ny_text t = {0}, x = {0}, y = {0};
+  ny_dim_print(b->cx, at[NY_AT(require, a)].d, &x);
+  ny_dim_print(b->cx, at[NY_AT(require, b)].d, &y);
+  if (op->loc && op->loc->op_type)
+    ny_text_addf(&t, "node \"%.200s\" (%.60s): ", op->loc->node ? op->loc->node : "", op->loc->op_type);
+  ny_name what = at[NY_AT(require, text)].s;
+  ny_text_addf(&t, "%.100s: %.180s and %.180s must be equal", what ? what : "sizes", x.s, y.s);
+  const char *s = ny_strdup(&b->a, t.s);
+  ny_text_free(&t);
+  ny_text_free(&x);
+  ny_text_free(&y);
+  return s;
+}
+
+static nyb_status add_require(ny_module_builder *b, ny_op *op) {
+  bool always = !op->parent->parent;
+  NY_PUSH_ROOM(&b->a, b->m.require, b->m.n_requires, b->cap_requires);
+  ny_mod_require r = {.text = require_text(b, op), .always = always};
+  r.a = ny_row_expr(b, op->attr[NY_AT(require, a)].d);
+  r.b = ny_row_expr(b, op->attr[NY_AT(require, b)].d);
+  b->m.require[b->m.n_requires] = r;
+  if (!always) b->m.command[command(b, NY_MC_CHECK, 0, 0)].require = b->m.n_requires;
+  b->m.n_requires++;
+  return b->d->code;
+}
+
 static nyb_status add_constant(ny_module_builder *b,
                                ny_op *op) { /* in the file already: ny_rows_build gave it a buffer */
   if (op->kind == NY_const || ny_is_const_group(op)) return NYB_OK;
@@ -241,7 +270,7 @@ static nyb_status add_constant(ny_module_builder *b,
 typedef nyb_status add_fn(ny_module_builder *b, ny_op *op);
 static add_fn *const adders[NY_N_KINDS] = {
     [NY_launch] = add_launch, [NY_if] = add_if,         [NY_loop] = add_loop,      [NY_ret] = add_ret,
-    [NY_reshape] = add_alias, [NY_bitcast] = add_alias, [NY_const] = add_constant, [NY_group] = add_constant};
+    [NY_require] = add_require, [NY_reshape] = add_alias, [NY_bitcast] = add_alias, [NY_const] = add_constant, [NY_group] = add_constant};
 
 static nyb_status add_block(ny_module_builder *b, ny_block *block, const uint32_t *to, int n_plain) {
   for (ny_op *op = block->first; op; op = op->next) {

@@ -58,7 +58,17 @@ Offset<Vector<Offset<Command>>> commands(FlatBufferBuilder &fbb, const ny_mod *m
     const ny_mod_command &c = m->command[i];
     auto buffers = fbb.CreateVector(c.buffer, c.n_buffers), dims = fbb.CreateVector(c.dim, c.n_dims);
     out.push_back(CreateCommand(fbb, static_cast<CommandKind>(c.kind), c.kernel, buffers, dims, c.extent, c.grain,
-                                c.bytes, c.stacked, c.n_then, c.n_else));
+                                c.bytes, c.stacked, c.n_then, c.n_else, c.require));
+  }
+  return fbb.CreateVector(out);
+}
+
+Offset<Vector<Offset<Require>>> requires_of(FlatBufferBuilder &fbb, const ny_mod *m) {
+  std::vector<Offset<Require>> out;
+  for (uint32_t i = 0; i < m->n_requires; i++) {
+    const ny_mod_require &r = m->require[i];
+    auto text = fbb.CreateSharedString(r.text ? r.text : "");
+    out.push_back(CreateRequire(fbb, r.a, r.b, text, r.always));
   }
   return fbb.CreateVector(out);
 }
@@ -85,6 +95,7 @@ Offset<Module> module(FlatBufferBuilder &fbb, const ny_mod *m) {
   auto fb_buffers = fbb.CreateVectorOfStructs(buffers);
   auto fb_kernels = kernels(fbb, m);
   auto fb_commands = commands(fbb, m);
+  auto fb_requires = requires_of(fbb, m);
   auto fb_segments = fbb.CreateVectorOfStructs(segments);
   ModuleBuilder b(fbb);
   b.add_version(NY_MOD_VERSION);
@@ -102,6 +113,7 @@ Offset<Module> module(FlatBufferBuilder &fbb, const ny_mod *m) {
   b.add_buffers(fb_buffers);
   b.add_kernels(fb_kernels);
   b.add_commands(fb_commands);
+  b.add_requires_(fb_requires);
   b.add_segments(fb_segments);
   b.add_code(&code);
   b.add_graph(&graph);

@@ -149,7 +149,7 @@ static nyb_status attempt(ny_import *im) {
   NY_TRY(add_results(im, sc));
   if (im->cx->diag.code) return im->cx->diag.code;
   drop_unused(&im->g->body);
-  return NYB_OK;
+  return ny_require_types(im);
 }
 
 static nyb_status name_functions(ny_import *im) {

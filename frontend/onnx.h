@@ -116,6 +116,10 @@ bool ny_fit(ny_node *n, ny_value **v, int count, int except);
 bool ny_unify(ny_node *n, ny_dim a, ny_dim b, const char *what);
 bool ny_try_unify(ny_node *n, ny_dim a,
                   ny_dim b); /* the same, but false without failing when nothing can be replaced */
+/* The run fails unless a equals b; `what` they are is for the message. Nothing is emitted when that can be proven; true
+   but when the opposite can, which fails here. */
+bool ny_require(ny_node *n, ny_dim a, ny_dim b, const char *what);
+bool ny_require_least(ny_node *n, ny_dim d, int64_t least, const char *what); /* d >= least */
 ny_value *ny_cast_to(ny_node *n, ny_value *x, ny_fmt f); /* x itself when it has the format */
 ny_value *ny_reshape_to(ny_node *n, ny_value *x, int rank, const ny_dim *shape);
 ny_value *ny_unsqueeze_at(ny_node *n, ny_value *x, int axis); /* a new dim of size 1 */

@@ -106,10 +106,9 @@ nyb_status ny_op_if(ny_node *n) {
   if (!cond) return ny_failed(n);
   ny_dim size;
   bool assumed = size_is_one(n, cond, &size) && ny_assumed(n->im, size) == 1;
-  if (known_bool(n, cond, &taken) || assumed)
-    taken |= assumed;
-  else
-    return both_branches(n, cond, yes, no);
+  if (!known_bool(n, cond, &taken) && !assumed) return both_branches(n, cond, yes, no);
+  if (assumed && !taken && !ny_require(n, size, 1, "a size that decides the rank")) return ny_failed(n);
+  taken |= assumed;
   return ny_inline_graph(n, taken ? yes : no, NULL, 0, n->out, n->n_out);
 }
 

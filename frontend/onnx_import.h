@@ -29,6 +29,7 @@ typedef struct ny_cached { /* a tensor of the file, by the address of its messag
 typedef struct ny_equation {
   ny_name sym;
   ny_dim from, to;
+  const ny_loc *loc; /* the node that needs it */
 } ny_equation;
 
 struct ny_import {
@@ -89,6 +90,10 @@ typedef struct ny_onnx_type {
 nyb_status ny_onnx_type_read(ny_import *im, ny_bytes proto, ny_name stem, ny_onnx_type *out);
 ny_fmt ny_onnx_elem_type(ny_bytes proto);                 /* of a tensor type; NY_none when it says none */
 ny_dim ny_assumed(const ny_import *im, ny_dim d);         /* d, or what an earlier attempt found it equal to */
+/* Where d was replaced by ny_assumed: the run fails unless that was right. Names the node that needs it. */
+bool ny_require_assumed(ny_node *n, ny_dim d);
+/* Gives every op of the graph the requirements without which its type would be a guess. */
+nyb_status ny_require_types(ny_import *im);
 nyb_status ny_assume(ny_node *n, ny_dim from, ny_dim to); /* starts the import again with from equal to `to` */
 const ny_onnx_attr *ny_find_attr(ny_node *n, const char *name, ny_onnx_attr_type type); /* NULL: absent or wrong */
 

@@ -234,7 +234,8 @@ static bool split_sizes(ny_node *n, ny_value *x, int axis, ny_dim *size, int par
   int64_t c;
   if (ny_dim_is_const(n->cx, size[parts - 1], &c) && c < 0)
     ny_node_fail(n, NYB_E_SHAPE, "the axis is too short for %d pieces", parts);
-  return !n->cx->diag.code;
+  if (n->version >= 18) return ny_require_least(n, size[parts - 1], 0, "the last piece");
+  return ny_require(n, ny_dim_mul(n->cx, each, ny_dim_const(n->cx, parts)), total, "equal pieces and the whole");
 }
 
 nyb_status ny_op_split(ny_node *n) {
@@ -270,19 +271,22 @@ nyb_status ny_op_expand(ny_node *n) {
   return ny_out(n, 0, ny_b_broadcast(&n->b, x, rank, out));
 }
 
-/* Constant indices are checked here; the others are clamped when they are used. */
+/* Constant indices are checked here, or where the size is known; the others are clamped when they are used. */
 static bool indices_fit(ny_node *n, ny_dim size) {
   ny_tensor t;
-  int64_t count, limit;
-  if (!ny_dim_is_const(n->cx, size, &limit) || !ny_onnx_const(n, 1, &t) || !ny_type_static_count(n->cx, t.type, &count))
-    return true;
+  int64_t count, limit, least = 0;
+  bool known = ny_dim_is_const(n->cx, size, &limit);
+  if (!ny_onnx_const(n, 1, &t) || !ny_type_static_count(n->cx, t.type, &count)) return true;
   for (int64_t i = 0; i < count; i++) {
-    int64_t k = ny_get_i((ny_fmt)t.type->fmt, t.data, (uint64_t)i);
-    if (k >= -limit && k < limit) continue;
-    ny_node_fail(n, NYB_E_SHAPE, "index %lld is outside a size of %lld", (long long)k, (long long)limit);
-    return false;
+    int64_t k = ny_get_i((ny_fmt)t.type->fmt, t.data, (uint64_t)i), need = k < 0 ? k == INT64_MIN ? k : -k : k;
+    need += k >= 0 && k < INT64_MAX;
+    if (known && (need < 0 || need > limit)) {
+      ny_node_fail(n, NYB_E_SHAPE, "index %lld is outside a size of %lld", (long long)k, (long long)limit);
+      return false;
+    }
+    least = need < 0 ? INT64_MAX : need > least ? need : least;
   }
-  return true;
+  return known || ny_require_least(n, size, least, "a size that holds the indices");
 }
 
 nyb_status ny_op_gather(ny_node *n) {

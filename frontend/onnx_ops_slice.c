@@ -1,6 +1,6 @@
 /* Slice and Pad: the operators whose integers need arithmetic. Bounds that are symbolic are clamped as expressions. A
    size that an earlier attempt assumed (say min(?S,512) where everything else has ?S) is read through a gather, whose
-   indices are clamped: right where the assumption holds, in bounds where it does not. */
+   indices are clamped: right where the assumption holds, which is required, in bounds where it does not. */
 #include <string.h>
 #include "onnx.h"
 #include "onnx_import.h"
@@ -27,7 +27,11 @@ static bool from_end(ny_node *n, ny_dim v) {
 
 static ny_dim absolute(ny_node *n, ny_dim v, ny_dim size, int64_t least) {
   int64_t c;
-  if (!from_end(n, v)) return v;
+  if (!from_end(n, v)) {
+    ny_require_least(n, v, 0, "a bound that does not count from the end");
+    return v;
+  }
+  ny_require_least(n, ny_dim_sub(n->cx, ny_dim_const(n->cx, -1), v), 0, "a bound that counts from the end");
   if (ny_dim_is_const(n->cx, v, &c) && c < -(INT64_C(1) << 40)) return ny_dim_const(n->cx, least);
   return ny_dim_max(n->cx, ny_dim_add(n->cx, v, size), ny_dim_const(n->cx, least));
 }
@@ -85,7 +89,7 @@ static ny_value *apply(ny_node *n, ny_value *x, const cut *c) {
   }
   ny_value *y = any ? ny_b_slice(&n->b, x, start, strides ? step : NULL, count) : x;
   for (int i = 0; i < ny_rank(x) && y; i++)
-    if (c[i].count != c[i].exact) y = gather_cut(n, y, i, &c[i]);
+    if (c[i].count != c[i].exact) y = ny_require_assumed(n, c[i].exact) ? gather_cut(n, y, i, &c[i]) : NULL;
   return y;
 }
 

@@ -61,9 +61,9 @@ static ny_dim missing_size(ny_import *im, ny_name stem, int axis) {
 }
 
 /* Every `sym` (or the size `from`) becomes `to` in the next attempt. */
-static bool equation(ny_import *im, ny_name sym, ny_dim from, ny_dim to) {
+static bool equation(ny_import *im, const ny_loc *loc, ny_name sym, ny_dim from, ny_dim to) {
   NY_PUSH_ROOM(&im->a, im->eq, im->n_eq, im->cap_eq);
-  im->eq[im->n_eq++] = (ny_equation){.sym = sym, .from = from, .to = to};
+  im->eq[im->n_eq++] = (ny_equation){.sym = sym, .from = from, .to = to, .loc = loc};
   im->restart = true;
   ny_fail(&im->cx->diag, NYB_E_INTERNAL, NULL, "sizes were found equal; the import starts again");
   return false;
@@ -89,7 +89,7 @@ static nyb_status apply_bound(ny_import *im, ny_name stem, int axis, ny_dim *siz
   int64_t v;
   if (!b) return NYB_OK;
   if (!ny_dim_is_const(im->cx, *size, &v))
-    return equation(im, ny_dim_get(im->cx, *size)->name, 0, ny_dim_const(im->cx, b->value)), im->cx->diag.code;
+    return equation(im, NULL, ny_dim_get(im->cx, *size)->name, 0, ny_dim_const(im->cx, b->value)), im->cx->diag.code;
   if (v == b->value) return NYB_OK;
   return ny_fail(&im->cx->diag, NYB_E_SHAPE, NULL, "input \"%s\" has size %lld on axis %d, not %lld", stem,
                  (long long)v, axis, (long long)b->value);
@@ -184,7 +184,7 @@ ny_fmt ny_onnx_elem_type(ny_bytes proto) {
 static void name_dim(const ny_import *im, ny_dim d, ny_text *t) { ny_dim_print(im->cx, d, t); }
 
 nyb_status ny_assume(ny_node *n, ny_dim from, ny_dim to) {
-  if (!ny_try_unify(n, from, to) && !n->cx->diag.code) equation(n->im, NULL, from, to);
+  if (!ny_try_unify(n, from, to) && !n->cx->diag.code) equation(n->im, n->b.loc, NULL, from, to);
   return n->cx->diag.code;
 }
 
@@ -225,15 +225,15 @@ bool ny_try_unify(ny_node *n, ny_dim a, ny_dim b) {
   if (im->cx->diag.code) return false;
   ny_name sa = pure_symbol(im, a), sb = pure_symbol(im, b);
   if (sa && sb && !named_by_us(im, sa) && named_by_us(im, sb)) sa = NULL;
-  if (sa && !ny_dim_uses(im->cx, b, sa)) return equation(im, sa, 0, b);
-  if (sb && !ny_dim_uses(im->cx, a, sb)) return equation(im, sb, 0, a);
-  if (is_min_with(im, a, b)) return equation(im, NULL, a, b);
-  if (is_min_with(im, b, a)) return equation(im, NULL, b, a);
+  if (sa && !ny_dim_uses(im->cx, b, sa)) return equation(im, n->b.loc, sa, 0, b);
+  if (sb && !ny_dim_uses(im->cx, a, sb)) return equation(im, n->b.loc, sb, 0, a);
+  if (is_min_with(im, a, b)) return equation(im, n->b.loc, NULL, a, b);
+  if (is_min_with(im, b, a)) return equation(im, n->b.loc, NULL, b, a);
   int64_t c, value;
   ny_name sym;
   bool found = (ny_dim_is_const(im->cx, b, &c) && solve_product(im, a, c, &sym, &value)) ||
                (ny_dim_is_const(im->cx, a, &c) && solve_product(im, b, c, &sym, &value));
-  return found && ny_name_find(&im->symbols, sym) ? equation(im, sym, 0, ny_dim_const(im->cx, value)) : false;
+  return found && ny_name_find(&im->symbols, sym) ? equation(im, n->b.loc, sym, 0, ny_dim_const(im->cx, value)) : false;
 }
 
 bool ny_unify(ny_node *n, ny_dim a, ny_dim b, const char *what) {

@@ -1,6 +1,6 @@
 /* Small composites that builders share. Elementwise inputs are made to fit first: equal sizes that are spelled
-   differently are unified, and where nothing can be replaced both are cut to the smaller (equal for every input ONNX
-   accepts, and in bounds for every other). */
+   differently are unified, and where nothing can be replaced they are required to be equal and both cut to the smaller,
+   so that reads are in bounds whatever the sizes are. */
 #include "onnx_import.h"
 
 ny_value *ny_slice_axis(ny_node *n, ny_value *x, int axis, ny_dim start, ny_dim count) {
@@ -26,6 +26,7 @@ static bool agree(ny_node *n, ny_dim d, ny_dim *common) {
     ny_node_fail(n, NYB_E_SHAPE, "sizes %lld and %lld do not broadcast", (long long)*common, (long long)d);
     return false;
   }
+  if (!ny_require(n, *common, d, "sizes that have to fit")) return false;
   *common = ny_dim_min(n->cx, *common, d);
   return true;
 }
@@ -75,6 +76,7 @@ static ny_value *reread(ny_node *n, ny_value *x, ny_dim have, ny_dim want, int r
     ny_unify(n, have, want, "elements before and after a reshape");
     return NULL;
   }
+  if (!ny_require(n, have, want, "elements before and after a reshape")) return NULL;
   ny_value *flat = ny_b_reshape(&n->b, x, 1, &have), *at = ny_b_iota(&n->b, NY_i64, 1, &want, 0);
   ny_value *y = flat && at ? ny_b_gather(&n->b, flat, at, 0) : NULL;
   return y ? ny_b_reshape(&n->b, y, rank, shape) : NULL;
@@ -109,6 +111,7 @@ static ny_value *squeeze_unknown(ny_node *n, ny_value *x, int axis) {
     ny_unify(n, ny_size(x, axis), 1, "a dimension to be squeezed");
     return NULL;
   }
+  if (!ny_require(n, ny_size(x, axis), 1, "a dimension to be squeezed")) return NULL;
   ny_value *y = ny_b_reduce(&n->b, "max", is_bool ? ny_cast_to(n, x, NY_u8) : x, &axis, 1, false);
   return is_bool ? ny_cast_to(n, y, NY_bool) : y;
 }

@@ -1,9 +1,10 @@
-/* Ops that make values from nothing: constants, dimension values, positions and random numbers. */
-#include "eval.h"
-
+/* Ops that take no values: constants, dimension values, positions, random numbers, and what sizes must be. */
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
+
+#include "eval.h"
+#include "infer.h"
 
 nyb_status ny_ev_const(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_tensor *out) {
   (void)in;
@@ -108,4 +109,17 @@ nyb_status ny_ev_random(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_tens
     ny_put_f(f, out->data, e, x, false);
   }
   return NYB_OK;
+}
+
+nyb_status ny_ev_require(ny_ev *ev, const ny_op *op, const ny_tensor *in, ny_tensor *out) {
+  (void)in, (void)out;
+  const ny_attr *at = op->attr;
+  ny_dim a = at[NY_AT(require, a)].d, b = at[NY_AT(require, b)].d;
+  ny_name text = at[NY_AT(require, text)].s;
+  int64_t x = 0, y = 0;
+  NY_TRY(ny_ev_dim(ev, op, a, &x));
+  NY_TRY(ny_ev_dim(ev, op, b, &y));
+  if (x == y) return NYB_OK;
+  return NY_EV_FAIL(ev, op, NYB_E_SHAPE, "%s: %s and %s must be equal, here they are %" PRId64 " and %" PRId64,
+                    text ? text : "sizes", ny_dim_str(ev->g, a), ny_dim_str(ev->g, b), x, y);
 }

@@ -48,10 +48,11 @@ int ny_axis_of(ny_graph *g, const ny_op *op, int64_t axis, int rank) {
 bool ny_may_equal(ny_ctx *cx, ny_dim a, ny_dim b) {
   if (a == b) return true;
   ny_dim d = ny_dim_sub(cx, a, b);
-  int64_t lo, hi;
-  if (d == NY_DIM_INVALID) return true;
-  ny_dim_bounds(cx, d, &lo, &hi);
-  return lo <= 0 && hi >= 0;
+  int64_t lo = -1, hi = 1;
+  if (d != NY_DIM_INVALID) ny_dim_bounds(cx, d, &lo, &hi);
+  bool may = lo <= 0 && hi >= 0;
+  if (may && lo < hi && cx->assumed) cx->assumed(cx->assumed_user, a, b);
+  return may;
 }
 
 bool ny_is_choice(ny_graph *g, const ny_op *op, ny_name value, const char *const *choices, int n) {
@@ -276,6 +277,17 @@ const ny_type *ny_infer_random(ny_graph *g, ny_op *op, int out) {
   const ny_type *t = need_declared(g, op, out);
   if (!t || !ny_is_choice(g, op, op->attr[NY_AT(random, dist)].s, kinds, 2)) return NULL;
   return ny_is_float((ny_fmt)t->fmt) ? t : ny_bad_type(g, op, "%s is not a float format", ny_fmts[t->fmt].name);
+}
+
+/* A body may never be reached: what is wrong there is for evaluation to find. */
+const ny_type *ny_infer_require(ny_graph *g, ny_op *op, int out) {
+  (void)out;
+  ny_dim a = op->attr[NY_AT(require, a)].d, b = op->attr[NY_AT(require, b)].d;
+  if (op->parent->parent || ny_may_equal(g->cx, a, b)) return ny_tensor_type(g->cx, NY_bool, 0, NULL);
+  ny_name text = op->attr[NY_AT(require, text)].s;
+  ny_fail(&g->cx->diag, NYB_E_SHAPE, op->loc, "%s: %s and %s must be equal", text ? text : "sizes", ny_dim_str(g, a),
+          ny_dim_str(g, b));
+  return NULL;
 }
 
 nyb_status ny_infer_op(ny_graph *g, ny_op *op) {

@@ -199,6 +199,8 @@ struct ny_ctx { /* outlives graphs */
   const ny_type **types;
   uint32_t n_types, cap_types, *type_slots, cap_type_slots;
   ny_diag diag;
+  void (*assumed)(void *user, ny_dim a, ny_dim b); /* hears of sizes that inference takes to be equal without proof; may be NULL */
+  void *assumed_user;
 };
 struct ny_unit { /* what a .nyt file holds: the main graph first, then its kernels */
   ny_ctx *cx;

@@ -111,9 +111,10 @@ bool ny_broadcast_shape(ny_ctx *cx, const ny_type *a, const ny_type *b, int *ran
       out[i] = x;
     else if (x == 1)
       out[i] = y;
-    else if (known_x != known_y)
+    else if (known_x != known_y) {
       out[i] = known_x ? x : y; /* the other is 1 or the same; evaluation checks */
-    else
+      if (cx->assumed) cx->assumed(cx->assumed_user, x, y);
+    } else
       return false;
   }
   return true;

@@ -208,6 +208,21 @@ static bool if_known(ny_op *op) {
   return true;
 }
 
+/* A requirement that holds goes. One in a loop that surely runs moves out, where sizes are compared before the run;
+   the body of an if stays its own place, for it may never be reached. */
+static bool require_known(ny_graph *g, ny_op *op) {
+  int64_t lo, hi;
+  ny_dim a = op->attr[NY_AT(require, a)].d, b = op->attr[NY_AT(require, b)].d, d = ny_dim_sub(g->cx, a, b);
+  ny_op *around = op->parent->parent;
+  ny_dim_bounds(g->cx, d, &lo, &hi);
+  if (a == b || (lo == 0 && hi == 0)) return ny_erase(op), true;
+  if (!around || around->kind != NY_loop || around->attr[NY_AT(loop, cond)].i) return false;
+  ny_dim_bounds(g->cx, around->attr[NY_AT(loop, trip)].d, &lo, &hi);
+  if (lo < 1) return false;
+  ny_move(op, around->parent, around);
+  return true;
+}
+
 typedef struct state {
   ny_pass_cx *px;
   ny_graph *g;
@@ -217,6 +232,10 @@ typedef struct state {
 static nyb_status visit(void *user, ny_op *op) {
   state *s = user;
   bool gone = false, fast = s->px->opt->fast;
+  if (op->kind == NY_require) {
+    s->changed |= require_known(s->g, op);
+    return NYB_OK;
+  }
   if (if_known(op)) {
     s->changed = true;
     return NYB_OK;

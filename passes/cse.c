@@ -1,4 +1,4 @@
-/* cse: one op for equal pure ops. An op inside a body may be replaced by one outside it, never the other way round. */
+/* cse: one op for equal pure ops and equal requirements. An op inside a body may be replaced by one outside it, never the other way round. */
 #include "rewrite.h"
 
 typedef struct entry {
@@ -19,9 +19,16 @@ static bool visible(const ny_block *from, const ny_block *b) {
   return false;
 }
 
+/* The same demand twice, whatever it is made for: the first to be met stays. */
+static bool again(const ny_op *a, const ny_op *b) {
+  const ny_attr *x = a->attr, *y = b->attr;
+  return a->kind == NY_require && b->kind == NY_require && x[NY_AT(require, a)].d == y[NY_AT(require, a)].d &&
+         x[NY_AT(require, b)].d == y[NY_AT(require, b)].d;
+}
+
 static ny_op *find(scope *s, ny_op *op, uint64_t hash) {
   for (entry *e = s->slot[hash % s->n]; e; e = e->next)
-    if (e->hash == hash && ny_same_op(e->op, op) && visible(op->parent, e->op->parent)) return e->op;
+    if (e->hash == hash && (again(e->op, op) || ny_same_op(e->op, op)) && visible(op->parent, e->op->parent)) return e->op;
   return NULL;
 }
 
@@ -30,7 +37,7 @@ static void merge(scope *s, ny_block *b) {
     next = op->next;
     for (int i = 0; i < op->n_body; i++)
       if (op->kind != NY_group) merge(s, op->body[i]);
-    if (!ny_is_pure(op) || op->n_body || !op->n_out) continue;
+    if (op->kind != NY_require && (!ny_is_pure(op) || op->n_body || !op->n_out)) continue;
     uint64_t h = ny_op_hash(op);
     ny_op *same = find(s, op, h);
     if (same) {

@@ -7,7 +7,7 @@
 #include "nybble/kernel.h"
 
 enum {
-  NY_MOD_VERSION = 1,
+  NY_MOD_VERSION = 2,
   NY_MOD_HEADER = 64,
   NY_MOD_PAGE = 4096,
   NY_MOD_RANK = 8,
@@ -31,7 +31,14 @@ typedef enum ny_mod_op {
   NY_MX_COUNT
 } ny_mod_op;
 typedef enum ny_mod_place { NY_MP_ARENA, NY_MP_WEIGHT, NY_MP_INPUT, NY_MP_OUTPUT, NY_MP_COUNT } ny_mod_place;
-typedef enum ny_mod_command_kind { NY_MC_LAUNCH, NY_MC_COPY, NY_MC_IF, NY_MC_LOOP, NY_MC_COUNT } ny_mod_command_kind;
+typedef enum ny_mod_command_kind {
+  NY_MC_LAUNCH,
+  NY_MC_COPY,
+  NY_MC_IF,
+  NY_MC_LOOP,
+  NY_MC_CHECK,
+  NY_MC_COUNT
+} ny_mod_command_kind;
 
 typedef struct ny_mod_expr {
   uint8_t op; /* ny_mod_op */
@@ -68,7 +75,13 @@ typedef struct ny_mod_command {
   const uint32_t *dim;           /* expressions */
   uint32_t extent, grain, bytes; /* expressions */
   uint32_t n_then, n_else;
+  uint32_t require; /* of a check: its row */
 } ny_mod_command;
+typedef struct ny_mod_require {
+  uint32_t a, b; /* expressions that must be equal */
+  const char *text;
+  bool always; /* else where a check says so */
+} ny_mod_require;
 
 typedef struct ny_mod {
   const char *name, *producer, *target, *arch;
@@ -79,8 +92,10 @@ typedef struct ny_mod {
   ny_mod_buffer *buffer;
   ny_mod_kernel *kernel;
   ny_mod_command *command;
+  ny_mod_require *require;
   ny_mod_segment *segment;
-  uint32_t n_features, n_symbols, n_exprs, n_inputs, n_outputs, n_buffers, n_kernels, n_commands, n_segments;
+  uint32_t n_features, n_symbols, n_exprs, n_inputs, n_outputs, n_buffers, n_kernels, n_commands, n_requires,
+      n_segments;
   uint32_t arena; /* expression */
   ny_mod_segment code, graph;
 } ny_mod;

@@ -110,6 +110,10 @@ static nyb_status check_plain(check *c, uint32_t i, bool in_loop) {
   if (q->kind >= NY_MC_COUNT) return bad_index(c, "command", i, "kind", q->kind, NY_MC_COUNT);
   for (uint32_t j = 0; j < q->n_buffers; j++) IN_RANGE("command", i, "buffer", q->buffer[j], c->m->n_buffers);
   if (q->kind == NY_MC_LAUNCH) return check_launch(c, i, q);
+  if (q->kind == NY_MC_CHECK) {
+    IN_RANGE("command", i, "requirement", q->require, c->m->n_requires);
+    return NYB_OK;
+  }
   uint32_t least = q->kind == NY_MC_COPY ? 2 : 1, most = q->kind == NY_MC_IF ? 1 : 2;
   if (q->n_buffers < least || q->n_buffers > most)
     return ny_fail(c->d, NYB_E_PARSE, NULL, "command %u has %u buffers, %u to %u are expected", i, q->n_buffers, least,
@@ -125,6 +129,12 @@ static nyb_status check_plain(check *c, uint32_t i, bool in_loop) {
     if (!writable(c, q->buffer[0]))
       return ny_fail(c->d, NYB_E_PARSE, NULL, "command %u counts in a buffer that is not writable", i);
   }
+  return NYB_OK;
+}
+
+static nyb_status check_require(check *c, uint32_t i) {
+  IN_RANGE("requirement", i, "size", c->m->require[i].a, c->m->n_exprs);
+  IN_RANGE("requirement", i, "size", c->m->require[i].b, c->m->n_exprs);
   return NYB_OK;
 }
 
@@ -160,5 +170,6 @@ nyb_status ny_module_check(const ny_mod *m, uint64_t fb_at, uint64_t fb_bytes, u
   NY_TRY(check_values(c, "input", m->input, m->n_inputs, NY_MP_INPUT));
   NY_TRY(check_values(c, "output", m->output, m->n_outputs, NY_MP_OUTPUT));
   for (uint32_t i = 0; i < m->n_kernels; i++) NY_TRY(check_kernel(c, i));
+  for (uint32_t i = 0; i < m->n_requires; i++) NY_TRY(check_require(c, i));
   return check_commands(c, 0, m->n_commands, 0, false);
 }

@@ -102,6 +102,16 @@ void commands(const Module *m, ny_arena *a, ny_mod *out) {
     o->bytes = c->bytes();
     o->n_then = c->n_then();
     o->n_else = c->n_else();
+    o->require = c->require();
+  }
+}
+
+void requires_of(const Module *m, ny_arena *a, ny_mod *out) {
+  out->n_requires = count(m->requires_());
+  out->require = rows<ny_mod_require>(a, out->n_requires);
+  for (uint32_t i = 0; i < out->n_requires; i++) {
+    const Require *r = m->requires_()->Get(i);
+    out->require[i] = {r->a(), r->b(), text(r->text()), r->always()};
   }
 }
 
@@ -129,7 +139,8 @@ void tables(const Module *m, ny_arena *a, ny_mod *out) {
 bool too_many(const Module *m) {
   const uint32_t n[] = {count(m->features()), count(m->symbols()),  count(m->exprs()),
                         count(m->inputs()),   count(m->outputs()),  count(m->buffers()),
-                        count(m->kernels()),  count(m->commands()), count(m->segments())};
+                        count(m->kernels()),  count(m->commands()), count(m->segments()),
+                        count(m->requires_())};
   for (uint32_t x : n)
     if (x > NY_MOD_MAX_ROWS) return true;
   return false;
@@ -167,6 +178,7 @@ extern "C" nyb_status ny_module_read(const void *fb, uint64_t fb_at, uint64_t fb
   tables(m, a, out);
   kernels(m, a, out);
   commands(m, a, out);
+  requires_of(m, a, out);
   NY_TRY(values(m->inputs(), a, &out->input, &out->n_inputs, d));
   NY_TRY(values(m->outputs(), a, &out->output, &out->n_outputs, d));
   out->arena = m->arena();

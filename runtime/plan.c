@@ -142,6 +142,19 @@ static nyb_status check_commands(const ny_mod *m, uint32_t begin, uint32_t end, 
   return NYB_OK;
 }
 
+nyb_status ny_plan_require(const ny_mod *m, uint32_t i, const int64_t *val, ny_diag *d) {
+  const ny_mod_require *r = &m->require[i];
+  if (val[r->a] == val[r->b]) return NYB_OK;
+  return ny_fail(d, NYB_E_SHAPE, NULL, "%.800s, here they are %lld and %lld", r->text, (long long)val[r->a],
+                 (long long)val[r->b]);
+}
+
+nyb_status ny_plan_requires(const ny_mod *m, const int64_t *val, ny_diag *d) {
+  for (uint32_t i = 0; i < m->n_requires; i++)
+    if (m->require[i].always) NY_TRY(ny_plan_require(m, i, val, d));
+  return NYB_OK;
+}
+
 nyb_status ny_plan_check(const ny_mod *m, const int64_t *val, ny_diag *d) {
   if (val[m->arena] < 0) return too_big(d, "arena", 0, val[m->arena], 0);
   NY_TRY(check_values(m->input, m->n_inputs, "input", val, d));

@@ -209,30 +209,31 @@ static void run_copy(nyb_session *s, const ny_mod_command *q, int64_t iteration)
 
 static bool is_true(const nyb_session *s, uint32_t buffer) { return *(const uint8_t *)s->ptr[buffer] != 0; }
 
-static void run_commands(nyb_session *s, uint32_t begin, uint32_t end, int64_t iteration) {
+static nyb_status run_commands(nyb_session *s, uint32_t begin, uint32_t end, int64_t iteration) {
   for (uint32_t i = begin; i < end; i++) {
     const ny_mod_command *q = &s->mod->command[i];
     uint32_t middle = i + 1 + q->n_then, last = middle + q->n_else;
+    bool yes;
     switch ((ny_mod_command_kind)q->kind) {
     case NY_MC_LAUNCH: run_launch(s, q); break;
     case NY_MC_COPY: run_copy(s, q, iteration); break;
+    case NY_MC_CHECK: NY_TRY(ny_plan_require(s->mod, q->require, s->val, &s->diag)); break;
     case NY_MC_IF:
-      if (is_true(s, q->buffer[0]))
-        run_commands(s, i + 1, middle, iteration);
-      else
-        run_commands(s, middle, last, iteration);
+      yes = is_true(s, q->buffer[0]);
+      NY_TRY(run_commands(s, yes ? i + 1 : middle, yes ? middle : last, iteration));
       i = last - 1;
       break;
     case NY_MC_LOOP:
       for (int64_t k = 0; k < s->val[q->extent] && (q->n_buffers < 2 || is_true(s, q->buffer[1])); k++) {
         memcpy(s->ptr[q->buffer[0]], &k, sizeof k);
-        run_commands(s, i + 1, middle, k);
+        NY_TRY(run_commands(s, i + 1, middle, k));
       }
       i = middle - 1;
       break;
     case NY_MC_COUNT: break;
     }
   }
+  return NYB_OK;
 }
 
 static nyb_status run(nyb_session *s, const nyb_tensor *in, size_t n_in, nyb_tensor *out, size_t n_out) {
@@ -245,11 +246,10 @@ static nyb_status run(nyb_session *s, const nyb_tensor *in, size_t n_in, nyb_ten
   bool changed;
   NY_TRY(bind_symbols(s, in, &changed));
   NY_TRY(compare_plain(s, in));
-  if (changed) NY_TRY(ny_session_plan(s, false));
+  if (changed) NY_TRY(ny_session_plan(s, false, true));
   NY_TRY(compare_all(s, in));
   NY_TRY(bind_buffers(s, in, out));
-  run_commands(s, 0, m->n_commands, 0);
-  return NYB_OK;
+  return run_commands(s, 0, m->n_commands, 0);
 }
 
 NYB_API nyb_status nyb_run(nyb_session *session, const nyb_tensor *in, size_t n_in, nyb_tensor *out, size_t n_out) {

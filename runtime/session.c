@@ -54,10 +54,11 @@ static void place_buffers(nyb_session *s) {
   }
 }
 
-nyb_status ny_session_plan(nyb_session *s, bool grow) {
+nyb_status ny_session_plan(nyb_session *s, bool grow, bool compare) {
   const ny_mod *m = s->mod;
   s->planned = false;
   NY_TRY(ny_plan_eval(m, s->sym, s->val, &s->diag));
+  if (compare) NY_TRY(ny_plan_requires(m, s->val, &s->diag));
   NY_TRY(ny_plan_check(m, s->val, &s->diag));
   NY_TRY(fit(s, &s->arena, (uint64_t)s->val[m->arena] + 1, "activation memory", grow)); /* never NULL */
   for (uint32_t i = 0; i < m->n_outputs; i++) {
@@ -67,8 +68,15 @@ nyb_status ny_session_plan(nyb_session *s, bool grow) {
     for (uint32_t k = 0; k < m->output[i].rank; k++) s->out_shape[i][k] = s->val[m->output[i].dim[k]];
   }
   place_buffers(s);
-  s->planned = true;
+  s->planned = compare;
   return NYB_OK;
+}
+
+/* Sizes nobody gave yet are no ground for a refusal. */
+static nyb_status plan_named(nyb_session *s) {
+  bool all = true;
+  for (uint32_t i = 0; i < s->mod->n_symbols; i++) all &= s->named[i];
+  return ny_session_plan(s, true, all);
 }
 
 /* ---- opening */
@@ -94,6 +102,7 @@ static void make_tables(nyb_session *s) {
   if (s->scratch_stride) s->scratch_stride = ((s->scratch_stride + 4095) & ~(uint64_t)4095) + 64;
   s->sym = NY_NEW_ARRAY(&s->rows, int64_t, m->n_symbols);
   s->val = NY_NEW_ARRAY(&s->rows, int64_t, m->n_exprs);
+  s->named = NY_NEW_ARRAY(&s->rows, bool, m->n_symbols);
   s->site = NY_NEW_ARRAY(&s->rows, ny_binding_site, m->n_symbols);
   s->output = NY_NEW_ARRAY(&s->rows, ny_block_of_memory, m->n_outputs);
   s->out_shape = ny_alloc(&s->rows, sizeof *s->out_shape * m->n_outputs);
@@ -121,6 +130,7 @@ static nyb_status set_dims(nyb_session *s, const nyb_dim *dims, size_t n) {
     if (dims[i].size < 0)
       return ny_fail(&s->diag, NYB_E_ARGUMENT, NULL, "dimension %s cannot be %lld", name, (long long)dims[i].size);
     s->sym[k] = dims[i].size;
+    s->named[k] = true;
   }
   return NYB_OK;
 }
@@ -138,7 +148,7 @@ static nyb_status fill(nyb_session *s, const nyb_session_options *o) {
   uint64_t scratch;
   if (__builtin_mul_overflow(s->scratch_stride, (uint64_t)s->threads, &scratch)) scratch = UINT64_MAX;
   NY_TRY(block_grow(&s->scratch, scratch, "scratch memory", &s->diag));
-  NY_TRY(ny_session_plan(s, true));
+  NY_TRY(plan_named(s));
   return ny_pool_new(s->threads, o->spin_us ? o->spin_us < 0 ? 0 : o->spin_us : 50, &s->pool, &s->diag);
 }
 
@@ -167,7 +177,7 @@ NYB_API nyb_status nyb_session_prepare(nyb_session *session, const nyb_dim *dims
   if (!session || (n_dims && !dims)) return NYB_E_ARGUMENT;
   ny_diag_clear(&session->diag);
   nyb_status r = set_dims(session, dims, n_dims);
-  if (!r) r = ny_session_plan(session, true);
+  if (!r) r = plan_named(session);
   return r ? ny_context_report(session->module->cx, &session->diag) : NYB_OK;
 }
 

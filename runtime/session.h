@@ -19,7 +19,8 @@ struct nyb_session {
   ny_arena rows; /* the tables below */
   int64_t *sym, *val;
   ny_binding_site *site;
-  bool planned; /* val belongs to sym and fits the memory */
+  bool *named;  /* per symbol: the caller has given its size; the others count as 1 while memory is reserved */
+  bool planned; /* val belongs to sym, fits the memory and is what the module requires */
   ny_block_of_memory arena, scratch, *output;
   uint64_t scratch_stride;
   int64_t (*out_shape)[NY_MOD_RANK];
@@ -32,6 +33,7 @@ struct nyb_session {
   ny_diag diag;
 };
 
-/* Evaluates the expressions for s->sym and compares with the memory there is; with grow, makes room. */
-nyb_status ny_session_plan(nyb_session *s, bool grow);
+/* Evaluates the expressions for s->sym and compares with the memory there is; with grow, makes room. With `compare`, the
+   sizes must be what the module requires. */
+nyb_status ny_session_plan(nyb_session *s, bool grow, bool compare);
 #endif
