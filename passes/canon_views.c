@@ -147,6 +147,47 @@ static ny_value *gather_one(ny_builder *b, ny_op *op, bool fast) {
   return ny_b_reshape(b, ny_b_slice(b, x, start, NULL, count), op->out[0]->type->rank, op->out[0]->type->dim);
 }
 
+/* Taking rows 0, 1, 2, .. is a slice, or nothing. */
+static ny_value *gather_rising(ny_builder *b, ny_op *op, bool fast) {
+  (void)fast;
+  ny_value *x = ny_in(op, 0), *index = ny_in(op, 1);
+  int64_t lo, hi, axis = op->attr[NY_AT(gather, axis)].i;
+  ny_dim start[NY_MAX_RANK] = {0}, count[NY_MAX_RANK];
+  if (axis < 0) axis += x->type->rank;
+  if (index->type->rank != 1 || !ny_is_int((ny_fmt)index->type->fmt)) return NULL;
+  memcpy(count, x->type->dim, sizeof count);
+  count[axis] = index->type->dim[0];
+  ny_dim_bounds(b->g->cx, ny_dim_sub(b->g->cx, x->type->dim[axis], count[axis]), &lo, &hi);
+  return lo >= 0 ? ny_b_slice(b, x, start, NULL, count) : NULL;
+}
+
+/* A spatial dim of size 1 under a kernel of 1 is no dim: what is left are longer rows. */
+static ny_value *conv_thin(ny_builder *b, ny_op *op, bool fast) {
+  (void)fast;
+  static const int slot[] = {NY_AT(conv, kernel), NY_AT(conv, stride), NY_AT(conv, dilation)};
+  ny_value *x = ny_in(op, 0), *w = ny_in(op, 1);
+  const ny_attr *kernel = &op->attr[NY_AT(conv, kernel)];
+  int spatial = x->type->rank - 2, thin = -1;
+  ny_dim xd[NY_MAX_RANK], wd[NY_MAX_RANK];
+  if (op->attr[NY_AT(conv, packed)].i || spatial < 2 || kernel->dims.n != (uint32_t)spatial) return NULL;
+  for (int i = 0; i < spatial; i++)
+    if (x->type->dim[1 + i] == 1 && kernel->dims.v[i] == 1) thin = i;
+  if (thin < 0) return NULL;
+  for (int i = 0; i < spatial + 1; i++) xd[i] = x->type->dim[i < 1 + thin ? i : i + 1], wd[i] = w->type->dim[i < thin ? i : i + 1];
+  ny_value *in[2] = {ny_b_reshape(b, x, spatial + 1, xd), ny_b_reshape(b, w, spatial + 1, wd)};
+  const ny_type *t = NULL;
+  ny_op *c = ny_build(b, NY_conv, in, 2, &t, 1);
+  if (!c) return NULL;
+  memcpy(c->attr, op->attr, sizeof *op->attr * ny_kinds[NY_conv].n_attr);
+  for (size_t s = 0; s < NY_COUNT(slot); s++) {
+    const ny_attr *a = &op->attr[slot[s]];
+    ny_dim v[NY_MAX_RANK];
+    for (int i = 0; i < spatial - 1 && a->dims.n; i++) v[i] = a->dims.v[i < thin ? i : i + 1];
+    if (a->dims.n) c->attr[slot[s]] = ny_dims_attr(b->g, v, (size_t)spatial - 1);
+  }
+  return ny_infer_op(b->g, c) ? NULL : ny_b_reshape(b, c->out[0], op->out[0]->type->rank, op->out[0]->type->dim);
+}
+
 /* Over dims of size 1 every reduction is the element itself. */
 static ny_value *reduce_ones(ny_builder *b, ny_op *op, bool fast) {
   (void)fast;
@@ -179,6 +220,8 @@ const ny_rule ny_view_rules[] = {
     {NY_pad, ANY, ANY, pad_nothing, false},
     {NY_concat, ANY, ANY, concat_parts, false},
     {NY_gather, ANY, NUM, gather_one, false},
+    {NY_gather, ANY, NY_iota, gather_rising, false},
+    {NY_conv, ANY, ANY, conv_thin, false},
     {NY_reduce, ANY, ANY, reduce_ones, false},
 };
 const int ny_n_view_rules = NY_COUNT(ny_view_rules);
