@@ -229,6 +229,20 @@ typedef struct state {
   bool changed;
 } state;
 
+/* Results without elements need neither work nor kernel. */
+static bool empty_results(state *s, ny_op *op) {
+  int64_t n;
+  bool used = false;
+  if (op->kind == NY_const || op->n_body || !ny_is_pure(op)) return false;
+  for (int i = 0; i < op->n_out; i++) used |= op->out[i]->uses != NULL;
+  if (!used) return false;
+  for (int i = 0; i < op->n_out; i++)
+    if (!ny_type_static_count(s->g->cx, op->out[i]->type, &n) || n) return false;
+  ny_builder b = ny_before(s->g, op);
+  for (int i = 0; i < op->n_out; i++) ny_replace(op->out[i], ny_b_const(&b, op->out[i]->type, ny_blob_new(s->g->unit, "", 0, NULL, 0)));
+  return true;
+}
+
 static nyb_status visit(void *user, ny_op *op) {
   state *s = user;
   bool gone = false, fast = s->px->opt->fast;
@@ -236,7 +250,7 @@ static nyb_status visit(void *user, ny_op *op) {
     s->changed |= require_known(s->g, op);
     return NYB_OK;
   }
-  if (if_known(op)) {
+  if (if_known(op) || empty_results(s, op)) {
     s->changed = true;
     return NYB_OK;
   }
