@@ -56,6 +56,12 @@ static int lanes_of(const ny_target *t, ny_fmt f) {
   return bytes > 0 && t->vec_bytes > bytes ? t->vec_bytes / bytes : 1;
 }
 
+int ny_row_dim(const ny_type *out) {
+  int d = out->rank - 2;
+  while (d > 1 && out->dim[d] == 1) d--;
+  return d > 1 || out->dim[1] != 1 ? d : out->rank - 2;
+}
+
 int64_t ny_pack_width(const ny_target *t, const ny_op *op) {
   const ny_type *x = ny_in(op, 0)->type, *w = ny_in(op, 1)->type;
   const ny_type *out = op->out[0]->type;
@@ -71,7 +77,7 @@ int64_t ny_pack_width(const ny_target *t, const ny_op *op) {
     if (ny_attr_at(op, NY_AT(conv, packed))->i || group < 1 || cols % group) return 0;
     cols /= group;
     if (group > 1 && cols == 1 && w->dim[w->rank - 2] == 1) return 0; /* depthwise: channels are the columns as they lie */
-    rows = out->dim[out->rank - 2];
+    rows = out->dim[ny_row_dim(out)];
   } else {
     return 0;
   }

@@ -10,6 +10,9 @@ int ny_rows_pick(const ny_target *t, ny_dim extent, int vectors, int64_t stride)
 /* Vectors across the columns of a right operand that is read in place. */
 int ny_vectors_pick(const ny_target *t, ny_dim rows, ny_dim cols, int lanes);
 
+/* Which dim of a channels-last result gives a tile its rows: the last one before the channels that is not 1. */
+int ny_row_dim(const ny_type *out);
+
 /* Tiles of rows over a symbolic or static extent. Where extent >= rows the last tile is shifted back and overlaps its neighbour; a smaller
    symbolic extent takes single rows. `tiles` is the number of grid points. */
 typedef struct ny_rows {

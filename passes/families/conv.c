@@ -8,7 +8,7 @@ enum { MAX_SPATIAL = NY_MAX_RANK - 2 };
 typedef struct cv {
   ny_value *x, *w, *out;
   ny_fmt sum;
-  int spatial, cols;
+  int spatial, row, cols; /* row: the spatial dim along which a tile has its rows */
   int64_t packed, group, in_group, out_group; /* channels of a group */
   int64_t kernel[MAX_SPATIAL], stride[MAX_SPATIAL], dilation[MAX_SPATIAL];
   bool flat, merged;      /* pixels are plain rows; (last kernel dim, channel) is one loop */
@@ -41,7 +41,8 @@ static bool read_facts(ny_emit *e, const ny_op *op, cv *s) {
   if (!read_list(op, NY_AT(conv, dilation), s->spatial, 1, s->dilation)) return false;
   s->flat = true;
   for (int i = 0; i < s->spatial; i++) s->flat = s->flat && s->kernel[i] == 1 && s->stride[i] == 1;
-  s->rows_extent = out->dim[out->rank - 2];
+  s->row = ny_row_dim(out) - 1;
+  s->rows_extent = out->dim[1 + s->row];
   if (s->flat)
     for (int i = 0; i < out->rank - 2; i++) s->rows_extent = ny_dim_mul(e->cx, s->rows_extent, out->dim[i]);
   int last = s->spatial - 1;
@@ -60,8 +61,7 @@ static void out_at(ny_emit *e, const cv *s, ny_dim row, ny_coord *at) {
   if (s->flat) ny_coord_split(e, ny_at_row(row), out->dim, out->rank - 1, at);
   else {
     at[0] = s->image;
-    for (int i = 0; i < s->spatial - 1; i++) at[1 + i] = s->pos[i];
-    at[out->rank - 2] = ny_at_row(row);
+    for (int i = 0; i < s->spatial; i++) at[1 + i] = i == s->row ? ny_at_row(row) : s->pos[i];
   }
   ny_dim first = ny_dim_add(e->cx, ny_dim_mul(e->cx, s->at_group.base, s->out_group), ny_dim_mul(e->cx, s->panel, s->cols));
   at[out->rank - 1] = ny_at_col(first);
@@ -77,16 +77,16 @@ static void x_at(ny_emit *e, const cv *s, ny_dim row, const step *t, ny_coord *a
   int last = s->spatial - 1;
   if (s->flat) ny_coord_split(e, ny_at_row(row), x->dim, x->rank - 1, at);
   else at[0] = s->image;
-  for (int i = 0; i < last && !s->flat; i++)
-    at[1 + i] = ny_at_one(ny_dim_add(cx, ny_dim_mul(cx, s->pos[i].base, s->stride[i]), ny_dim_mul(cx, t->k[i], s->dilation[i])));
-  if (s->merged) {
-    ny_dim wide = ny_dim_mul(cx, s->stride[last], s->in_group);
-    ny_coord flat = ny_at(ny_dim_add(cx, ny_dim_mul(cx, row, wide), t->q), wide, 0);
+  for (int i = 0; i <= last && !s->flat; i++) {
+    ny_dim from = ny_dim_mul(cx, i == s->row ? row : s->pos[i].base, s->stride[i]), across = i == s->row ? s->stride[i] : 0;
+    if (i < last || !s->merged) {
+      at[1 + i] = ny_at(ny_dim_add(cx, from, ny_dim_mul(cx, t->k[i], s->dilation[i])), across, 0);
+      continue;
+    }
+    ny_coord flat = ny_at(ny_dim_add(cx, ny_dim_mul(cx, from, s->in_group), t->q), ny_dim_mul(cx, across, s->in_group), 0);
     ny_coord_split(e, flat, x->dim + x->rank - 2, 2, at + x->rank - 2);
     return;
   }
-  ny_dim at_k = ny_dim_mul(cx, t->k[last], s->dilation[last]);
-  if (!s->flat) at[x->rank - 2] = ny_at(ny_dim_add(cx, ny_dim_mul(cx, row, s->stride[last]), at_k), s->stride[last], 0);
   at[x->rank - 1] = ny_at_one(ny_dim_add(cx, ny_dim_mul(cx, s->at_group.base, s->in_group), t->c));
 }
 
@@ -147,7 +147,11 @@ static int pick_tile(ny_emit *e, cv *s) {
   int lanes = ny_vec_lanes(e->px, s->sum);
   s->cols = s->packed ? (int)s->packed : (int)ny_knob(e->k, "nr", lanes * ny_vectors_pick(t, s->rows_extent, s->out_group, lanes));
   int vectors = (s->cols + lanes - 1) / lanes;
-  int64_t stride = s->stride[s->spatial - 1] * s->in_group * s->group * ny_fmts[s->x->type->fmt].bits / 8;
+  int64_t stride = s->stride[s->row] * s->in_group * s->group * ny_fmts[s->x->type->fmt].bits / 8;
+  for (int i = s->row + 1; i < s->spatial && stride; i++) {
+    ny_dim d = s->x->type->dim[1 + i];
+    stride = d > 0 && d < INT16_MAX && stride < INT32_MAX ? stride * d : 0;
+  }
   int rows = (int)ny_knob(e->k, "mr", ny_rows_pick(t, s->rows_extent, vectors, stride));
   ny_knob_set(e->k, "mr", rows);
   ny_knob_set(e->k, "nr", s->cols);
@@ -185,7 +189,8 @@ nyb_status ny_lower_conv(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   s.at_group = grid_or_zero(&e, s.group);
   if (first) s.panel = ny_emit_grid(&e, panels);
   if (!s.flat) s.image = grid_or_zero(&e, out->dim[0]);
-  for (int i = 0; i < s.spatial - 1 && !s.flat; i++) s.pos[i] = grid_or_zero(&e, out->dim[1 + i]);
+  for (int i = 0; i < s.spatial && !s.flat; i++)
+    if (i != s.row) s.pos[i] = grid_or_zero(&e, out->dim[1 + i]);
   if (!first) s.panel = ny_emit_grid(&e, panels);
   ny_rows_emit(&e, &r, ny_emit_grid(&e, r.tiles), tile, &s);
   ny_emit_grain(&e, (int64_t)r.rows * s.cols * length / 16);

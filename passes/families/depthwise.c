@@ -6,7 +6,7 @@ enum { MAX_SPATIAL = NY_MAX_RANK - 2 };
 typedef struct dw {
   ny_value *x, *w, *out;
   ny_fmt sum;
-  int spatial, cols;
+  int spatial, row, cols; /* row: the spatial dim along which a tile has its rows */
   int64_t kernel[MAX_SPATIAL], stride[MAX_SPATIAL], dilation[MAX_SPATIAL];
   ny_dim image, pos[MAX_SPATIAL], panel, channels;
 } dw;
@@ -21,6 +21,7 @@ static bool read_facts(const ny_op *op, dw *s) {
   const ny_type *x = s->x->type, *out = s->out->type;
   s->spatial = x->rank - 2;
   s->channels = x->dim[x->rank - 1];
+  s->row = ny_row_dim(out) - 1;
   s->sum = ny_sum_fmt((ny_fmt)out->fmt);
   int64_t group = ny_attr_at(op, NY_AT(conv, group))->i;
   if (ny_attr_at(op, NY_AT(conv, packed))->i || group < 2 || s->channels != group || out->dim[out->rank - 1] != group) return false;
@@ -50,8 +51,8 @@ static void tile(ny_emit *e, void *user, int rows, ny_dim row) {
   for (int i = 0; i < s->spatial; i++)
     if (s->kernel[i] > 1) loops[n++] = ny_emit_for(e, 0, s->kernel[i], 1, 1, &k[i]);
   at[0] = ny_at_one(s->image);
-  for (int i = 0; i < last; i++) at[1 + i] = ny_at_one(affine(e->cx, s->pos[i], s->stride[i], k[i], s->dilation[i]));
-  at[1 + last] = ny_at(affine(e->cx, row, s->stride[last], k[last], s->dilation[last]), s->stride[last], 0);
+  for (int i = 0; i < s->spatial; i++)
+    at[1 + i] = ny_at(affine(e->cx, i == s->row ? row : s->pos[i], s->stride[i], k[i], s->dilation[i]), i == s->row ? s->stride[i] : 0, 0);
   at[2 + last] = column;
   for (int i = 0; i < s->spatial; i++) wat[i] = ny_at_one(k[i]);
   wat[s->spatial] = ny_at_one(0);
@@ -60,8 +61,7 @@ static void tile(ny_emit *e, void *user, int rows, ny_dim row) {
   if (x && w) ny_emit_set(e, sum, ny_b_ew2(&e->b, NY_add, sum, ny_b_ew2(&e->b, NY_mul, x, w)));
   while (n > 0) ny_emit_end(e, loops[--n]);
   at[0] = ny_at_one(s->image);
-  for (int i = 0; i < last; i++) at[1 + i] = ny_at_one(s->pos[i]);
-  at[1 + last] = ny_at_row(row);
+  for (int i = 0; i < s->spatial; i++) at[1 + i] = i == s->row ? ny_at_row(row) : ny_at_one(s->pos[i]);
   at[2 + last] = column;
   ny_emit_epilogue(e, s->out, at, sum);
 }
@@ -78,13 +78,14 @@ nyb_status ny_lower_depthwise(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   int lanes = ny_vec_lanes(px, s.sum);
   int vectors = s.channels > lanes ? 2 : 1;
   s.cols = (int)ny_knob(k, "nr", (int64_t)lanes * vectors);
-  ny_dim width = out->dim[out->rank - 2];
+  ny_dim width = out->dim[1 + s.row];
   int rows = (int)ny_knob(k, "mr", ny_rows_pick(px->target, width, vectors + 1, 0));
   ny_rows r = ny_rows_of(e.cx, width, rows);
   ny_knob_set(k, "mr", rows);
   ny_knob_set(k, "nr", s.cols);
   s.image = grid_or_zero(&e, out->dim[0]);
-  for (int i = 0; i < s.spatial - 1; i++) s.pos[i] = grid_or_zero(&e, out->dim[1 + i]);
+  for (int i = 0; i < s.spatial; i++)
+    if (i != s.row) s.pos[i] = grid_or_zero(&e, out->dim[1 + i]);
   s.panel = ny_emit_grid(&e, ny_dim_ceildiv(e.cx, s.channels, s.cols));
   ny_rows_emit(&e, &r, ny_emit_grid(&e, r.tiles), tile, &s);
   int64_t ops = (int64_t)r.rows * s.cols;

@@ -1,4 +1,4 @@
-/* window: max or sum over a sliding window. A tile covers the last two dims of the result; every position of the window is one load of shifted (and,
+/* window: max or sum over a sliding window. A tile covers the last dim of the result and the last one before it that is not 1; every position of the window is one load of shifted (and,
    where it slides with a stride, strided) elements, combined into the tile. Channels last, the columns are channels and nothing is strided. */
 #include <string.h>
 
@@ -8,7 +8,7 @@ typedef struct win {
   ny_value *x, *out;
   const char *op;
   ny_fmt sum;
-  int rank, cols;
+  int rank, row, cols; /* row: the dim along which a tile has its rows, or -1 */
   int64_t size[NY_MAX_RANK], stride[NY_MAX_RANK], dilation[NY_MAX_RANK];
   ny_dim pos[NY_MAX_RANK], column;
 } win;
@@ -19,6 +19,8 @@ static bool read_facts(const ny_op *op, win *s) {
   const ny_attr *dilation = ny_attr_at(op, NY_AT(window, dilation));
   ny_fmt f = (ny_fmt)s->out->type->fmt;
   s->rank = s->out->type->rank;
+  s->row = s->rank > 1 ? s->rank - 2 : -1;
+  while (s->row > 0 && s->out->type->dim[s->row] == 1) s->row--;
   s->sum = strcmp(s->op, "sum") == 0 ? ny_sum_fmt(f) : f;
   if (s->rank < 1 || size->dims.n != (uint32_t)s->rank) return false;
   for (int i = 0; i < s->rank; i++) {
@@ -41,8 +43,7 @@ static void tile(ny_emit *e, void *user, int rows, ny_dim row) {
   ny_loop loops[NY_MAX_RANK];
   ny_coord out[NY_MAX_RANK], at[NY_MAX_RANK];
   ny_dim width = s->out->type->dim[last];
-  for (int i = 0; i < last - 1; i++) out[i] = ny_at_one(s->pos[i]);
-  if (s->rank > 1) out[last - 1] = ny_at_row(row);
+  for (int i = 0; i < last; i++) out[i] = i == s->row ? ny_at_row(row) : ny_at_one(s->pos[i]);
   out[last] = ny_at_col(s->column);
   e->rows = rows, e->cols = s->cols, e->lim[0] = NY_ALL;
   e->lim[1] = ny_dim_divides(e->cx, width, s->cols) ? NY_ALL : ny_dim_sub(e->cx, width, s->column);
@@ -66,14 +67,15 @@ nyb_status ny_lower_window(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   ny_emit_begin(&e, px, group, k, &px->scratch);
   const ny_type *out = s.out->type;
   int lanes = ny_vec_lanes(px, s.sum);
-  ny_dim width = out->dim[s.rank - 1], height = s.rank > 1 ? out->dim[s.rank - 2] : 1;
+  ny_dim width = out->dim[s.rank - 1], height = s.row >= 0 ? out->dim[s.row] : 1;
   int vectors = width < 0 || width > lanes ? 2 : 1;
   s.cols = (int)ny_knob(k, "nr", (int64_t)lanes * vectors);
   int rows = (int)ny_knob(k, "mr", height < 0 || height >= 4 ? 4 : height < 1 ? 1 : height);
   ny_rows r = ny_rows_of(e.cx, height, rows);
   ny_knob_set(k, "mr", rows);
   ny_knob_set(k, "nr", s.cols);
-  for (int i = 0; i < s.rank - 2; i++) s.pos[i] = out->dim[i] == 1 ? 0 : ny_emit_grid(&e, out->dim[i]);
+  for (int i = 0; i < s.rank - 1; i++)
+    if (i != s.row && out->dim[i] != 1) s.pos[i] = ny_emit_grid(&e, out->dim[i]);
   s.column = ny_dim_mul(e.cx, ny_emit_grid(&e, ny_dim_ceildiv(e.cx, width, s.cols)), s.cols);
   ny_rows_emit(&e, &r, ny_emit_grid(&e, r.tiles), tile, &s);
   int64_t ops = (int64_t)r.rows * s.cols;
