@@ -1,5 +1,6 @@
-/* attend: matmul(softmax(scale * matmul(q, k^T) + mask), v) becomes attention, whose kernel never writes the scores to memory. The scale may stand before or
-   after the mask's place in either order of operands; k^T may be a transpose of any kind, since what is undone of it only moves a view. */
+/* attend: matmul(softmax(scale * matmul(q, k^T) + mask), v) becomes attention, whose kernel never writes the scores to
+   memory. The scale may stand before or after the mask's place in either order of operands; k^T may be a transpose of
+   any kind, since what is undone of it only moves a view. */
 #include <math.h>
 
 #include "rewrite.h"

@@ -1,6 +1,7 @@
-/* canon: a table of local rules, applied until none matches. Laws of a rule: it keeps the result's type; it never makes worse code; it terminates,
-   because it lowers (number of ops, number of elements computed, depth of views) in that order; it gives the same bits, NaN and -0 included, unless
-   its row says fast. A rule looks at an op and the ops of its first two inputs. */
+/* canon: a table of local rules, applied until none matches. Laws of a rule: it keeps the result's type; it never makes
+   worse code; it terminates, because it lowers (number of ops, number of elements computed, depth of views) in that
+   order; it gives the same bits, NaN and -0 included, unless its row says fast. A rule looks at an op and the ops of
+   its first two inputs. */
 #include "canon.h"
 
 #include <math.h>
@@ -91,7 +92,8 @@ static ny_value *cast_cast(ny_builder *b, ny_op *op, bool fast) {
   (void)fast;
   ny_value *x = ny_in(ny_in(op, 0)->def, 0);
   ny_fmt from = (ny_fmt)x->type->fmt, mid = (ny_fmt)ny_in(op, 0)->type->fmt, to = (ny_fmt)op->out[0]->type->fmt;
-  if (ny_fmts[from].kind == 'Q' || ny_fmts[mid].kind == 'Q' || ny_fmts[to].kind == 'Q' || !lossless(from, mid)) return NULL;
+  if (ny_fmts[from].kind == 'Q' || ny_fmts[mid].kind == 'Q' || ny_fmts[to].kind == 'Q' || !lossless(from, mid))
+    return NULL;
   if (from == to) return x;
   ny_value *v = ny_b_cast(b, x, to);
   if (v && v->def != x->def) v->def->attr[NY_AT(cast, saturate)] = op->attr[NY_AT(cast, saturate)];
@@ -146,28 +148,17 @@ static ny_value *drop_broadcast(ny_builder *b, ny_op *op, bool fast) {
 #define ANY NY_ANY_OP
 #define NUM NY_CONST_OP
 static const ny_rule rules[] = {
-    {NY_MAP_OP, NUM, ANY, swap, false},
-    {NY_add, ANY, NUM, add_zero, false},
-    {NY_sub, ANY, NUM, sub_zero, false},
-    {NY_mul, ANY, NUM, times_one, false},
-    {NY_div, ANY, NUM, times_one, false},
-    {NY_div, ANY, NUM, div_power_of_two, false},
-    {NY_pow, ANY, NUM, power, false},
-    {NY_neg, NY_neg, ANY, in0_of_in0, false},
-    {NY_not, NY_not, ANY, in0_of_in0, false},
-    {NY_inv, NY_inv, ANY, in0_of_in0, false},
-    {NY_abs, NY_abs, ANY, in0, false},
-    {NY_relu, NY_relu, ANY, in0, false},
-    {NY_max, ANY, ANY, same_operands, false},
-    {NY_min, ANY, ANY, same_operands, false},
-    {NY_and, ANY, ANY, same_operands, false},
-    {NY_or, ANY, ANY, same_operands, false},
-    {NY_cast, ANY, ANY, cast_same, false},
-    {NY_cast, NY_cast, ANY, cast_cast, false},
-    {NY_where, NUM, ANY, where_known, false},
-    {NY_where, NY_not, ANY, where_not, false},
-    {NY_where, ANY, ANY, where_same, false},
-    {NY_MAP_OP, ANY, ANY, drop_broadcast, false},
+    {NY_MAP_OP, NUM, ANY, swap, false},       {NY_add, ANY, NUM, add_zero, false},
+    {NY_sub, ANY, NUM, sub_zero, false},      {NY_mul, ANY, NUM, times_one, false},
+    {NY_div, ANY, NUM, times_one, false},     {NY_div, ANY, NUM, div_power_of_two, false},
+    {NY_pow, ANY, NUM, power, false},         {NY_neg, NY_neg, ANY, in0_of_in0, false},
+    {NY_not, NY_not, ANY, in0_of_in0, false}, {NY_inv, NY_inv, ANY, in0_of_in0, false},
+    {NY_abs, NY_abs, ANY, in0, false},        {NY_relu, NY_relu, ANY, in0, false},
+    {NY_max, ANY, ANY, same_operands, false}, {NY_min, ANY, ANY, same_operands, false},
+    {NY_and, ANY, ANY, same_operands, false}, {NY_or, ANY, ANY, same_operands, false},
+    {NY_cast, ANY, ANY, cast_same, false},    {NY_cast, NY_cast, ANY, cast_cast, false},
+    {NY_where, NUM, ANY, where_known, false}, {NY_where, NY_not, ANY, where_not, false},
+    {NY_where, ANY, ANY, where_same, false},  {NY_MAP_OP, ANY, ANY, drop_broadcast, false},
 };
 #undef ANY
 #undef NUM
@@ -239,7 +230,8 @@ static bool empty_results(state *s, ny_op *op) {
   for (int i = 0; i < op->n_out; i++)
     if (!ny_type_static_count(s->g->cx, op->out[i]->type, &n) || n) return false;
   ny_builder b = ny_before(s->g, op);
-  for (int i = 0; i < op->n_out; i++) ny_replace(op->out[i], ny_b_const(&b, op->out[i]->type, ny_blob_new(s->g->unit, "", 0, NULL, 0)));
+  for (int i = 0; i < op->n_out; i++)
+    ny_replace(op->out[i], ny_b_const(&b, op->out[i]->type, ny_blob_new(s->g->unit, "", 0, NULL, 0)));
   return true;
 }
 

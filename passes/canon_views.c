@@ -1,4 +1,5 @@
-/* Rules of canon on views: what changes nothing goes, chains become one, a transpose that moves no data becomes a reshape (which costs nothing). */
+/* Rules of canon on views: what changes nothing goes, chains become one, a transpose that moves no data becomes a
+ * reshape (which costs nothing). */
 #include "canon.h"
 
 #include <string.h>
@@ -67,7 +68,8 @@ static ny_value *slice_slice(ny_builder *b, ny_op *op, bool fast) {
   ny_dim start[NY_MAX_RANK], step[NY_MAX_RANK];
   for (int i = 0; i < op->out[0]->type->rank; i++) {
     ny_dim by = step_at(inner, i);
-    start[i] = ny_dim_add(cx, inner->attr[NY_AT(slice, start)].dims.v[i], ny_dim_mul(cx, by, op->attr[NY_AT(slice, start)].dims.v[i]));
+    start[i] = ny_dim_add(cx, inner->attr[NY_AT(slice, start)].dims.v[i],
+                          ny_dim_mul(cx, by, op->attr[NY_AT(slice, start)].dims.v[i]));
     step[i] = ny_dim_mul(cx, by, step_at(op, i));
     if (start[i] == NY_DIM_INVALID || step[i] == NY_DIM_INVALID) return NULL;
   }
@@ -81,7 +83,8 @@ static ny_value *slice_concat(ny_builder *b, ny_op *op, bool fast) {
   int axis = (int)cat->attr[NY_AT(concat, axis)].i, rank = op->out[0]->type->rank;
   int64_t start, n, lo = 0, size;
   if (axis < 0) axis += rank;
-  if (step_at(op, axis) != 1 || !ny_dim_is_const(b->g->cx, op->attr[NY_AT(slice, start)].dims.v[axis], &start)) return NULL;
+  if (step_at(op, axis) != 1 || !ny_dim_is_const(b->g->cx, op->attr[NY_AT(slice, start)].dims.v[axis], &start))
+    return NULL;
   if (!ny_dim_is_const(b->g->cx, op->out[0]->type->dim[axis], &n)) return NULL;
   for (int i = 0; i < cat->n_in; i++, lo += size) {
     if (!ny_dim_is_const(b->g->cx, ny_in(cat, i)->type->dim[axis], &size)) return NULL;
@@ -119,7 +122,8 @@ static ny_value *concat_parts(ny_builder *b, ny_op *op, bool fast) {
     bool open = inner && ny_one_use(v) && (inner->attr[NY_AT(concat, axis)].i + v->type->rank) % v->type->rank == axis;
     if (open)
       for (int j = 0; j < inner->n_in; j++) part[n++] = ny_in(inner, j);
-    else if (v->type->dim[axis] != 0) part[n++] = v;
+    else if (v->type->dim[axis] != 0)
+      part[n++] = v;
   }
   if (n == 0) part[n++] = ny_in(op, 0);
   bool same = n == op->n_in && n > 1;
@@ -173,7 +177,8 @@ static ny_value *conv_thin(ny_builder *b, ny_op *op, bool fast) {
   for (int i = 0; i < spatial; i++)
     if (x->type->dim[1 + i] == 1 && kernel->dims.v[i] == 1) thin = i;
   if (thin < 0) return NULL;
-  for (int i = 0; i < spatial + 1; i++) xd[i] = x->type->dim[i < 1 + thin ? i : i + 1], wd[i] = w->type->dim[i < thin ? i : i + 1];
+  for (int i = 0; i < spatial + 1; i++)
+    xd[i] = x->type->dim[i < 1 + thin ? i : i + 1], wd[i] = w->type->dim[i < thin ? i : i + 1];
   ny_value *in[2] = {ny_b_reshape(b, x, spatial + 1, xd), ny_b_reshape(b, w, spatial + 1, wd)};
   const ny_type *t = NULL;
   ny_op *c = ny_build(b, NY_conv, in, 2, &t, 1);

@@ -1,4 +1,5 @@
-/* cse: one op for equal pure ops and equal requirements. An op inside a body may be replaced by one outside it, never the other way round. */
+/* cse: one op for equal pure ops and equal requirements. An op inside a body may be replaced by one outside it, never
+ * the other way round. */
 #include "rewrite.h"
 
 typedef struct entry {
@@ -28,7 +29,8 @@ static bool again(const ny_op *a, const ny_op *b) {
 
 static ny_op *find(scope *s, ny_op *op, uint64_t hash) {
   for (entry *e = s->slot[hash % s->n]; e; e = e->next)
-    if (e->hash == hash && (again(e->op, op) || ny_same_op(e->op, op)) && visible(op->parent, e->op->parent)) return e->op;
+    if (e->hash == hash && (again(e->op, op) || ny_same_op(e->op, op)) && visible(op->parent, e->op->parent))
+      return e->op;
   return NULL;
 }
 

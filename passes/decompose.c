@@ -1,5 +1,6 @@
-/* decompose: softmax, the norms and attention (where no family takes it) as reductions and elementwise ops, which the row family makes one kernel of. Narrow floats are
-   computed in f32 and rounded once at the end, as the evaluator does. The reduced dims are made the last ones by their order in `axes`, not by moving data. */
+/* decompose: softmax, the norms and attention (where no family takes it) as reductions and elementwise ops, which the
+   row family makes one kernel of. Narrow floats are computed in f32 and rounded once at the end, as the evaluator does.
+   The reduced dims are made the last ones by their order in `axes`, not by moving data. */
 #include <math.h>
 #include <string.h>
 
@@ -38,8 +39,10 @@ static norm norm_of(ny_builder *b, ny_op *op, int64_t axis) {
   }
   s.x = ny_b_cast(b, x, wide(s.f));
   int64_t k;
-  if (ny_dim_is_const(b->g->cx, size, &k)) s.count = ny_b_scalar(b, wide(s.f), (double)k);
-  else s.count = ny_b_cast(b, ny_b_dims(b, &size, 1, true), wide(s.f));
+  if (ny_dim_is_const(b->g->cx, size, &k))
+    s.count = ny_b_scalar(b, wide(s.f), (double)k);
+  else
+    s.count = ny_b_cast(b, ny_b_dims(b, &size, 1, true), wide(s.f));
   return s;
 }
 
@@ -96,20 +99,25 @@ static ny_value *lower_attention(ny_builder *b, ny_op *op) {
   return ny_b_cast(b, ny_b_matmul(b, softmax(b, s, s->type->rank - 1), ny_b_cast(b, v, w)), f);
 }
 
-/* conv over pad(interior = k-1, lo = hi = k-1), a transposed convolution whose windows do not overlap: every input pixel becomes its own block of k x k
-   results, so it is a matrix product and a rearrangement. */
+/* conv over pad(interior = k-1, lo = hi = k-1), a transposed convolution whose windows do not overlap: every input
+   pixel becomes its own block of k x k results, so it is a matrix product and a rearrangement. */
 static bool is_block_deconv(const ny_op *op) {
   const ny_op *pad = ny_def(ny_in(op, 0), NY_pad);
   const ny_value *w = ny_in(op, 1);
-  if (!pad || op->attr[NY_AT(conv, packed)].i || op->attr[NY_AT(conv, group)].i != 1 || !ny_one_use(pad->out[0])) return false;
-  if (pad->n_in > 1 || strcmp(pad->attr[NY_AT(pad, mode)].s, "constant") != 0 || !pad->attr[NY_AT(pad, interior)].dims.n) return false;
+  if (!pad || op->attr[NY_AT(conv, packed)].i || op->attr[NY_AT(conv, group)].i != 1 || !ny_one_use(pad->out[0]))
+    return false;
+  if (pad->n_in > 1 || strcmp(pad->attr[NY_AT(pad, mode)].s, "constant") != 0 ||
+      !pad->attr[NY_AT(pad, interior)].dims.n)
+    return false;
   int spatial = w->type->rank - 2;
   for (int i = 0; i < spatial + 2; i++) {
     ny_dim k = i > 0 && i <= spatial ? w->type->dim[i - 1] : 1;
     const ny_attr *stride = &op->attr[NY_AT(conv, stride)], *dilation = &op->attr[NY_AT(conv, dilation)];
-    if (k < 1 || pad->attr[NY_AT(pad, lo)].dims.v[i] != k - 1 || pad->attr[NY_AT(pad, hi)].dims.v[i] != k - 1) return false;
+    if (k < 1 || pad->attr[NY_AT(pad, lo)].dims.v[i] != k - 1 || pad->attr[NY_AT(pad, hi)].dims.v[i] != k - 1)
+      return false;
     if (pad->attr[NY_AT(pad, interior)].dims.v[i] != k - 1) return false;
-    if (i < spatial && ((stride->dims.n && stride->dims.v[i] != 1) || (dilation->dims.n && dilation->dims.v[i] != 1))) return false;
+    if (i < spatial && ((stride->dims.n && stride->dims.v[i] != 1) || (dilation->dims.n && dilation->dims.v[i] != 1)))
+      return false;
   }
   return 2 * spatial + 2 <= NY_MAX_RANK;
 }
@@ -117,7 +125,8 @@ static bool is_block_deconv(const ny_op *op) {
 static ny_value *lower_block_deconv(ny_builder *b, ny_op *op) {
   ny_value *x = ny_in(ny_in(op, 0)->def, 0), *w = ny_in(op, 1);
   int n = w->type->rank - 2, perm[NY_MAX_RANK];
-  ny_dim start[NY_MAX_RANK] = {0}, step[NY_MAX_RANK], d[NY_MAX_RANK], c = w->type->dim[n], m = w->type->dim[n + 1], all = m;
+  ny_dim start[NY_MAX_RANK] = {0}, step[NY_MAX_RANK], d[NY_MAX_RANK], c = w->type->dim[n], m = w->type->dim[n + 1],
+         all = m;
   for (int i = 0; i < n + 2; i++) step[i] = 1;
   for (int i = 0; i < n; i++) {
     start[i] = w->type->dim[i] - 1, step[i] = ny_dim_const(b->g->cx, -1);
@@ -151,10 +160,8 @@ typedef struct row {
   bool (*has_family)(const ny_op *op); /* NULL: never */
 } row;
 static const row rows[] = {
-    {NY_softmax, lower_softmax, NULL},
-    {NY_layer_norm, lower_layer_norm, NULL},
-    {NY_rms_norm, lower_rms_norm, NULL},
-    {NY_attention, lower_attention, known_heads},
+    {NY_softmax, lower_softmax, NULL},       {NY_layer_norm, lower_layer_norm, NULL},
+    {NY_rms_norm, lower_rms_norm, NULL},     {NY_attention, lower_attention, known_heads},
     {NY_conv, lower_block_deconv, overlaps},
 };
 

@@ -1,5 +1,5 @@
-/* fold: evaluates pure ops whose inputs are constants, with the evaluator. A result over 64 KB stays an expression of the weights (it becomes a
-   const group later), so that a model's weights are never copied while it is compiled. */
+/* fold: evaluates pure ops whose inputs are constants, with the evaluator. A result over 64 KB stays an expression of
+   the weights (it becomes a const group later), so that a model's weights are never copied while it is compiled. */
 #include <string.h>
 
 #include "rewrite.h"
@@ -11,7 +11,8 @@ static bool foldable(ny_graph *g, const ny_op *op) {
   int64_t n;
   for (int i = 0; i < op->n_out; i++) {
     const ny_type *t = op->out[i]->type;
-    if (!ny_type_static_count(g->cx, t, &n) || ny_fmts[t->fmt].kind == 'S' || ny_fmt_bytes((ny_fmt)t->fmt, (uint64_t)n) > MAX_BYTES)
+    if (!ny_type_static_count(g->cx, t, &n) || ny_fmts[t->fmt].kind == 'S' ||
+        ny_fmt_bytes((ny_fmt)t->fmt, (uint64_t)n) > MAX_BYTES)
       return false;
   }
   uint64_t total = 0;
@@ -37,14 +38,17 @@ static void *bytes_of(ny_pass_cx *px, ny_graph *g, const ny_value *v) {
   double x = c->attr[NY_AT(const, splat)].f;
   void *p = ny_alloc(&px->scratch, (size_t)ny_fmt_bytes(f, (uint64_t)n) + 16);
   for (int64_t i = 0; i < n; i++) {
-    if (ny_is_float(f)) ny_put_f(f, p, (uint64_t)i, x, false);
-    else ny_put_i(f, p, (uint64_t)i, (int64_t)x);
+    if (ny_is_float(f))
+      ny_put_f(f, p, (uint64_t)i, x, false);
+    else
+      ny_put_i(f, p, (uint64_t)i, (int64_t)x);
   }
   return p;
 }
 
 static nyb_status fold_op(ny_pass_cx *px, ny_graph *g, ny_op *op, bool *folded) {
-  ny_tensor *in = NY_NEW_ARRAY(&px->scratch, ny_tensor, op->n_in + 1), *out = NY_NEW_ARRAY(&px->scratch, ny_tensor, op->n_out);
+  ny_tensor *in = NY_NEW_ARRAY(&px->scratch, ny_tensor, op->n_in + 1),
+            *out = NY_NEW_ARRAY(&px->scratch, ny_tensor, op->n_out);
   for (int i = 0; i < op->n_in; i++) {
     in[i] = (ny_tensor){ny_in(op, i)->type, bytes_of(px, g, ny_in(op, i))};
     if (!in[i].data) return NYB_OK;

@@ -1,12 +1,14 @@
 /* fuse: decides what becomes one kernel. At -O0 every op is a group of its own. From -O1, in this order:
-   1. a contraction takes the elementwise ops that follow it on values of its result's shape (bias, activation, residual sum, casts), and the transposes
-      of its operands that it reads as cheaply as anything else (see ny_accept_operand);
-   2. a reduction over trailing dims takes the reductions and elementwise ops over the same rows after it, then the elementwise ops before it;
-      a reduction over other dims takes what is elementwise on its result, and its elementwise input;
-   3. what is left are expressions (elementwise ops, views, gathers): from the last op backwards each takes the producers that nothing else uses, and
-      copies of those that are cheap to compute again.
-   No cluster may depend on something that depends on it: forward growth keeps a taint of what depends on the cluster from outside, backward growth takes
-   only ops whose every use is inside. reshape and bitcast between groups stay outside: they cost nothing there. */
+   1. a contraction takes the elementwise ops that follow it on values of its result's shape (bias, activation, residual
+   sum, casts), and the transposes of its operands that it reads as cheaply as anything else (see ny_accept_operand);
+   2. a reduction over trailing dims takes the reductions and elementwise ops over the same rows after it, then the
+   elementwise ops before it; a reduction over other dims takes what is elementwise on its result, and its elementwise
+   input;
+   3. what is left are expressions (elementwise ops, views, gathers): from the last op backwards each takes the
+   producers that nothing else uses, and copies of those that are cheap to compute again. No cluster may depend on
+   something that depends on it: forward growth keeps a taint of what depends on the cluster from outside, backward
+   growth takes only ops whose every use is inside. reshape and bitcast between groups stay outside: they cost nothing
+   there. */
 #include "fuse.h"
 
 #include <string.h>

@@ -6,8 +6,9 @@
 
 int ny_op_cost(const ny_op *op) {
   static const uint8_t heavy[NY_N_SCALARS] = {
-      [NY_S_div] = 4,  [NY_S_rem] = 8,   [NY_S_sqrt] = 4,  [NY_S_exp] = 10,  [NY_S_log] = 12,        [NY_S_log1p] = 14, [NY_S_sin] = 20, [NY_S_cos] = 20,
-      [NY_S_asin] = 20, [NY_S_acos] = 20, [NY_S_atan] = 20, [NY_S_tanh] = 14, [NY_S_sinh_small] = 10, [NY_S_erf] = 20,   [NY_S_erfc] = 24, [NY_S_pow] = 30,
+      [NY_S_div] = 4,         [NY_S_rem] = 8,  [NY_S_sqrt] = 4,  [NY_S_exp] = 10,  [NY_S_log] = 12,  [NY_S_log1p] = 14,
+      [NY_S_sin] = 20,        [NY_S_cos] = 20, [NY_S_asin] = 20, [NY_S_acos] = 20, [NY_S_atan] = 20, [NY_S_tanh] = 14,
+      [NY_S_sinh_small] = 10, [NY_S_erf] = 20, [NY_S_erfc] = 24, [NY_S_pow] = 30,
   };
   if (op->kind == NY_cast) return 1;
   if (!ny_is_map(op)) return 0;
@@ -23,8 +24,11 @@ int ny_op_cost(const ny_op *op) {
 
 bool ny_is_expression(const ny_op *op) {
   static const bool yes[NY_N_KINDS] = {
-      [NY_cast] = true,   [NY_bitcast] = true, [NY_reshape] = true, [NY_transpose] = true,       [NY_broadcast] = true, [NY_slice] = true, [NY_pad] = true,
-      [NY_concat] = true, [NY_gather] = true,  [NY_gather_nd] = true, [NY_gather_elements] = true, [NY_dims] = true,      [NY_iota] = true,
+      [NY_cast] = true,      [NY_bitcast] = true,         [NY_reshape] = true,
+      [NY_transpose] = true, [NY_broadcast] = true,       [NY_slice] = true,
+      [NY_pad] = true,       [NY_concat] = true,          [NY_gather] = true,
+      [NY_gather_nd] = true, [NY_gather_elements] = true, [NY_dims] = true,
+      [NY_iota] = true,
   };
   return ny_is_map(op) || yes[op->kind];
 }
@@ -34,11 +38,13 @@ static const ny_type *space_of(const ny_cluster *c) { return c->seed->out[0]->ty
 bool ny_accept_epilogue(const ny_fuse *f, const ny_cluster *c, const ny_op *op) {
   (void)f;
   if (op->n_out != 1) return false;
-  if (op->kind == NY_transpose) return c->seed->kind == NY_attention && ny_in(op, 0)->def && ny_fuse_has(f, c, ny_in(op, 0)->def);
+  if (op->kind == NY_transpose)
+    return c->seed->kind == NY_attention && ny_in(op, 0)->def && ny_fuse_has(f, c, ny_in(op, 0)->def);
   return ny_is_ew(op) && ny_same_shape(op->out[0]->type, space_of(c));
 }
 
-/* Attention turns its operands round anyway, and an unpacked matmul copies a right operand whose columns are not adjacent. */
+/* Attention turns its operands round anyway, and an unpacked matmul copies a right operand whose columns are not
+ * adjacent. */
 bool ny_accept_operand(const ny_fuse *f, const ny_cluster *c, const ny_op *op) {
   (void)f;
   if (op->kind != NY_transpose) return false;
@@ -123,7 +129,8 @@ static int cost_above(const ny_fuse *f, const ny_cluster *c) {
 bool ny_accept_map(const ny_fuse *f, const ny_cluster *c, const ny_op *op) {
   if (!ny_is_expression(op) || op->n_out != 1 || op->kind == NY_reshape) return false;
   if (tiny(f, op)) return true;
-  if (op->kind == NY_concat) return false; /* the pieces are stored one by one; inside an expression every piece would be computed everywhere */
+  if (op->kind == NY_concat)
+    return false; /* the pieces are stored one by one; inside an expression every piece would be computed everywhere */
   if (c->seed->kind == NY_concat && op->kind == NY_pad) return false;
   if (ny_op_cost(op) > 2 && expands(f, c, op)) return false;
   return cost_above(f, c) + ny_op_cost(op) < 400;
@@ -138,7 +145,9 @@ void ny_fuse_cheap(ny_fuse *f, ny_cluster *c) {
   for (size_t i = 0; i < n; i++)
     for (int j = 0; j < c->member[i]->n_in; j++) {
       ny_op *p = ny_in(c->member[i], j)->def;
-      if (!p || !ny_fuse_free(f, p) || p->n_body || ny_travels(p->out[0]) || !ny_is_expression(p) || p->kind == NY_reshape) continue;
+      if (!p || !ny_fuse_free(f, p) || p->n_body || ny_travels(p->out[0]) || !ny_is_expression(p) ||
+          p->kind == NY_reshape)
+        continue;
       if (p->n_in > 2 || p->kind == NY_concat || !cheap(f, p)) continue;
       bool have = false;
       for (size_t k = 0; k < c->n_clone; k++) have |= c->clone[k] == p;

@@ -1,4 +1,5 @@
-/* Groups: what becomes one kernel. A group sees only its body arguments, so what it reads is made an argument, or copied in when it is free to compute. */
+/* Groups: what becomes one kernel. A group sees only its body arguments, so what it reads is made an argument, or
+ * copied in when it is free to compute. */
 #include <string.h>
 
 #include "rewrite.h"
@@ -20,7 +21,7 @@ typedef struct maker {
   ny_block *body;
   ny_value **outer, **inner; /* values from outside and what stands for them in the body */
   size_t n, cap, cap_inner;
-  ny_value **arg;            /* those that are arguments */
+  ny_value **arg; /* those that are arguments */
   size_t n_arg, cap_arg;
 } maker;
 
@@ -38,7 +39,9 @@ static void map_to(maker *m, ny_value *outer, ny_value *inner) {
   m->inner[m->n++] = inner;
 }
 
-static bool in_body(const maker *m, const ny_value *v) { return v->def ? v->def->parent == m->body : v->arg_of == m->body; }
+static bool in_body(const maker *m, const ny_value *v) {
+  return v->def ? v->def->parent == m->body : v->arg_of == m->body;
+}
 
 static ny_value *bring_in(maker *m, ny_value *v) {
   if (in_body(m, v)) return v;
@@ -63,7 +66,9 @@ static void localise(maker *m, ny_op *op) {
 }
 
 static void clone_in(maker *m, const ny_op *op) {
-  ny_op *c = ny_clone(m->g, m->body, NULL, op, (ny_value *[]){ny_in(op, 0), op->n_in > 1 ? ny_in(op, 1) : NULL, op->n_in > 2 ? ny_in(op, 2) : NULL});
+  ny_op *c =
+      ny_clone(m->g, m->body, NULL, op,
+               (ny_value *[]){ny_in(op, 0), op->n_in > 1 ? ny_in(op, 1) : NULL, op->n_in > 2 ? ny_in(op, 2) : NULL});
   localise(m, c);
   map_to(m, op->out[0], c->out[0]);
 }
@@ -82,7 +87,8 @@ static void redirect(ny_value *v, const ny_block *body, ny_value *w) {
   }
 }
 
-ny_op *ny_group_new(ny_graph *g, ny_op *const *ops, int n, ny_op *const *clone, int n_clone, const char *family, const ny_loc *loc) {
+ny_op *ny_group_new(ny_graph *g, ny_op *const *ops, int n, ny_op *const *clone, int n_clone, const char *family,
+                    const ny_loc *loc) {
   ny_op *last = ops[n - 1], *after = last->next;
   ny_block *block = last->parent;
   maker m = {.g = g};

@@ -1,7 +1,8 @@
-/* layout: transposes sink through what does not care about the order of dims (elementwise ops, reductions, concat, pad, slice, window, softmax) until they meet
-   their inverse or reach something that does care. A convolution stands between a transpose to channels last and one back, so a network of them ends up
-   channels last throughout. A reshape likewise sinks through elementwise ops with numbers, so that those reach the contraction before it.
-   It terminates because every step moves a view towards the results. */
+/* layout: transposes sink through what does not care about the order of dims (elementwise ops, reductions, concat, pad,
+   slice, window, softmax) until they meet their inverse or reach something that does care. A convolution stands between
+   a transpose to channels last and one back, so a network of them ends up channels last throughout. A reshape likewise
+   sinks through elementwise ops with numbers, so that those reach the contraction before it. It terminates because
+   every step moves a view towards the results. */
 #include <string.h>
 
 #include "family.h"
@@ -63,8 +64,10 @@ static ny_value *sink_map(ny_builder *b, ny_op *op) {
   for (int i = 0; i < op->n_in; i++)
     if (!reordered(b, t, ny_in(op, i), false, &in[i])) return NULL;
   ny_value *v;
-  if (op->kind == NY_cast) v = ny_b_cast(b, in[0], (ny_fmt)op->out[0]->type->fmt);
-  else v = ny_b_ew(b, (ny_kind)op->kind, in, op->n_in);
+  if (op->kind == NY_cast)
+    v = ny_b_cast(b, in[0], (ny_fmt)op->out[0]->type->fmt);
+  else
+    v = ny_b_ew(b, (ny_kind)op->kind, in, op->n_in);
   size_t n = ny_kinds[op->kind].n_attr;
   if (n && v && v->def && v->def->kind == op->kind) memcpy(v->def->attr, op->attr, n * sizeof *op->attr);
   return put_back(b, t, v);
@@ -118,7 +121,9 @@ static ny_value *sink_window(ny_builder *b, ny_op *op) {
 static ny_value *sink_softmax(ny_builder *b, ny_op *op) {
   ny_op *t = ny_def(ny_in(op, 0), NY_transpose);
   ny_value *v = t ? relisted(b, op, t, NULL, 0) : NULL;
-  if (v) ny_in(v->def, 0)->def->attr[NY_AT(softmax, axis)].i = perm_at(t, ny_axis(op->attr[NY_AT(softmax, axis)].i, t->out[0]->type->rank));
+  if (v)
+    ny_in(v->def, 0)->def->attr[NY_AT(softmax, axis)].i =
+        perm_at(t, ny_axis(op->attr[NY_AT(softmax, axis)].i, t->out[0]->type->rank));
   return v;
 }
 
@@ -139,8 +144,8 @@ static ny_value *sink_reduce(ny_builder *b, ny_op *op) {
   return ny_b_transpose(b, v, perm);
 }
 
-/* Runs of dims with equal products, y's and the result's: run r is y's dims [from[r], from[r+1]) and the result's [to[r], to[r+1]). A 1 of the result joins the
-   run before it, a 1 of y likewise. -1: there are none but the whole. */
+/* Runs of dims with equal products, y's and the result's: run r is y's dims [from[r], from[r+1]) and the result's
+   [to[r], to[r+1]). A 1 of the result joins the run before it, a 1 of y likewise. -1: there are none but the whole. */
 static int match_runs(ny_ctx *cx, const ny_type *y, const ny_type *out, int *from, int *to) {
   int n = 0, i = 0, j = 0;
   while (i < y->rank && j < out->rank) {
@@ -151,9 +156,12 @@ static int match_runs(ny_ctx *cx, const ny_type *y, const ny_type *out, int *fro
       ny_dim_bounds(cx, ny_dim_sub(cx, p, q), &lo, &unused);
       ny_dim_bounds(cx, ny_dim_sub(cx, q, p), &hi, &unused);
       bool more_from = hi >= 0 || p == 1, more_to = lo >= 0 || q == 1;
-      if (more_from && !more_to && i < y->rank) p = ny_dim_mul(cx, p, y->dim[i++]);
-      else if (more_to && j < out->rank) q = ny_dim_mul(cx, q, out->dim[j++]);
-      else return -1;
+      if (more_from && !more_to && i < y->rank)
+        p = ny_dim_mul(cx, p, y->dim[i++]);
+      else if (more_to && j < out->rank)
+        q = ny_dim_mul(cx, q, out->dim[j++]);
+      else
+        return -1;
     }
     while (i < y->rank && y->dim[i] == 1 && !(j < out->rank && out->dim[j] == 1)) i++;
     while (j < out->rank && out->dim[j] == 1 && !(i < y->rank && y->dim[i] == 1)) j++;
@@ -205,18 +213,21 @@ static ny_value *sink_reshape(ny_builder *b, ny_op *op) {
   }
   if (!x || !x->def || ny_is_constant(x) || !ny_one_use(x)) return NULL;
   ny_value *v;
-  if (op->kind == NY_cast) v = ny_b_cast(b, x, (ny_fmt)op->out[0]->type->fmt);
-  else v = ny_b_ew(b, (ny_kind)op->kind, in, op->n_in);
+  if (op->kind == NY_cast)
+    v = ny_b_cast(b, x, (ny_fmt)op->out[0]->type->fmt);
+  else
+    v = ny_b_ew(b, (ny_kind)op->kind, in, op->n_in);
   if (!v) return NULL;
-  if (v->def->kind == op->kind && ny_kinds[op->kind].n_attr) memcpy(v->def->attr, op->attr, sizeof *op->attr * ny_kinds[op->kind].n_attr);
+  if (v->def->kind == op->kind && ny_kinds[op->kind].n_attr)
+    memcpy(v->def->attr, op->attr, sizeof *op->attr * ny_kinds[op->kind].n_attr);
   return ny_b_reshape(b, v, op->out[0]->type->rank, op->out[0]->type->dim);
 }
 
 static ny_value *sink(ny_builder *b, ny_op *op) {
   static ny_value *(*const rows[NY_N_KINDS])(ny_builder *, ny_op *) = {
-      [NY_cast] = sink_map,     [NY_concat] = sink_concat,   [NY_pad] = sink_pad,       [NY_slice] = sink_slice,
-      [NY_window] = sink_window, [NY_softmax] = sink_softmax, [NY_reduce] = sink_reduce,
-      [NY_reshape] = sink_by_reshape, [NY_broadcast] = sink_broadcast,
+      [NY_cast] = sink_map,      [NY_concat] = sink_concat,      [NY_pad] = sink_pad,
+      [NY_slice] = sink_slice,   [NY_window] = sink_window,      [NY_softmax] = sink_softmax,
+      [NY_reduce] = sink_reduce, [NY_reshape] = sink_by_reshape, [NY_broadcast] = sink_broadcast,
   };
   if (op->n_out != 1) return NULL;
   ny_value *v = ny_is_map(op) ? sink_map(b, op) : rows[op->kind] ? rows[op->kind](b, op) : NULL;

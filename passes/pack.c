@@ -1,5 +1,6 @@
-/* pack: a contraction whose weights are constant reads them as panels: `packed` columns wide, zero-padded, each panel contiguous from the first to the last
-   row of the sum. What makes the panels is an expression of the weights; fuse puts it in a const group, so it runs once, when the module is written. */
+/* pack: a contraction whose weights are constant reads them as panels: `packed` columns wide, zero-padded, each panel
+   contiguous from the first to the last row of the sum. What makes the panels is an expression of the weights; fuse
+   puts it in a const group, so it runs once, when the module is written. */
 #include "family.h"
 #include "rewrite.h"
 
@@ -39,7 +40,8 @@ static nyb_status visit(void *user, ny_op *op) {
   if (p <= 0) return NYB_OK;
   ny_builder b = ny_before(s->g, op);
   bool conv = op->kind == NY_conv;
-  ny_value *w = conv ? conv_panels(&b, ny_in(op, 1), op->attr[NY_AT(conv, group)].i, p) : matmul_panels(&b, ny_in(op, 1), p);
+  ny_value *w =
+      conv ? conv_panels(&b, ny_in(op, 1), op->attr[NY_AT(conv, group)].i, p) : matmul_panels(&b, ny_in(op, 1), p);
   if (!w) return s->g->cx->diag.code;
   ny_set_in(op, 1, w);
   op->attr[conv ? NY_AT(conv, packed) : NY_AT(matmul, packed)].i = p;

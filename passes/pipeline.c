@@ -40,7 +40,8 @@ static nyb_status check_list(ny_diag *d, const char *option, const char *list) {
   for (const char *p = list; p && *p;) {
     size_t len = strcspn(p, ",");
     bool known = false;
-    for (int i = 0; i < ny_n_passes; i++) known |= strlen(ny_passes[i].name) == len && !memcmp(ny_passes[i].name, p, len);
+    for (int i = 0; i < ny_n_passes; i++)
+      known |= strlen(ny_passes[i].name) == len && !memcmp(ny_passes[i].name, p, len);
     if (!known) return ny_fail(d, NYB_E_ARGUMENT, NULL, "%s: there is no pass named %.*s", option, (int)len, p);
     p += len + (p[len] == ',');
   }
@@ -72,8 +73,10 @@ static nyb_status verify_pass(ny_unit *u) {
 static nyb_status dump(ny_unit *u, const char *dir, int number, const char *name, bool changed) {
   ny_diag *d = &u->cx->diag;
   ny_text t = {0};
-  if (changed) ny_print_unit(u, &t);
-  else ny_text_addf(&t, "; %s changed nothing\n", name);
+  if (changed)
+    ny_print_unit(u, &t);
+  else
+    ny_text_addf(&t, "; %s changed nothing\n", name);
   ny_arena a = {0};
   ny_new_file f;
   mkdir(dir, 0777);

@@ -1,11 +1,13 @@
-/* place: every buffer gets an offset in one arena. A buffer is a launch's result, an if's or loop's result, or a loop's iteration number; reshapes are other
-   names of a buffer; a result may take over the buffer of an input that dies there when its kernel allows (knob inplace).
-   1. One walk numbers the ops of all blocks in execution order and gives every buffer its life [first, last]: what a loop body reads of the outside lives
-      until the loop ends, what a loop carries lives from before it.
-   2. Larger buffers first, each goes to the lowest offset among 0 and the ends of the buffers that live at the same time, at which it provably overlaps
-      none of them for all sizes of the symbols; above all of them if nothing lower can be proven. Where the offsets become too large to express, they are
-   computed from bounds of the sizes instead (place_bound.c).
-   A graph output made by a launch of the main block, whose buffer is not shared, is written straight to the caller's memory (offset -1). */
+/* place: every buffer gets an offset in one arena. A buffer is a launch's result, an if's or loop's result, or a loop's
+   iteration number; reshapes are other names of a buffer; a result may take over the buffer of an input that dies there
+   when its kernel allows (knob inplace).
+   1. One walk numbers the ops of all blocks in execution order and gives every buffer its life [first, last]: what a
+   loop body reads of the outside lives until the loop ends, what a loop carries lives from before it.
+   2. Larger buffers first, each goes to the lowest offset among 0 and the ends of the buffers that live at the same
+   time, at which it provably overlaps none of them for all sizes of the symbols; above all of them if nothing lower can
+   be proven. Where the offsets become too large to express, they are computed from bounds of the sizes instead
+   (place_bound.c). A graph output made by a launch of the main block, whose buffer is not shared, is written straight
+   to the caller's memory (offset -1). */
 #include <string.h>
 
 #include "place.h"
@@ -23,12 +25,14 @@ typedef struct placer {
   buffer *buf;
   int n, cap, clock;
   ny_bounds *bounds; /* sizes are bounds, see place_bound.c; NULL: exact */
-  int *of;      /* by value id: buffer, or -1 */
-  int *at;      /* by op id: its time */
-  int *end;     /* by op id: the time its bodies end */
+  int *of;           /* by value id: buffer, or -1 */
+  int *at;           /* by op id: its time */
+  int *end;          /* by op id: the time its bodies end */
 } placer;
 
-static ny_dim rounded(ny_ctx *cx, ny_dim bytes) { return ny_dim_mul(cx, ny_dim_ceildiv(cx, bytes, NY_PLACE_ALIGN), NY_PLACE_ALIGN); }
+static ny_dim rounded(ny_ctx *cx, ny_dim bytes) {
+  return ny_dim_mul(cx, ny_dim_ceildiv(cx, bytes, NY_PLACE_ALIGN), NY_PLACE_ALIGN);
+}
 
 static int64_t nominal(placer *p, ny_dim d) {
   ny_name *sym = NULL;
@@ -49,7 +53,8 @@ static int new_buffer(placer *p, const ny_type *t, int time) {
 
 static bool alias(const ny_op *op) { return op->kind == NY_reshape || op->kind == NY_bitcast; }
 
-/* The time until which a value of block `home` lives when `user` reads it: the end of the outermost loop between them. */
+/* The time until which a value of block `home` lives when `user` reads it: the end of the outermost loop between them.
+ */
 static int read_time(const placer *p, const ny_block *home, const ny_op *user) {
   int t = p->at[user->id];
   for (const ny_op *op = user; op->parent != home && op->parent->parent; op = op->parent->parent)
@@ -154,7 +159,8 @@ static void direct_outputs(placer *p) {
     int b = p->of[v->id];
     while (v->def && alias(v->def)) v = ny_in(v->def, 0);
     if (b < 0 || count[b] != 1 || !v->def || v->def->kind != NY_launch || v->def->parent != &p->g->body) continue;
-    if (p->buf[b].first == p->at[v->def->id]) p->buf[b].direct = true; /* not taken over from something with another size or life */
+    if (p->buf[b].first == p->at[v->def->id])
+      p->buf[b].direct = true; /* not taken over from something with another size or life */
   }
 }
 
@@ -241,7 +247,10 @@ static ny_dim offset_of(const placer *p, const ny_value *v) {
 
 static nyb_status write_back(void *user, ny_op *op) {
   placer *p = user;
-  int slot = op->kind == NY_launch ? NY_AT(launch, off) : op->kind == NY_if ? NY_AT(if, off) : op->kind == NY_loop ? NY_AT(loop, off) : -1;
+  int slot = op->kind == NY_launch ? NY_AT(launch, off)
+             : op->kind == NY_if   ? NY_AT(if, off)
+             : op->kind == NY_loop ? NY_AT(loop, off)
+                                   : -1;
   if (slot < 0) return NYB_OK;
   int extra = op->kind == NY_loop, n = op->n_out + extra;
   ny_dim *off = NY_NEW_ARRAY(p->a, ny_dim, n + 1);
@@ -264,7 +273,8 @@ nyb_status ny_pass_place(ny_pass_cx *px, ny_graph *g, bool *changed) {
     p.bounds = ny_bounds_new(g->cx, p.a);
     for (int i = 0; i < p.n; i++) ny_bounds_see(p.bounds, p.buf[i].bytes);
     if (!assign(&p))
-      return ny_fail(&g->cx->diag, NYB_E_LIMIT, NULL, "the activation memory of the graph cannot be expressed: its sizes overflow");
+      return ny_fail(&g->cx->diag, NYB_E_LIMIT, NULL,
+                     "the activation memory of the graph cannot be expressed: its sizes overflow");
   }
   NY_TRY(ny_walk(&g->body, write_back, &p));
   *changed = true;

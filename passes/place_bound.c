@@ -1,6 +1,7 @@
-/* Upper bounds of sizes as sums of products of symbols, with coefficients that are multiples of the alignment. Sizes of a network of convolutions over
-   a symbolic image are nested quotients that no two of compare; their bounds compare coefficient by coefficient, and the larger of two is never more than the
-   coefficient-wise maximum. place falls back on them when exact offsets cannot be expressed; the price is a few per cent of memory. */
+/* Upper bounds of sizes as sums of products of symbols, with coefficients that are multiples of the alignment. Sizes of
+   a network of convolutions over a symbolic image are nested quotients that no two of compare; their bounds compare
+   coefficient by coefficient, and the larger of two is never more than the coefficient-wise maximum. place falls back
+   on them when exact offsets cannot be expressed; the price is a few per cent of memory. */
 #include "place.h"
 
 #include <math.h>
@@ -18,7 +19,9 @@ typedef struct poly {
   bool bad;
 } poly;
 
-static bool same_factors(const term *a, const term *b) { return a->n == b->n && !memcmp(a->sym, b->sym, sizeof a->sym[0] * (size_t)a->n); }
+static bool same_factors(const term *a, const term *b) {
+  return a->n == b->n && !memcmp(a->sym, b->sym, sizeof a->sym[0] * (size_t)a->n);
+}
 
 static void put(poly *p, const term *t, bool larger) {
   for (int i = 0; i < p->n; i++)
@@ -26,8 +29,10 @@ static void put(poly *p, const term *t, bool larger) {
       p->t[i].c = larger ? fmax(p->t[i].c, t->c) : p->t[i].c + t->c;
       return;
     }
-  if (p->n == MAX_TERMS) p->bad = true;
-  else p->t[p->n++] = *t;
+  if (p->n == MAX_TERMS)
+    p->bad = true;
+  else
+    p->t[p->n++] = *t;
 }
 
 static void put_all(poly *p, const poly *q, bool larger) {
@@ -91,16 +96,22 @@ static void bound(ny_ctx *cx, ny_dim d, int depth, poly *out) {
   bound(cx, n->a, depth + 1, &a);
   bound(cx, n->b, depth + 1, &b);
   switch (n->kind) {
-    case NY_DIM_ADD: *out = a; put_all(out, &b, false); return;
-    case NY_DIM_MUL: multiply(&a, &b, out); return;
-    case NY_DIM_MAX: *out = a; put_all(out, &b, true); return;
-    case NY_DIM_MIN: *out = at_nominal(&a) <= at_nominal(&b) ? a : b; return;
-    case NY_DIM_MOD: *out = b; return;
-    case NY_DIM_DIV:
-      *out = a;
-      if (ny_dim_is_const(cx, n->b, &v) && v > 0) scale(out, 1 / (double)v);
-      return;
-    default: out->bad = true;
+  case NY_DIM_ADD:
+    *out = a;
+    put_all(out, &b, false);
+    return;
+  case NY_DIM_MUL: multiply(&a, &b, out); return;
+  case NY_DIM_MAX:
+    *out = a;
+    put_all(out, &b, true);
+    return;
+  case NY_DIM_MIN: *out = at_nominal(&a) <= at_nominal(&b) ? a : b; return;
+  case NY_DIM_MOD: *out = b; return;
+  case NY_DIM_DIV:
+    *out = a;
+    if (ny_dim_is_const(cx, n->b, &v) && v > 0) scale(out, 1 / (double)v);
+    return;
+  default: out->bad = true;
   }
 }
 
@@ -121,14 +132,16 @@ void ny_bounds_see(ny_bounds *b, ny_dim d) {
   put_all(&b->most, &p, true);
 }
 
-/* A product m counts in steps of `grain`, ceil(m / grain), so that a fraction of a byte a pixel is not rounded up to the alignment: the same grain for every
-   buffer, or their sizes would not compare, and such that the alignment is little beside the largest. */
+/* A product m counts in steps of `grain`, ceil(m / grain), so that a fraction of a byte a pixel is not rounded up to
+   the alignment: the same grain for every buffer, or their sizes would not compare, and such that the alignment is
+   little beside the largest. */
 static int64_t grain_of(const ny_bounds *b, const term *t) {
-  enum { LITTLE = 16 * NY_PLACE_ALIGN, MOST = 1024 };
+  enum { MOST = 1024 };
+  const double little = 16.0 * (double)NY_PLACE_ALIGN;
   int64_t g = 1;
   for (int i = 0; i < b->most.n && t->n; i++)
     if (same_factors(&b->most.t[i], t))
-      while (g < MOST && b->most.t[i].c * (double)g < LITTLE) g *= 2;
+      while (g < MOST && b->most.t[i].c * (double)g < little) g *= 2;
   return g;
 }
 
@@ -142,7 +155,7 @@ ny_dim ny_bounds_of(ny_bounds *b, ny_dim d) {
   for (int i = 0; i < p.n; i++) {
     const term *t = &p.t[i];
     int64_t grain = grain_of(b, t);
-    double c = ceil(t->c * (double)grain * (1 + 1e-9) / NY_PLACE_ALIGN) * NY_PLACE_ALIGN;
+    double align = NY_PLACE_ALIGN, c = ceil(t->c * (double)grain * (1 + 1e-9) / align) * align;
     if (!(c < 9e15)) return NY_DIM_INVALID;
     ny_dim m = 1;
     for (int k = 0; k < t->n; k++) m = ny_dim_mul(cx, m, t->sym[k]);
@@ -154,14 +167,17 @@ ny_dim ny_bounds_of(ny_bounds *b, ny_dim d) {
 /* Opens a sum of such terms: what is divided is one factor. */
 static void open_sum(ny_ctx *cx, ny_dim d, poly *p) {
   int64_t c = 1;
-  for (; d < 0 && ny_dim_get(cx, d)->kind == NY_DIM_ADD; d = ny_dim_get(cx, d)->a) open_sum(cx, ny_dim_get(cx, d)->b, p);
+  for (; d < 0 && ny_dim_get(cx, d)->kind == NY_DIM_ADD; d = ny_dim_get(cx, d)->a)
+    open_sum(cx, ny_dim_get(cx, d)->b, p);
   if (ny_dim_is_const(cx, d, &c)) {
     put(p, &(term){.c = (double)c}, false);
     return;
   }
   const ny_dim_node *n = ny_dim_get(cx, d);
-  if (n->kind == NY_DIM_MUL && ny_dim_is_const(cx, n->b, &c)) d = n->a; /* the coefficient stands last */
-  else c = 1;
+  if (n->kind == NY_DIM_MUL && ny_dim_is_const(cx, n->b, &c))
+    d = n->a; /* the coefficient stands last */
+  else
+    c = 1;
   put(p, &(term){.c = (double)c, .n = 1, .sym = {d}}, false);
 }
 

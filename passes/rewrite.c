@@ -4,7 +4,9 @@
 #include <math.h>
 #include <string.h>
 
-ny_builder ny_before(ny_graph *g, ny_op *op) { return (ny_builder){.g = g, .block = op->parent, .before = op, .loc = op->loc}; }
+ny_builder ny_before(ny_graph *g, ny_op *op) {
+  return (ny_builder){.g = g, .block = op->parent, .before = op, .loc = op->loc};
+}
 
 static const ny_op *const_of(const ny_value *v) {
   for (int i = 0; i < 8 && v->def && v->def->kind == NY_broadcast; i++) v = ny_in(v->def, 0);
@@ -65,7 +67,8 @@ static bool constant(const ny_value *v, int depth) {
   const ny_op *op = v->def;
   if (!op || depth > 64 || op->n_body || !ny_is_pure(op) || op->kind == NY_launch) return false;
   if (op->kind == NY_const) return true;
-  if (op->n_in == 0 || op->kind == NY_broadcast) return false; /* dims, iota and stretching are cheaper computed than read */
+  if (op->n_in == 0 || op->kind == NY_broadcast)
+    return false; /* dims, iota and stretching are cheaper computed than read */
   for (int i = 0; i < op->n_in; i++)
     if (!constant(ny_in(op, i), depth + 1)) return false;
   return true;
@@ -99,13 +102,16 @@ static bool same_blob(const ny_blob *a, const ny_blob *b) {
 
 static bool same_attr(const ny_attr_info *info, const ny_attr *a, const ny_attr *b) {
   switch (info->kind) {
-    case NY_I64: return a->i == b->i;
-    case NY_F64: return memcmp(&a->f, &b->f, sizeof a->f) == 0;
-    case NY_NAME: return a->s == b->s || (a->s && b->s && !strcmp(a->s, b->s));
-    case NY_DIM: return a->d == b->d;
-    case NY_DIMS: return a->dims.n == b->dims.n && (!a->dims.n || !memcmp(a->dims.v, b->dims.v, a->dims.n * sizeof *a->dims.v));
-    case NY_NAMES: return a->names.n == b->names.n && (!a->names.n || !memcmp(a->names.v, b->names.v, a->names.n * sizeof *a->names.v));
-    case NY_BLOB: return same_blob(a->blob, b->blob);
+  case NY_I64: return a->i == b->i;
+  case NY_F64: return memcmp(&a->f, &b->f, sizeof a->f) == 0;
+  case NY_NAME: return a->s == b->s || (a->s && b->s && !strcmp(a->s, b->s));
+  case NY_DIM: return a->d == b->d;
+  case NY_DIMS:
+    return a->dims.n == b->dims.n && (!a->dims.n || !memcmp(a->dims.v, b->dims.v, a->dims.n * sizeof *a->dims.v));
+  case NY_NAMES:
+    return a->names.n == b->names.n &&
+           (!a->names.n || !memcmp(a->names.v, b->names.v, a->names.n * sizeof *a->names.v));
+  case NY_BLOB: return same_blob(a->blob, b->blob);
   }
   return false;
 }

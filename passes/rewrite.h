@@ -29,14 +29,17 @@ uint64_t ny_op_hash(const ny_op *op);
 bool ny_same_attrs(const ny_op *a, const ny_op *b);
 
 /* ---- group.c */
-/* Wraps ops of one block, in order, in a group at the place of the last one; results used outside become its results. Numbers everywhere, dims and iota
-   are copied into every group that reads them. `clone` ops (may be NULL) are copied in rather than moved. */
-ny_op *ny_group_new(ny_graph *g, ny_op *const *ops, int n, ny_op *const *clone, int n_clone, const char *family, const ny_loc *loc);
+/* Wraps ops of one block, in order, in a group at the place of the last one; results used outside become its results.
+   Numbers everywhere, dims and iota are copied into every group that reads them. `clone` ops (may be NULL) are copied
+   in rather than moved. */
+ny_op *ny_group_new(ny_graph *g, ny_op *const *ops, int n, ny_op *const *clone, int n_clone, const char *family,
+                    const ny_loc *loc);
 /* The ops of a group move back before it, the group goes. */
 void ny_group_open(ny_graph *g, ny_op *group);
 /* Is v's op copied into every group that reads it? */
 bool ny_travels(const ny_value *v);
-/* Wraps what is computed from constants alone and is read by anything else in groups of family const, in the main block; at -O0 constants only. */
+/* Wraps what is computed from constants alone and is read by anything else in groups of family const, in the main
+ * block; at -O0 constants only. */
 nyb_status ny_group_constants(ny_pass_cx *px, ny_graph *g, bool *changed);
 const char *ny_family_of_op(const ny_op *op); /* of a group of this op alone */
 

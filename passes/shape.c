@@ -1,12 +1,13 @@
-/* shape: infers every type again, in order, so that sizes bound since the import reach everything, and turns integer tensors that the model computes
-   from shapes into `dims`, so that shape arithmetic is gone before anything else looks. */
+/* shape: infers every type again, in order, so that sizes bound since the import reach everything, and turns integer
+   tensors that the model computes from shapes into `dims`, so that shape arithmetic is gone before anything else looks.
+ */
 #include "rewrite.h"
 
 enum { MAX_VALUES = 64 };
 
 static bool worth(const ny_op *op) {
-  return op->n_out == 1 && op->n_body == 0 && ny_is_pure(op) && op->kind != NY_const && op->kind != NY_dims && op->n_in > 0 &&
-         op->out[0]->type->fmt == NY_i64 && op->out[0]->type->rank <= 1;
+  return op->n_out == 1 && op->n_body == 0 && ny_is_pure(op) && op->kind != NY_const && op->kind != NY_dims &&
+         op->n_in > 0 && op->out[0]->type->fmt == NY_i64 && op->out[0]->type->rank <= 1;
 }
 
 typedef struct state {

@@ -1,4 +1,5 @@
-/* tidy: what the passes before it left behind, cleaned up before ops are grouped: canon, cse and dce until nothing changes. */
+/* tidy: what the passes before it left behind, cleaned up before ops are grouped: canon, cse and dce until nothing
+ * changes. */
 #include "rewrite.h"
 
 ny_pass_fn ny_pass_canon, ny_pass_cse, ny_pass_dce, ny_pass_fold;

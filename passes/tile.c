@@ -1,5 +1,5 @@
-/* tile: each group becomes a kernel through its family, and a launch of it. Kernels whose text is the same but for the name are one kernel. A group that its
-   family does not take is opened again and its ops are lowered one by one. */
+/* tile: each group becomes a kernel through its family, and a launch of it. Kernels whose text is the same but for the
+   name are one kernel. A group that its family does not take is opened again and its ops are lowered one by one. */
 #include <string.h>
 
 #include "rewrite.h"
@@ -40,8 +40,10 @@ static nyb_status try_family(tiler *s, ny_op *group, const char *name, ny_graph 
   if (!f) return NYB_E_UNSUPPORTED;
   ny_graph *k = empty_kernel(s, group, name);
   nyb_status st = f->lower(s->px, group, k);
-  if (!st) *out = k;
-  else ny_graph_drop(k);
+  if (!st)
+    *out = k;
+  else
+    ny_graph_drop(k);
   return st;
 }
 
@@ -147,8 +149,9 @@ static size_t count_ops(const ny_op *group, ny_op **only) {
 static nyb_status no_family(tiler *s, const ny_op *op) {
   ny_text t = {0};
   if (op && op->n_out) ny_type_print(s->g->cx, op->out[0]->type, &t);
-  nyb_status st = ny_fail(&s->g->cx->diag, NYB_E_UNSUPPORTED, op ? op->loc : NULL, "no kernel family takes %s giving %s",
-                          op ? ny_kinds[op->kind].name : "an empty group", t.s ? t.s : "nothing");
+  nyb_status st =
+      ny_fail(&s->g->cx->diag, NYB_E_UNSUPPORTED, op ? op->loc : NULL, "no kernel family takes %s giving %s",
+              op ? ny_kinds[op->kind].name : "an empty group", t.s ? t.s : "nothing");
   ny_text_free(&t);
   return st;
 }

@@ -29,7 +29,8 @@ static void attr_symbols(ny_emit *e, const ny_op *op) {
 }
 
 void ny_emit_begin(ny_emit *e, ny_pass_cx *px, ny_op *group, ny_graph *k, ny_arena *scratch) {
-  *e = (ny_emit){.px = px, .cx = k->cx, .group = group, .k = k, .rows = 1, .cols = 1, .lim = {NY_ALL, NY_ALL}, .a = scratch};
+  *e = (ny_emit){
+      .px = px, .cx = k->cx, .group = group, .k = k, .rows = 1, .cols = 1, .lim = {NY_ALL, NY_ALL}, .a = scratch};
   e->b = (ny_builder){.g = k, .block = &k->body}; /* no locations: equal kernels of different nodes are shared */
   e->n_known_slots = SLOTS;
   e->known = NY_NEW_ARRAY(scratch, ny_known *, SLOTS);
@@ -191,7 +192,8 @@ static ny_known **slot(ny_emit *e, const ny_value *v) { return &e->known[v->id %
 static ny_value *find(ny_emit *e, ny_value *v, const ny_coord *at) {
   for (ny_known *k = *slot(e, v); k; k = k->next) {
     if (k->v != v || !inside(e->b.block, k->block)) continue;
-    if (!k->fixed && (k->rows != e->rows || k->cols != e->cols || k->lim[0] != e->lim[0] || k->lim[1] != e->lim[1])) continue;
+    if (!k->fixed && (k->rows != e->rows || k->cols != e->cols || k->lim[0] != e->lim[0] || k->lim[1] != e->lim[1]))
+      continue;
     bool same = true;
     for (int i = 0; i < v->type->rank && same; i++) {
       if (ny_coord_same(&k->at[i], &at[i])) continue;
@@ -216,8 +218,10 @@ void ny_emit_know(ny_emit *e, ny_value *v, const ny_coord *at, ny_value *tile) {
 void ny_emit_forget(ny_emit *e) {
   for (uint32_t i = 0; i < e->n_known_slots; i++)
     for (ny_known **p = &e->known[i]; *p;)
-      if ((*p)->fixed) p = &(*p)->next;
-      else *p = (*p)->next;
+      if ((*p)->fixed)
+        p = &(*p)->next;
+      else
+        *p = (*p)->next;
 }
 
 ny_value *ny_emit_at(ny_emit *e, ny_value *v, const ny_coord *at) {

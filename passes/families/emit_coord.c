@@ -1,5 +1,6 @@
-/* Coordinates: what turns "this tile of the iteration space" into "these elements of that buffer". Flattened dimensions are kept as quotient and
-   remainder of one expression as long as possible, because a buffer that has all of them in order only needs the expression itself. */
+/* Coordinates: what turns "this tile of the iteration space" into "these elements of that buffer". Flattened dimensions
+   are kept as quotient and remainder of one expression as long as possible, because a buffer that has all of them in
+   order only needs the expression itself. */
 #include <string.h>
 
 #include "emit.h"
@@ -8,14 +9,18 @@ static bool constant(ny_ctx *cx, ny_dim d, int64_t *v) { return ny_dim_is_const(
 static bool same_x(const ny_coord *p, const ny_coord *q) {
   return p->base == q->base && p->rs == q->rs && p->cs == q->cs && p->index == q->index;
 }
-bool ny_coord_same(const ny_coord *p, const ny_coord *q) { return same_x(p, q) && p->div == q->div && p->mod == q->mod; }
+bool ny_coord_same(const ny_coord *p, const ny_coord *q) {
+  return same_x(p, q) && p->div == q->div && p->mod == q->mod;
+}
 bool ny_coord_quotient(const ny_coord *c) { return c->div != 1 || c->mod != 0; }
 bool ny_coord_scalar(const ny_coord *c) { return !c->index && !c->rs && !c->cs; }
 
 /* True when base + [0, span) stays inside one block of `block` elements. */
 static bool one_block(ny_emit *e, const ny_coord *c, ny_dim block) {
   int64_t rs, cs, b;
-  if (c->index || !constant(e->cx, c->rs, &rs) || !constant(e->cx, c->cs, &cs) || rs < 0 || cs < 0 || rs > 1 << 20 || cs > 1 << 20) return false;
+  if (c->index || !constant(e->cx, c->rs, &rs) || !constant(e->cx, c->cs, &cs) || rs < 0 || cs < 0 || rs > 1 << 20 ||
+      cs > 1 << 20)
+    return false;
   int64_t span = rs * (e->rows - 1) + cs * (e->cols - 1) + 1;
   if (!constant(e->cx, block, &b)) {
     for (int64_t g = 1; g <= 4096; g *= 2) /* a symbolic block: some power of two may divide both */
@@ -158,8 +163,10 @@ static ny_coord part(ny_emit *e, ny_coord x, ny_dim stride, ny_dim size, bool fi
   if (stride == 1 && first) return x;
   if (x.mod) { /* (X/d % m) / s % t  =  X/(d*s) % t  when s*t divides m, as it does for the dims of one factored size */
     ny_dim m = ny_dim_mul(cx, stride, size);
-    if (m != x.mod && ny_dim_mod(cx, x.mod, m) != 0) x = ny_coord_plain(e, x);
-    else first = false;
+    if (m != x.mod && ny_dim_mod(cx, x.mod, m) != 0)
+      x = ny_coord_plain(e, x);
+    else
+      first = false;
   }
   x.div = ny_dim_mul(cx, x.div, stride);
   x.mod = first ? 0 : size;
@@ -221,8 +228,10 @@ void ny_coord_reshape(ny_emit *e, const ny_type *from, const ny_coord *at, const
     int i0 = i, j0 = j;
     if (!next_run(e->cx, fd, n, &i, td, m, &j)) break;
     if (i == i0 || j == j0) continue; /* left over: sizes that are 1 whenever there is an element */
-    if (i - i0 == 1 && j - j0 == 1) dst[j0] = src[i0];
-    else ny_coord_split(e, flat(e, fd + i0, i - i0, src + i0), td + j0, j - j0, dst + j0);
+    if (i - i0 == 1 && j - j0 == 1)
+      dst[j0] = src[i0];
+    else
+      ny_coord_split(e, flat(e, fd + i0, i - i0, src + i0), td + j0, j - j0, dst + j0);
     for (int q = j0; q < j; q++) out[tw[q]] = dst[q];
   }
 }

@@ -61,7 +61,8 @@ void ny_emit_grain(ny_emit *e, int64_t ops_per_point) {
   ny_knob_set(e->k, "grain", n);
 }
 
-/* Only elementwise ops of the full shape lead from the input to the output, so that element i is read just before it is overwritten. */
+/* Only elementwise ops of the full shape lead from the input to the output, so that element i is read just before it is
+ * overwritten. */
 static bool only_same_element(const ny_value *v, const ny_value *result, int depth) {
   if (depth > NY_EMIT_DEPTH) return false;
   for (ny_use *u = v->uses; u; u = u->next) {
@@ -69,7 +70,8 @@ static bool only_same_element(const ny_value *v, const ny_value *result, int dep
     if (op->kind == NY_yield) continue;
     if (!(ny_kinds[op->kind].flags & NY_MAP) && op->kind != NY_cast && op->kind != NY_bitcast) return false;
     const ny_type *t = op->out[0]->type;
-    if (t->rank != result->type->rank || memcmp(t->dim, result->type->dim, sizeof t->dim[0] * t->rank) != 0) return false;
+    if (t->rank != result->type->rank || memcmp(t->dim, result->type->dim, sizeof t->dim[0] * t->rank) != 0)
+      return false;
     if (!only_same_element(op->out[0], result, depth + 1)) return false;
   }
   return true;

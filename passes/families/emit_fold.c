@@ -1,5 +1,6 @@
-/* Columns and folds: the loop over the columns of a row, and reductions along it. Lanes accumulate on their own and meet once at the end, so a sum is
-   associated differently from the evaluator's; narrow floats sum in f32, bool and narrow integers in 32 bits. */
+/* Columns and folds: the loop over the columns of a row, and reductions along it. Lanes accumulate on their own and
+   meet once at the end, so a sum is associated differently from the evaluator's; narrow floats sum in f32, bool and
+   narrow integers in 32 bits. */
 #include <string.h>
 
 #include "emit.h"
@@ -43,7 +44,9 @@ ny_value *ny_emit_identity(ny_emit *e, const char *op, ny_fmt f, int rows, int c
   return t;
 }
 
-ny_value *ny_emit_fold2(ny_emit *e, const char *op, ny_value *a, ny_value *b) { return ny_b_ew2(&e->b, ny_reduce_kind(op), a, b); }
+ny_value *ny_emit_fold2(ny_emit *e, const char *op, ny_value *a, ny_value *b) {
+  return ny_b_ew2(&e->b, ny_reduce_kind(op), a, b);
+}
 
 ny_fold_acc ny_fold_open(ny_emit *e, const char *op, ny_fmt f, ny_dim count, int cols) {
   ny_fold_acc acc = {.op = ny_fold_name(op, f), .fmt = ny_sum_fmt(f)};
@@ -64,8 +67,10 @@ void ny_fold_add(ny_emit *e, ny_fold_acc *acc, ny_value *v) {
   if (!v) return;
   v = masked(e, acc, ny_emit_cast(e, v, acc->fmt));
   v = ny_emit_fill(e, v, 1, e->cols);
-  if (acc->lanes && e->cols == ny_tile_cols(acc->lanes)) ny_emit_set(e, acc->lanes, ny_emit_fold2(e, acc->op, acc->lanes, v));
-  else ny_emit_set(e, acc->rest, ny_emit_fold2(e, acc->op, acc->rest, ny_emit_reduce(e, acc->op, v, 1)));
+  if (acc->lanes && e->cols == ny_tile_cols(acc->lanes))
+    ny_emit_set(e, acc->lanes, ny_emit_fold2(e, acc->op, acc->lanes, v));
+  else
+    ny_emit_set(e, acc->rest, ny_emit_fold2(e, acc->op, acc->rest, ny_emit_reduce(e, acc->op, v, 1)));
 }
 
 ny_value *ny_fold_close(ny_emit *e, ny_fold_acc *acc, ny_fmt to) {

@@ -1,5 +1,6 @@
-/* One row an op kind that an expression may hold: the tile ops for its elements at given coordinates. Views only move coordinates; what cannot be
-   moved affinely (a gather, the seam of a concat, the edge of a pad) becomes index tiles, clamped into range, and selects. */
+/* One row an op kind that an expression may hold: the tile ops for its elements at given coordinates. Views only move
+   coordinates; what cannot be moved affinely (a gather, the seam of a concat, the edge of a pad) becomes index tiles,
+   clamped into range, and selects. */
 #include <string.h>
 
 #include "emit.h"
@@ -233,8 +234,10 @@ static ny_value *at_gather_nd(ny_emit *e, ny_op *op, const ny_coord *at) {
   if (ni > 1) memcpy(ic, at, sizeof *at * (size_t)(ni - 1));
   ny_dim size = 1;
   for (int d = 0; d < x->type->rank; d++) {
-    if (d < batch) c[d] = at[d];
-    else if (d >= batch + width) c[d] = at[ni - 1 + d - batch - width];
+    if (d < batch)
+      c[d] = at[d];
+    else if (d >= batch + width)
+      c[d] = at[ni - 1 + d - batch - width];
     if (d < batch || d >= batch + width) continue;
     ic[ni - 1] = ny_at_one(d - batch);
     ny_value *i = user_index(e, ny_emit_at(e, index, ic), x->type->dim[d]);
@@ -281,7 +284,8 @@ static ny_value *at_dims(ny_emit *e, ny_op *op, const ny_coord *at) {
   if (v->dims.n == 1) return ny_emit_int(e, v->dims.v[0]);
   ny_coord c = ny_coord_plain(e, at[0]);
   int64_t k;
-  if (ny_coord_scalar(&c) && ny_dim_is_const(e->cx, c.base, &k) && k >= 0 && k < v->dims.n) return ny_emit_int(e, v->dims.v[k]);
+  if (ny_coord_scalar(&c) && ny_dim_is_const(e->cx, c.base, &k) && k >= 0 && k < v->dims.n)
+    return ny_emit_int(e, v->dims.v[k]);
   ny_value *pos = ny_emit_index(e, c), *x = ny_emit_int(e, v->dims.v[0]);
   for (uint32_t i = 1; i < v->dims.n; i++)
     x = ny_b_where(&e->b, op2(e, NY_eq, pos, ny_emit_int(e, i)), ny_emit_int(e, v->dims.v[i]), x);
@@ -289,7 +293,8 @@ static ny_value *at_dims(ny_emit *e, ny_op *op, const ny_coord *at) {
 }
 
 static ny_value *at_iota(ny_emit *e, ny_op *op, const ny_coord *at) {
-  return ny_emit_cast(e, ny_emit_index(e, at[ny_axis(op->attr[NY_AT(iota, axis)].i, op->out[0]->type->rank)]), (ny_fmt)op->out[0]->type->fmt);
+  return ny_emit_cast(e, ny_emit_index(e, at[ny_axis(op->attr[NY_AT(iota, axis)].i, op->out[0]->type->rank)]),
+                      (ny_fmt)op->out[0]->type->fmt);
 }
 
 static ny_at_fn *const rows[NY_N_KINDS] = {

@@ -1,7 +1,8 @@
-/* map: every element of the result is an expression of the inputs. The result's dims become rows (grid) and columns (lanes). Neighbouring dims are merged
-   as long as every access stays as cheap as it was: the merge is tried, and the index tiles and strided accesses it would cost are counted. A grid
-   point is a run of columns of one row, or several rows where they are short. Where an input lies the other way round (a transpose), a tile is a square of
-   rows and columns, so that it is read along its rows and turned in registers. */
+/* map: every element of the result is an expression of the inputs. The result's dims become rows (grid) and columns
+   (lanes). Neighbouring dims are merged as long as every access stays as cheap as it was: the merge is tried, and the
+   index tiles and strided accesses it would cost are counted. A grid point is a run of columns of one row, or several
+   rows where they are short. Where an input lies the other way round (a transpose), a tile is a square of rows and
+   columns, so that it is read along its rows and turned in registers. */
 #include <string.h>
 
 #include "contract.h"
@@ -19,7 +20,7 @@ typedef struct map {
   space s;
   int64_t cost;
   int lanes, cols, rows;
-  int turned;              /* the run whose elements are rows of a square tile, or -1 */
+  int turned; /* the run whose elements are rows of a square tile, or -1 */
   ny_coord run[NY_MAX_RANK];
 } map;
 
@@ -91,13 +92,15 @@ static uint32_t best_turn(ny_pass_cx *px, const map *m, ny_graph *k, int *run) {
   return most;
 }
 
-/* Merges from the inside out. Where a turn is possible, the columns stay a dim of their own and the others merge only if it still is. */
+/* Merges from the inside out. Where a turn is possible, the columns stay a dim of their own and the others merge only
+ * if it still is. */
 static void merge_dims(ny_pass_cx *px, map *m, ny_graph *k) {
   uint32_t index, strided, turns = 0;
   int run = -1;
   m->s = split_space(m->t);
   m->turned = -1;
-  while (m->s.n > 1 && ny_fmts[m->t->fmt].bits < 8) m->s = merged(k->cx, &m->s, 0); /* two grid points must not share a byte */
+  while (m->s.n > 1 && ny_fmts[m->t->fmt].bits < 8)
+    m->s = merged(k->cx, &m->s, 0); /* two grid points must not share a byte */
   probe(px, m, k, &index, &strided);
   if (strided) turns = best_turn(px, m, k, &run);
   for (int i = m->s.n - 2 - (turns > 0); i >= 0; i--) {
@@ -213,9 +216,13 @@ nyb_status ny_lower_map(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   merge_dims(px, &m, k);
   pick_tile(px, &m, k);
   ny_emit_begin(&e, px, group, k, &px->scratch);
-  if (m.turned >= 0) squares(&e, &m);
-  else if (m.rows > 1) short_rows(&e, &m);
-  else rows_of_columns(&e, &m);
-  if (m.turned < 0 || ny_dim_divides(k->cx, m.s.size[m.turned], m.rows)) ny_emit_inplace(&e); /* tiles that overlap read twice */
+  if (m.turned >= 0)
+    squares(&e, &m);
+  else if (m.rows > 1)
+    short_rows(&e, &m);
+  else
+    rows_of_columns(&e, &m);
+  if (m.turned < 0 || ny_dim_divides(k->cx, m.s.size[m.turned], m.rows))
+    ny_emit_inplace(&e); /* tiles that overlap read twice */
   return ny_emit_finish(&e);
 }

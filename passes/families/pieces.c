@@ -1,6 +1,7 @@
-/* concat and constant pad as the last op of a map: the result is stored piece by piece, each piece a plain run of elements, instead of choosing between pieces
-   element by element. A row is the concat's axis, or the last padded dim, with all dims inside it; the dims outside are the grid, and those of them that are
-   padded decide by condition whether the row holds elements or only fill. What is fused before the pad is computed only where there are elements. */
+/* concat and constant pad as the last op of a map: the result is stored piece by piece, each piece a plain run of
+   elements, instead of choosing between pieces element by element. A row is the concat's axis, or the last padded dim,
+   with all dims inside it; the dims outside are the grid, and those of them that are padded decide by condition whether
+   the row holds elements or only fill. What is fused before the pad is computed only where there are elements. */
 #include <string.h>
 
 #include "family.h"
@@ -9,15 +10,15 @@ typedef struct pieces {
   ny_op *op;
   const ny_type *t;
   int axis, cols;
-  ny_dim inner, length;     /* elements of one position of the axis, and of a row */
-  ny_dim first, block;      /* the part of the row this grid point stores; block 0: all */
-  ny_coord at[NY_MAX_RANK]; /* outer dims of the result */
+  ny_dim inner, length;       /* elements of one position of the axis, and of a row */
+  ny_dim first, block;        /* the part of the row this grid point stores; block 0: all */
+  ny_coord at[NY_MAX_RANK];   /* outer dims of the result */
   ny_coord from[NY_MAX_RANK]; /* and of the piece */
-  ny_value *v;              /* of the piece; NULL: fill */
-  ny_dim lo, start;         /* where the piece begins in the row; first element of it that is stored */
-  ny_dim gap;               /* pad: interior of the axis */
-  ny_dim pos;               /* position along the axis, when the inner elements of one are stored at a time */
-  bool nested;              /* always so: an operand that lacks one of the row's dims would need its remainder for every element */
+  ny_value *v;                /* of the piece; NULL: fill */
+  ny_dim lo, start;           /* where the piece begins in the row; first element of it that is stored */
+  ny_dim gap;                 /* pad: interior of the axis */
+  ny_dim pos;                 /* position along the axis, when the inner elements of one are stored at a time */
+  bool nested; /* always so: an operand that lacks one of the row's dims would need its remainder for every element */
 } pieces;
 
 static ny_value *fill_value(ny_emit *e, const pieces *p) {
@@ -40,7 +41,8 @@ static void run_columns(ny_emit *e, void *user, ny_dim lo) {
   if (p->v) {
     ny_coord from[NY_MAX_RANK];
     memcpy(from, p->from, sizeof from);
-    ny_coord_split(e, ny_at_col(ny_dim_add(e->cx, i, ny_dim_mul(e->cx, p->pos, p->inner))), p->v->type->dim + p->axis, p->t->rank - p->axis, from + p->axis);
+    ny_coord_split(e, ny_at_col(ny_dim_add(e->cx, i, ny_dim_mul(e->cx, p->pos, p->inner))), p->v->type->dim + p->axis,
+                   p->t->rank - p->axis, from + p->axis);
     v = ny_emit_at(e, p->v, from);
   } else {
     v = fill_value(e, p);
@@ -48,7 +50,8 @@ static void run_columns(ny_emit *e, void *user, ny_dim lo) {
   put(e, p, ny_at_col(ny_dim_add(e->cx, p->lo, i)), v);
 }
 
-/* The inner elements of one position of the axis at a time; in the result positions lie `step` apart, the first at `lo`. */
+/* The inner elements of one position of the axis at a time; in the result positions lie `step` apart, the first at
+ * `lo`. */
 static void by_position(ny_emit *e, pieces *p, ny_value *v, ny_dim lo, ny_dim step) {
   ny_dim pos;
   ny_loop l = ny_emit_for(e, 0, v->type->dim[p->axis], 1, 1, &pos);
@@ -136,7 +139,8 @@ static ny_dim row_holds(ny_emit *e, pieces *p) {
   const ny_attr *a = p->op->attr;
   ny_dim holds = 1;
   for (int i = 0; i < p->axis; i++) {
-    ny_dim lo = list_at(&a[NY_AT(pad, lo)], i), hi = list_at(&a[NY_AT(pad, hi)], i), gap = list_at(&a[NY_AT(pad, interior)], i);
+    ny_dim lo = list_at(&a[NY_AT(pad, lo)], i), hi = list_at(&a[NY_AT(pad, hi)], i),
+           gap = list_at(&a[NY_AT(pad, interior)], i);
     if (!lo && !hi && !gap) continue;
     ny_dim n = ny_in(p->op, 0)->type->dim[i], c = p->at[i].base, step = ny_dim_add(cx, gap, 1);
     if (p->at[i].div != 1) c = ny_dim_div(cx, c, p->at[i].div);
@@ -154,7 +158,8 @@ static ny_dim row_holds(ny_emit *e, pieces *p) {
 static void filled_row(ny_emit *e, pieces *p) {
   ny_ctx *cx = e->cx;
   const ny_attr *a = p->op->attr;
-  ny_dim lo = list_at(&a[NY_AT(pad, lo)], p->axis), hi = list_at(&a[NY_AT(pad, hi)], p->axis), n = ny_in(p->op, 0)->type->dim[p->axis];
+  ny_dim lo = list_at(&a[NY_AT(pad, lo)], p->axis), hi = list_at(&a[NY_AT(pad, hi)], p->axis),
+         n = ny_in(p->op, 0)->type->dim[p->axis];
   if (p->gap) {
     run(e, p, NULL, 0, p->length);
     by_position(e, p, ny_in(p->op, 0), lo, ny_dim_add(cx, p->gap, 1));
@@ -179,9 +184,13 @@ static nyb_status lower_pad(ny_pass_cx *px, ny_op *group, ny_graph *k, pieces *p
   const ny_attr *a = p->op->attr;
   ny_emit e;
   ny_dim var;
-  if (strcmp(a[NY_AT(pad, mode)].s, "constant") != 0 || !natural(k->cx, &a[NY_AT(pad, lo)]) || !natural(k->cx, &a[NY_AT(pad, hi)])) return NYB_E_UNSUPPORTED;
+  if (strcmp(a[NY_AT(pad, mode)].s, "constant") != 0 || !natural(k->cx, &a[NY_AT(pad, lo)]) ||
+      !natural(k->cx, &a[NY_AT(pad, hi)]))
+    return NYB_E_UNSUPPORTED;
   for (p->axis = p->t->rank - 1; p->axis >= 0; p->axis--)
-    if (list_at(&a[NY_AT(pad, lo)], p->axis) || list_at(&a[NY_AT(pad, hi)], p->axis) || list_at(&a[NY_AT(pad, interior)], p->axis)) break;
+    if (list_at(&a[NY_AT(pad, lo)], p->axis) || list_at(&a[NY_AT(pad, hi)], p->axis) ||
+        list_at(&a[NY_AT(pad, interior)], p->axis))
+      break;
   if (p->axis < 0) return NYB_E_UNSUPPORTED;
   ny_emit_begin(&e, px, group, k, &px->scratch);
   p->inner = product(e.cx, p->t, p->axis + 1, p->t->rank);

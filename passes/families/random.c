@@ -1,5 +1,6 @@
-/* random: Philox4x32-10 by element number, the same words and roundings as the evaluator (eval_gen.c defines them). All four words of a counter are made in
-   every lane and one is taken, so no lane depends on another. Words live in u64 lanes: a product of two needs 64 bits. */
+/* random: Philox4x32-10 by element number, the same words and roundings as the evaluator (eval_gen.c defines them). All
+   four words of a counter are made in every lane and one is taken, so no lane depends on another. Words live in u64
+   lanes: a product of two needs 64 bits. */
 #include <math.h>
 #include <string.h>
 
@@ -12,7 +13,9 @@ typedef struct gen {
 } gen;
 
 static ny_value *op2(ny_emit *e, ny_kind k, ny_value *a, ny_value *b) { return ny_b_ew2(&e->b, k, a, b); }
-static ny_value *number(ny_emit *e, uint64_t x) { return ny_emit_cast(e, ny_emit_int(e, ny_dim_const(e->cx, (int64_t)x)), NY_u64); }
+static ny_value *number(ny_emit *e, uint64_t x) {
+  return ny_emit_cast(e, ny_emit_int(e, ny_dim_const(e->cx, (int64_t)x)), NY_u64);
+}
 static ny_value *low(ny_emit *e, ny_value *v) { return op2(e, NY_and, v, number(e, UINT32_MAX)); }
 static ny_value *high(ny_emit *e, ny_value *v) { return op2(e, NY_shr, v, number(e, 32)); }
 
@@ -36,7 +39,8 @@ static ny_value *word(ny_emit *e, const gen *g, ny_value *j) {
 static ny_value *bits(ny_emit *e, const gen *g, ny_value *n, ny_fmt as) {
   if (!g->wide) return ny_emit_cast(e, op2(e, NY_shr, word(e, g, n), number(e, 8)), as);
   ny_value *j = op2(e, NY_add, n, n);
-  ny_value *w = op2(e, NY_or, op2(e, NY_shl, word(e, g, j), number(e, 32)), word(e, g, op2(e, NY_add, j, number(e, 1))));
+  ny_value *w =
+      op2(e, NY_or, op2(e, NY_shl, word(e, g, j), number(e, 32)), word(e, g, op2(e, NY_add, j, number(e, 1))));
   return ny_emit_cast(e, op2(e, NY_shr, w, number(e, 11)), as);
 }
 
@@ -77,7 +81,8 @@ nyb_status ny_lower_random(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   enum { BLOCK = 256 };
   ny_op *op = ny_group_find(group, NY_random);
   ny_emit e;
-  if (!op || ny_group_yield(group)->n_in != 1 || ny_in(ny_group_yield(group), 0) != op->out[0]) return NYB_E_UNSUPPORTED;
+  if (!op || ny_group_yield(group)->n_in != 1 || ny_in(ny_group_yield(group), 0) != op->out[0])
+    return NYB_E_UNSUPPORTED;
   gen g = {.seed = (uint64_t)op->attr[NY_AT(random, seed)].i, .f = (ny_fmt)op->out[0]->type->fmt};
   g.wide = g.f == NY_f64;
   g.normal = !strcmp(op->attr[NY_AT(random, dist)].s, "normal");

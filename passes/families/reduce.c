@@ -1,12 +1,13 @@
-/* reduce: one reduction over any dims, with elementwise ops on its input and on its result. Where the last dim stays, its elements are lanes and the reduced
-   dims are loops around them; where it goes, lanes run along it and meet at the end. */
+/* reduce: one reduction over any dims, with elementwise ops on its input and on its result. Where the last dim stays,
+   its elements are lanes and the reduced dims are loops around them; where it goes, lanes run along it and meet at the
+   end. */
 #include "family.h"
 
 typedef struct red {
   ny_op *op;
   const ny_type *x;
   bool gone[NY_MAX_RANK];
-  int last;                 /* dim in lanes, -1 for a scalar input */
+  int last; /* dim in lanes, -1 for a scalar input */
   int cols;
   ny_coord at[NY_MAX_RANK]; /* of the input */
   ny_fold_acc acc;
@@ -103,7 +104,9 @@ nyb_status ny_lower_reduce(ny_pass_cx *px, ny_op *group, ny_graph *k) {
     if (n < 0 || n > r.cols) lo = ny_dim_mul(e.cx, ny_emit_grid(&e, ny_dim_ceildiv(e.cx, n, r.cols)), r.cols);
     r.at[r.last] = ny_at_one(lo);
     ny_dim left = ny_dim_sub(e.cx, n, lo);
-    ny_emit_columns(&e, n >= 0 && (n <= r.cols || n % r.cols == 0) ? (n < r.cols ? n : r.cols) : ny_dim_min(e.cx, left, r.cols), r.cols, across, &r);
+    ny_emit_columns(
+        &e, n >= 0 && (n <= r.cols || n % r.cols == 0) ? (n < r.cols ? n : r.cols) : ny_dim_min(e.cx, left, r.cols),
+        r.cols, across, &r);
     work *= r.cols;
   } else {
     along(&e, &r);

@@ -1,7 +1,8 @@
-/* row: reductions over the same trailing dims and what is elementwise around them, a row at a time: softmax, norms, means. A value's stage is how many
-   reductions lie above it; pass s runs over the columns and folds every reduction whose input has stage s; a last pass computes results that have columns.
-   What has no columns is computed once between passes. A short row is one tile, so that nothing is computed twice; in a long one an expensive value that
-   several passes need is kept in the result's own memory until the last pass replaces it, or else in scratch. */
+/* row: reductions over the same trailing dims and what is elementwise around them, a row at a time: softmax, norms,
+   means. A value's stage is how many reductions lie above it; pass s runs over the columns and folds every reduction
+   whose input has stage s; a last pass computes results that have columns. What has no columns is computed once between
+   passes. A short row is one tile, so that nothing is computed twice; in a long one an expensive value that several
+   passes need is kept in the result's own memory until the last pass replaces it, or else in scratch. */
 #include <string.h>
 
 #include "family.h"
@@ -14,16 +15,16 @@ typedef struct row {
   int stages;
   ny_dim rows, count;
   int cols;
-  int *stage;          /* by value id, of the group's values */
+  int *stage; /* by value id, of the group's values */
   ny_coord at[NY_MAX_RANK];
   ny_fold_acc acc[MAX_FOLDS];
   ny_op *fold[MAX_FOLDS];
   int n_fold;
-  int pass;            /* now */
-  ny_value *keep;      /* the kept value, or NULL */
+  int pass;       /* now */
+  ny_value *keep; /* the kept value, or NULL */
   ny_value *buffer;
-  bool in_result;      /* buffer is the result's memory */
-  int keep_pass;       /* that computes it */
+  bool in_result; /* buffer is the result's memory */
+  int keep_pass;  /* that computes it */
 } row;
 
 static bool is_reduce(const ny_value *v) { return v->def && v->def->kind == NY_reduce; }
@@ -33,7 +34,8 @@ static void find_stages(ny_pass_cx *px, row *r, const ny_graph *k) {
   uint32_t n = 0;
   for (ny_op *op = r->group->body[0]->first; op; op = op->next)
     for (int i = 0; i < op->n_out; i++) n = op->out[i]->id >= n ? op->out[i]->id + 1 : n;
-  for (uint32_t i = 0; i < r->group->body[0]->n_arg; i++) n = r->group->body[0]->arg[i]->id >= n ? r->group->body[0]->arg[i]->id + 1 : n;
+  for (uint32_t i = 0; i < r->group->body[0]->n_arg; i++)
+    n = r->group->body[0]->arg[i]->id >= n ? r->group->body[0]->arg[i]->id + 1 : n;
   r->stage = NY_NEW_ARRAY(&px->scratch, int, n + 1);
   for (ny_op *op = r->group->body[0]->first; op; op = op->next) {
     int s = 0;
@@ -66,7 +68,8 @@ static bool read_group(const ny_ctx *cx, row *r) {
   for (ny_op *op = r->group->body[0]->first; op; op = op->next) {
     if (op->kind != NY_reduce) continue;
     if (!r->full) r->full = ny_in(op, 0)->type;
-    if (++folds > MAX_FOLDS || !same_shape(r->full, ny_in(op, 0)->type) || !trailing(cx, op, r->full, &r->axis)) return false;
+    if (++folds > MAX_FOLDS || !same_shape(r->full, ny_in(op, 0)->type) || !trailing(cx, op, r->full, &r->axis))
+      return false;
   }
   return r->full != NULL;
 }
@@ -117,9 +120,12 @@ static unsigned passes_of(const row *r, const ny_value *v, int depth) {
   if (depth > 64) return 0;
   for (const ny_use *u = v->uses; u; u = u->next) {
     const ny_op *op = u->user;
-    if (op->kind == NY_yield) m |= 1u << r->stages;
-    else if (op->kind == NY_reduce) m |= 1u << r->stage[v->id];
-    else if (has_columns(r, op->out[0])) m |= passes_of(r, op->out[0], depth + 1);
+    if (op->kind == NY_yield)
+      m |= 1u << r->stages;
+    else if (op->kind == NY_reduce)
+      m |= 1u << r->stage[v->id];
+    else if (has_columns(r, op->out[0]))
+      m |= passes_of(r, op->out[0], depth + 1);
   }
   return m;
 }
@@ -134,7 +140,8 @@ static void choose_kept(ny_emit *e, row *r) {
     unsigned m = passes_of(r, v, 0);
     int gain = (__builtin_popcount(m) - 1) * work(v, r, 0);
     bool in_result = result->type == v->type && ny_group_yield(r->group)->n_in == 1;
-    bool fits = ny_dim_is_const(e->cx, r->count, &n) && n * ny_fmts[v->type->fmt].bits / 8 <= MAX_LOCAL && ny_fmts[v->type->fmt].bits >= 8;
+    bool fits = ny_dim_is_const(e->cx, r->count, &n) && n * ny_fmts[v->type->fmt].bits / 8 <= MAX_LOCAL &&
+                ny_fmts[v->type->fmt].bits >= 8;
     if (gain <= best || (!in_result && !fits) || v == result) continue;
     best = gain;
     r->keep = v;
@@ -151,8 +158,10 @@ static ny_coord kept_at(ny_emit *e, const row *r, const ny_coord *at, ny_dim lo)
 
 static void fetch_kept(ny_emit *e, const row *r, const ny_coord *at, ny_dim lo) {
   if (!r->keep || r->pass < r->keep_pass) return;
-  if (r->pass > r->keep_pass) ny_emit_know(e, r->keep, at, ny_emit_load(e, r->buffer, kept_at(e, r, at, lo)));
-  else ny_emit_store(e, r->buffer, kept_at(e, r, at, lo), ny_emit_at(e, r->keep, at), NULL);
+  if (r->pass > r->keep_pass)
+    ny_emit_know(e, r->keep, at, ny_emit_load(e, r->buffer, kept_at(e, r, at, lo)));
+  else
+    ny_emit_store(e, r->buffer, kept_at(e, r, at, lo), ny_emit_at(e, r->keep, at), NULL);
 }
 
 /* ---- passes */
@@ -179,7 +188,8 @@ static void between(ny_emit *e, row *r) {
   e->cols = 1;
   for (ny_op *op = r->group->body[0]->first; op; op = op->next) {
     ny_coord at[NY_MAX_RANK];
-    if (op->n_out != 1 || op->kind == NY_reduce || op->kind == NY_const || r->stage[op->out[0]->id] != r->pass) continue;
+    if (op->n_out != 1 || op->kind == NY_reduce || op->kind == NY_const || r->stage[op->out[0]->id] != r->pass)
+      continue;
     if (r->pass == 0 || has_columns(r, op->out[0]) || !row_at(r, op->out[0], at)) continue;
     ny_emit_know(e, op->out[0], at, ny_emit_at(e, op->out[0], at));
   }
@@ -190,14 +200,17 @@ static void fold_pass(ny_emit *e, row *r) {
   for (ny_op *op = r->group->body[0]->first; op; op = op->next)
     if (op->kind == NY_reduce && r->stage[ny_in(op, 0)->id] == r->pass) r->fold[r->n_fold++] = op;
   for (int i = 0; i < r->n_fold; i++)
-    r->acc[i] = ny_fold_open(e, r->fold[i]->attr[NY_AT(reduce, op)].s, (ny_fmt)ny_in(r->fold[i], 0)->type->fmt, r->count, r->cols);
+    r->acc[i] = ny_fold_open(e, r->fold[i]->attr[NY_AT(reduce, op)].s, (ny_fmt)ny_in(r->fold[i], 0)->type->fmt,
+                             r->count, r->cols);
   ny_emit_columns(e, r->count, r->cols, fold_columns, r);
   for (int i = 0; i < r->n_fold; i++) {
     ny_coord at[NY_MAX_RANK];
     const ny_value *v = r->fold[i]->out[0];
     ny_value *t = ny_fold_close(e, &r->acc[i], (ny_fmt)v->type->fmt);
-    if (!row_at(r, v, at)) e->failed = true;
-    else ny_emit_know(e, r->fold[i]->out[0], at, t);
+    if (!row_at(r, v, at))
+      e->failed = true;
+    else
+      ny_emit_know(e, r->fold[i]->out[0], at, t);
   }
 }
 
@@ -209,8 +222,10 @@ static void store_pass(ny_emit *e, row *r) {
     ny_coord at[NY_MAX_RANK];
     wide |= has_columns(r, ny_in(yield, i));
     if (has_columns(r, ny_in(yield, i))) continue;
-    if (row_at(r, ny_in(yield, i), at)) ny_emit_result(e, i, at);
-    else e->failed = true;
+    if (row_at(r, ny_in(yield, i), at))
+      ny_emit_result(e, i, at);
+    else
+      e->failed = true;
   }
   if (wide) ny_emit_columns(e, r->count, r->cols, store_columns, r);
 }
@@ -240,7 +255,8 @@ nyb_status ny_lower_row(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   store_pass(&e, &r);
   if (!r.keep) ny_emit_inplace(&e);
   int64_t cost = 1;
-  for (ny_op *op = group->body[0]->first; op; op = op->next) cost += ny_kinds[op->kind].flags & NY_MAP ? ny_expr_of((ny_kind)op->kind)->n : 1;
+  for (ny_op *op = group->body[0]->first; op; op = op->next)
+    cost += ny_kinds[op->kind].flags & NY_MAP ? ny_expr_of((ny_kind)op->kind)->n : 1;
   ny_emit_grain(&e, cost * (r.count > 0 && r.count < 1 << 20 ? r.count : 256) / lanes + 8);
   return ny_emit_finish(&e);
 }

@@ -1,4 +1,5 @@
-/* scan: running sums, products, maxima and minima. The scanned dim is a sequential loop; where the last dim is another one its elements are lanes. */
+/* scan: running sums, products, maxima and minima. The scanned dim is a sequential loop; where the last dim is another
+ * one its elements are lanes. */
 #include "family.h"
 
 typedef struct run {
@@ -31,7 +32,8 @@ static void columns(ny_emit *e, void *user, ny_dim lo) {
 nyb_status ny_lower_scan(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   run r = {.op = ny_group_find(group, NY_scan)};
   ny_emit e;
-  if (!r.op || ny_group_yield(group)->n_in != 1 || ny_in(ny_group_yield(group), 0) != r.op->out[0]) return NYB_E_UNSUPPORTED;
+  if (!r.op || ny_group_yield(group)->n_in != 1 || ny_in(ny_group_yield(group), 0) != r.op->out[0])
+    return NYB_E_UNSUPPORTED;
   r.x = ny_in(r.op, 0);
   const ny_type *t = r.x->type;
   int last = t->rank - 1;

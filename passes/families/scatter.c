@@ -1,5 +1,6 @@
-/* scatter_elements and scatter_nd: a copy of x, then the updates in order, because a later one may fall on an earlier one. scatter_elements works apart on
-   each position of the dims before its axis where index and x have the same size: those are the grid. */
+/* scatter_elements and scatter_nd: a copy of x, then the updates in order, because a later one may fall on an earlier
+   one. scatter_elements works apart on each position of the dims before its axis where index and x have the same size:
+   those are the grid. */
 #include <string.h>
 
 #include "family.h"
@@ -8,10 +9,10 @@ typedef struct scat {
   ny_op *op;
   ny_value *x, *index, *updates;
   const char *how;
-  int axis, outer;           /* outer: dims that are the grid */
-  ny_coord at[NY_MAX_RANK];  /* of what is copied, or of the updates */
+  int axis, outer;          /* outer: dims that are the grid */
+  ny_coord at[NY_MAX_RANK]; /* of what is copied, or of the updates */
   ny_coord to[NY_MAX_RANK];
-  int64_t width;             /* of a coordinate of scatter_nd */
+  int64_t width; /* of a coordinate of scatter_nd */
 } scat;
 
 /* Loops over dims [from, to) of t into at. */

@@ -1,6 +1,7 @@
-/* argreduce and topk. Values are compared as integer keys in which -0 equals 0 and a NaN comes after every number, so that ties and NaN come out the same on
-   every machine. Where the last dim is searched, lanes search their own part and meet at the end; else each lane searches its own column. topk selects: every
-   result is the best key after the one before it, so it needs no scratch. */
+/* argreduce and topk. Values are compared as integer keys in which -0 equals 0 and a NaN comes after every number, so
+   that ties and NaN come out the same on every machine. Where the last dim is searched, lanes search their own part and
+   meet at the end; else each lane searches its own column. topk selects: every result is the best key after the one
+   before it, so it needs no scratch. */
 #include <string.h>
 
 #include "family.h"
@@ -8,18 +9,20 @@
 typedef struct search {
   ny_op *op;
   ny_value *x;
-  int axis, last;      /* last: the dim in lanes, or -1 */
-  bool along;          /* the lanes are the searched dim */
-  bool up, nan_first;  /* larger keys first; a NaN is first either way */
-  bool late;           /* ties: the later position */
+  int axis, last;     /* last: the dim in lanes, or -1 */
+  bool along;         /* the lanes are the searched dim */
+  bool up, nan_first; /* larger keys first; a NaN is first either way */
+  bool late;          /* ties: the later position */
   ny_fmt key;
-  ny_coord at[NY_MAX_RANK]; /* of x */
-  ny_value *best, *where;   /* mutable: key and i64 position per lane; position -1: none yet */
+  ny_coord at[NY_MAX_RANK];       /* of x */
+  ny_value *best, *where;         /* mutable: key and i64 position per lane; position -1: none yet */
   ny_value *after_key, *after_at; /* only what comes after these, or NULL */
 } search;
 
 static ny_value *op2(ny_emit *e, ny_kind k, ny_value *a, ny_value *b) { return ny_b_ew2(&e->b, k, a, b); }
-static ny_value *number(ny_emit *e, ny_fmt f, int64_t x) { return ny_emit_cast(e, ny_emit_int(e, ny_dim_const(e->cx, x)), f); }
+static ny_value *number(ny_emit *e, ny_fmt f, int64_t x) {
+  return ny_emit_cast(e, ny_emit_int(e, ny_dim_const(e->cx, x)), f);
+}
 static ny_value *bitcast(ny_emit *e, ny_value *v, ny_fmt f) {
   const ny_type *t = v ? ny_type_with_fmt(e->cx, v->type, f) : NULL;
   ny_op *op = ny_build(&e->b, NY_bitcast, &v, 1, &t, 1);
@@ -63,7 +66,8 @@ static void offer(ny_emit *e, search *s, ny_value *pos) {
     ny_value *tie = op2(e, NY_and, op2(e, NY_eq, k, s->after_key), op2(e, NY_gt, pos, s->after_at));
     better = op2(e, NY_and, better, op2(e, NY_or, op2(e, NY_lt, k, s->after_key), tie));
   }
-  if (e->lim[1] != NY_ALL && s->along) better = op2(e, NY_and, better, op2(e, NY_lt, ny_emit_index(e, ny_at_col(0)), ny_emit_int(e, e->lim[1])));
+  if (e->lim[1] != NY_ALL && s->along)
+    better = op2(e, NY_and, better, op2(e, NY_lt, ny_emit_index(e, ny_at_col(0)), ny_emit_int(e, e->lim[1])));
   ny_emit_set(e, s->where, ny_b_where(&e->b, better, pos, s->where));
   ny_emit_set(e, s->best, ny_b_where(&e->b, better, k, s->best));
 }
@@ -99,16 +103,19 @@ static void find(ny_emit *e, search *s, int cols) {
   if (cols == 1) return;
   ny_value *top = ny_emit_reduce(e, "max", s->best, 1);
   ny_value *here = op2(e, NY_and, op2(e, NY_eq, s->best, top), op2(e, NY_ge, s->where, ny_emit_int(e, 0)));
-  ny_value *pos = ny_b_where(&e->b, here, s->where, s->late ? ny_emit_int(e, ny_dim_const(e->cx, -1)) : number(e, NY_i64, INT64_MAX));
+  ny_value *pos = ny_b_where(&e->b, here, s->where,
+                             s->late ? ny_emit_int(e, ny_dim_const(e->cx, -1)) : number(e, NY_i64, INT64_MAX));
   s->where = ny_emit_reduce(e, s->late ? "max" : "min", pos, 1);
   s->best = top;
 }
 
-/* A grid point for each row of the other dims; the last dim, when it is not searched, is cut into tiles. False: no lanes to choose. */
+/* A grid point for each row of the other dims; the last dim, when it is not searched, is cut into tiles. False: no
+ * lanes to choose. */
 static void open_grid(ny_emit *e, search *s) {
   const ny_type *t = s->x->type;
   for (int i = 0; i < t->rank; i++)
-    if (i != s->axis && (i != t->rank - 1 || s->along)) s->at[i] = ny_at_one(t->dim[i] == 1 ? 0 : ny_emit_grid(e, t->dim[i]));
+    if (i != s->axis && (i != t->rank - 1 || s->along))
+      s->at[i] = ny_at_one(t->dim[i] == 1 ? 0 : ny_emit_grid(e, t->dim[i]));
 }
 
 static bool begin(ny_pass_cx *px, ny_op *group, ny_graph *k, ny_kind kind, int axis_slot, ny_emit *e, search *s) {
@@ -215,8 +222,10 @@ nyb_status ny_lower_topk(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   int lanes = ny_vec_lanes(px, NY_i64);
   ny_dim n = s.x->type->dim[s.axis];
   open_grid(&e, &s);
-  if (s.along) select_all(&e, &s, n >= 0 && n < lanes ? 1 : lanes);
-  else over_columns(&e, &s, lanes, topk_columns);
+  if (s.along)
+    select_all(&e, &s, n >= 0 && n < lanes ? 1 : lanes);
+  else
+    over_columns(&e, &s, lanes, topk_columns);
   ny_emit_grain(&e, size_or(n, 256) * size_or(s.op->out[0]->type->dim[s.axis], 16) * 4 + 8);
   return ny_emit_finish(&e);
 }
