@@ -188,6 +188,55 @@ static void test_trust(const char *cache, const char *nyb) {
   nyb_close(cx);
 }
 
+static const char particular[] = "graph m(%x: f32[?N,6], %c: bool[]) {\n"
+                                 "  require a=?N/2*2 b=?N text=halves loc(\"cut\",\"Split\",3,99)\n"
+                                 "  %y = if %c : f32[?N,6] {\n"
+                                 "    require a=?N%4 text=quarters loc(\"cut 4\",\"Split\",4,99)\n"
+                                 "    %t = relu %x : f32[?N,6]\n"
+                                 "    yield %t\n"
+                                 "  } else {\n"
+                                 "    %u = neg %x : f32[?N,6]\n"
+                                 "    yield %u\n"
+                                 "  }\n"
+                                 "  ret %y names=[y]\n"
+                                 "}\n";
+
+static nyb_status run_of(nyb_session *s, io *v, int64_t n, bool c) {
+  fill(v, n);
+  v->in[1] = (nyb_tensor){&c, {1, 0}, 0, {NYB_BOOL, 8, 1}, NULL, NULL, 0};
+  v->out[0] = (nyb_tensor){0};
+  return nyb_run(s, v->in, 2, v->out, 1);
+}
+
+static void test_requirements(nyb_context *cx) {
+  const char *halves = "node \"cut\" (Split): halves: (?N/2)*2 and ?N must be equal, here they are 6 and 7";
+  const char *quarters = "node \"cut 4\" (Split): quarters: ?N%4 and 0 must be equal, here they are 2 and 0";
+  nyb_module *m = NULL;
+  nyb_session *s = NULL;
+  nyb_dim dims[] = {{"N", 7}};
+  nyb_session_options o = {.size = sizeof o, .threads = 1};
+  io *v = malloc(sizeof *v);
+  CHECK(!nyb_open_model(cx, write_file("r.nyt", particular), NULL, NULL, &m), "%s", nyb_last_error(cx)->text);
+  CHECK(m && !nyb_session_open(m, &o, &s), "without sizes nothing is wrong yet: %s", nyb_last_error(cx)->text);
+  CHECK(nyb_session_prepare(s, dims, 1) == NYB_E_SHAPE && strstr(nyb_last_error(cx)->message, halves), "prepare: %s",
+        nyb_last_error(cx)->message);
+  dims[0].size = 8;
+  CHECK(!nyb_session_prepare(s, dims, 1) && !run_of(s, v, 8, true), "sizes that are right: %s", nyb_last_error(cx)->text);
+  CHECK(run_of(s, v, 7, false) == NYB_E_SHAPE && strstr(nyb_last_error(cx)->message, halves), "run");
+  CHECK(run_of(s, v, 7, false) == NYB_E_SHAPE, "and again");
+  CHECK(!run_of(s, v, 6, false) && ((float *)v->out[0].data)[0] == -v->x[0], "the branch with a requirement is not taken");
+  CHECK(run_of(s, v, 6, true) == NYB_E_SHAPE && strstr(nyb_last_error(cx)->message, quarters), "%s",
+        nyb_last_error(cx)->message);
+  CHECK(!run_of(s, v, 4, true), "a session survives its errors");
+  nyb_session_close(s);
+  o.dims = dims;
+  o.n_dims = 1;
+  dims[0].size = 7;
+  CHECK(nyb_session_open(m, &o, &s) == NYB_E_SHAPE && strstr(nyb_last_error(cx)->message, halves), "open");
+  nyb_module_close(m);
+  free(v);
+}
+
 int main(void) {
   if (!mkdtemp(dir)) return 2;
   char cache[64], path[256], out[300];
@@ -200,6 +249,7 @@ int main(void) {
   CHECK(!nyb_open(&o, &cx), "open");
   test_errors(cx);
   test_text_and_evaluate(cx, path);
+  test_requirements(cx);
   CHECK(!nyb_open_model(cx, path, NULL, NULL, &m), "compile at load: %s", nyb_last_error(cx) ? nyb_last_error(cx)->text : "");
   if (m) {
     test_run(cx, m);

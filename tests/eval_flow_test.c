@@ -77,6 +77,40 @@ static void test_if(void) {
   }
 }
 
+static void test_require(void) {
+  const char *text = "graph main(%c: bool[], %x: f32[?N]) {\n"
+                     "  require a=?N/2*2 b=?N text=halves\n"
+                     "  %r = if %c : f32[?N] {\n"
+                     "    require a=?N%4 text=\"four parts\" loc(\"cut\",\"Split\",3,99)\n"
+                     "    yield %x\n"
+                     "  } else {\n"
+                     "    yield %x\n"
+                     "  }\n"
+                     "  ret %r\n"
+                     "}\n";
+  static const struct {
+    int64_t n;
+    int c;
+    const char *says; /* NULL: it runs */
+  } cases[] = {{4, 1, NULL},
+               {2, 0, NULL},
+               {2, 1, "four parts: ?N%4 and 0 must be equal, here they are 2 and 0"},
+               {3, 0, "halves: (?N/2)*2 and ?N must be equal, here they are 2 and 3"}};
+  for (size_t i = 0; i < NY_COUNT(cases); i++) {
+    unit t = parse(text);
+    add_in(&t, NY_bool, 0, NULL, (double[]){cases[i].c});
+    IN(&t, NY_f32, NULL, cases[i].n);
+    if (!cases[i].says) {
+      check_values(&t, 1, 0, (double[]){0, 1, 2, 3}, cases[i].n, "require");
+      continue;
+    }
+    nyb_status s = run(&t, 1, 1 << 20);
+    CHECK(s == NYB_E_SHAPE && strstr(t.cx->diag.message, cases[i].says), "%d: %s", s, t.cx->diag.message);
+    CHECK(i != 2 || (t.cx->diag.has_loc && !strcmp(t.cx->diag.loc.node, "cut")), "it names the node");
+    close_unit(&t);
+  }
+}
+
 static void test_loop(void) {
   unit t = parse("graph main(%x: f32[2]) {\n"
                  "  %a, %b = loop %x trip=3 : f32[2], f32[3,2] (%i: i64[], %v: f32[2]) {\n"
@@ -254,6 +288,7 @@ static void test_kernel_ops(void) {
 
 int main(void) {
   test_if();
+  test_require();
   test_loop();
   test_symbols();
   test_errors();

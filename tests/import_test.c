@@ -425,6 +425,52 @@ static void test_symbols(void) {
   fails(make_model(g, 17), NYB_E_UNSUPPORTED, "input 1 (\"s\") depends on data");
 }
 
+static msg attr_ints(const char *name, int64_t v) { /* a list of one */
+  msg a = {0};
+  put_text(&a, 1, name);
+  put_int(&a, 8, v);
+  put_int(&a, 20, 7);
+  return a;
+}
+
+/* The first four of x, and something that wants them to be another number. */
+static msg first_four(const char *op, const char *in, msg attribute) {
+  msg g = {0};
+  NODE(&g, "Slice", "x", "s", attr_ints("starts", 0), attr_ints("ends", 4), NONE);
+  NODE(&g, op, in, "y", attribute, NONE);
+  INPUT(&g, "x", "N");
+  INPUT(&g, "six", "6");
+  OUTPUT(&g, "y", NULL);
+  return make_model(g, 9);
+}
+
+/* What cannot be shown is required of the sizes, naming the node; what cannot be is refused. */
+static void test_requirements(void) {
+  gives(first_four("Add", "s,x", NONE), "require a=min(?N,4) b=?N text=\"sizes that have to fit\" loc(\"Add_");
+  gives(first_four("Squeeze", "s", attr_ints("axes", 0)), "require a=min(?N,4) b=1 text=\"a dimension to be squeezed\"");
+  fails(first_four("Add", "s,six", NONE), NYB_E_SHAPE, "sizes that have to fit: min(?N,4) and 6 must be equal");
+  ny_binding dims[1] = {{ny_intern(&cx->names, "N"), 3}};
+  ny_unit *u = import_dims(first_four("Add", "s,x", NONE), dims, 1);
+  CHECK(u && u->first->body.first->kind == NY_add, "numbers leave nothing to require");
+  ny_unit_free(u);
+  msg g = {0};
+  NODE(&g, "Gather", "x,at", "y", NONE);
+  INPUT(&g, "x", "N,2");
+  OUTPUT(&g, "y", NULL);
+  put_msg(&g, 5, int_list("at", 2, (int64_t[]){5, -2}));
+  gives(make_model(g, 17), "require a=?N b=max(?N,6) text=\"a size that holds the indices\" loc(\"Gather_");
+  msg body = {0}, other = branch("Neg", "x", "e"), v = {0}, h = {0};
+  NODE(&body, "Slice", "x", "s", attr_ints("starts", 0), attr_ints("ends", 4), NONE);
+  NODE(&body, "Add", "s,x", "t", NONE);
+  put_text(&v, 1, "t");
+  put_msg(&body, 12, v);
+  NODE(&h, "If", "c", "y", attr_graph("then_branch", body), attr_graph("else_branch", other), NONE);
+  INPUT(&h, "x", "N");
+  put_value(&h, 11, "c", 9, NULL);
+  OUTPUT(&h, "y", NULL);
+  gives(make_model(h, 9), "    require a=min(?N,4) b=?N"); /* where it is needed, not before */
+}
+
 static void test_nesting(void) {
   msg g = branch("Relu", "x", "y");
   for (int i = 0; i < 60; i++) {
@@ -450,6 +496,7 @@ int main(void) {
   test_functions();
   test_control();
   test_symbols();
+  test_requirements();
   test_nesting();
   char command[128];
   snprintf(command, sizeof command, "rm -r %s", tmp);

@@ -49,6 +49,7 @@ typedef struct fx_module {
   ny_mod_buffer buffer[32];
   ny_mod_kernel kernel[3];
   ny_mod_command command[16];
+  ny_mod_require require[2];
   uint32_t list[16][4];
   const char *feature[1], *symbol[1];
 } fx_module;
@@ -146,9 +147,15 @@ static void fx_build(fx_module *f) {
   fx_launch(f, 2, one, grain, FX_BUFFERS(small, cond), &three); /* true */
   ny_mod_command *loop = fx_command(f, NY_MC_LOOP, FX_BUFFERS(counter, cond));
   loop->extent = trips;
-  loop->n_then = 2;
+  loop->n_then = 3;
+  fx_command(f, NY_MC_CHECK, 0, NULL)->require = 1;
   fx_copy(f, sum, o_twice, bytes, true);
   fx_launch(f, 2, one, grain, FX_BUFFERS(counter, cond), &two); /* counter < 1: false after the second round */
+  uint32_t most = fx_expr(f, NY_MX_MIN, (int32_t)n, (int32_t)fx_number(f, 400000), 0);
+  f->require[0] = (ny_mod_require){n, most, "node \"sum\" (Add): ?N and min(?N,400000) must be equal", true};
+  f->require[1] = (ny_mod_require){n, fx_expr(f, NY_MX_MAX, (int32_t)n, (int32_t)zero, 0), "never wrong", false};
+  f->m.require = f->require;
+  f->m.n_requires = 2;
   f->m.name = "fixture";
   f->m.producer = "test";
   f->m.target = "test-target";

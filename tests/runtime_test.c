@@ -130,6 +130,10 @@ static void check_refusals(nyb_context *cx, nyb_module *m) {
   CHECK(!nyb_session_open(m, &o, &s), "open");
   CHECK(nyb_session_prepare(s, &unknown, 1) == NYB_E_ARGUMENT && says(cx, "no dimension named M"), "unknown dimension");
   CHECK(nyb_session_prepare(s, &negative, 1) == NYB_E_ARGUMENT && says(cx, "-1"), "negative dimension");
+  nyb_dim much = {"N", 400001};
+  CHECK(nyb_session_prepare(s, &much, 1) == NYB_E_SHAPE && says(cx, "must be equal, here they are 400001 and 400000"),
+        "%s", nyb_last_error(cx)->message);
+  CHECK(!nyb_session_prepare(s, &most, 1), "back");
   check_own_memory(cx, s);
   call c;
   call_make(&c, 64, 1);
@@ -231,6 +235,12 @@ static void check_trust(nyb_context *cx, fx_module *f) {
   CHECK(!fx_write(f, path, &d) && load(cx, true, &m) == NYB_E_TARGET && says(cx, "no-such-feature") &&
             says(cx, "test-target"),
         "features");
+  fx_build(f);
+  f->require[1].b = f->m.n_exprs;
+  CHECK(!fx_write(f, path, &d) && load(cx, true, &m) == NYB_E_PARSE && says(cx, "requirement 1"), "requirements");
+  fx_build(f);
+  f->m.n_requires = 1;
+  CHECK(!fx_write(f, path, &d) && load(cx, true, &m) == NYB_E_PARSE && says(cx, "requirement is 1"), "checks");
   fx_build(f);
   f->m.arch = "z80";
   CHECK(!fx_write(f, path, &d) && load(cx, true, &m) == NYB_E_TARGET && says(cx, "z80"), "architecture");
