@@ -27,10 +27,10 @@ static bool one_block(ny_emit *e, const ny_coord *c, ny_dim block) {
       if (g >= span && ny_dim_divides(e->cx, block, g) && ny_dim_divides(e->cx, c->base, g)) return true;
     return false;
   }
-  for (int64_t g = b; g >= span; g /= 2) {
-    if (ny_dim_divides(e->cx, c->base, g)) return true;
-    if (g % 2) break;
-  }
+  int64_t at;
+  if (b > 0 && constant(e->cx, ny_dim_mod(e->cx, c->base, b), &at) && at + span <= b) return true;
+  for (int64_t parts = 1; parts <= 4096 && b / parts >= span; parts++) /* a part of the block that base is a multiple of */
+    if (b % parts == 0 && ny_dim_divides(e->cx, c->base, b / parts)) return true;
   return false;
 }
 

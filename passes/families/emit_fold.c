@@ -11,8 +11,8 @@ void ny_emit_columns(ny_emit *e, ny_dim count, int cols, ny_columns_fn *body, vo
   if (whole == cols) {
     body(e, user, 0);
   } else if (whole != 0) {
-    ny_loop l = ny_emit_for(e, 0, whole, cols, 1, &var);
-    body(e, user, var);
+    ny_loop l = ny_emit_for(e, 0, ny_dim_div(e->cx, count, cols), 1, 1, &var); /* steps of one: a multiple of cols is known as such */
+    body(e, user, ny_dim_mul(e->cx, var, cols));
     ny_emit_end(e, l);
   }
   if (rest > 0) {

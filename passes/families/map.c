@@ -51,6 +51,12 @@ static void store_tile(ny_emit *e, const map *m) {
   ny_emit_result(e, 0, at);
 }
 
+static int tile_cols(const ny_pass_cx *px, const map *m) {
+  ny_fmt f = (ny_fmt)m->t->fmt;
+  int lanes = ny_vec_lanes(px, ny_fmts[f].bits < 32 ? NY_f32 : f);
+  return m->turned >= 0 || m->cost > 60 ? lanes : lanes * 2;
+}
+
 /* What a schedule costs: one tile in a kernel of its own. */
 static void probe(ny_pass_cx *px, const map *m, ny_graph *like, uint32_t *n_index, uint32_t *n_strided) {
   ny_graph *k = ny_graph_new(like->unit, like->name, true);
@@ -60,8 +66,8 @@ static void probe(ny_pass_cx *px, const map *m, ny_graph *like, uint32_t *n_inde
   ny_emit_begin(&e, px, m->group, k, &px->scratch);
   int last = m->s.n - 1;
   for (int i = 0; i < last; i++) p.run[i] = ny_at_one(ny_emit_grid(&e, m->s.size[i]));
-  e.cols = 16;
-  p.run[last] = ny_at_col(ny_dim_mul(e.cx, ny_emit_grid(&e, ny_dim_ceildiv(e.cx, m->s.size[last], 16)), 16));
+  e.cols = tile_cols(px, m); /* the width that will be used: what lies inside one row of a dim at half of it may not at all of it */
+  p.run[last] = ny_at_col(ny_dim_mul(e.cx, ny_emit_grid(&e, ny_dim_ceildiv(e.cx, m->s.size[last], e.cols)), e.cols));
   if (m->turned >= 0) {
     e.rows = 16;
     p.run[m->turned] = ny_at_row(p.run[m->turned].base);
@@ -191,7 +197,7 @@ static void pick_tile(ny_pass_cx *px, map *m, ny_graph *k) {
   ny_fmt f = (ny_fmt)m->t->fmt;
   ny_dim n = m->s.size[m->s.n - 1], above = m->s.n > 1 ? m->s.size[m->s.n - 2] : 1;
   m->lanes = ny_vec_lanes(px, ny_fmts[f].bits < 32 ? NY_f32 : f);
-  int cols = (int)ny_knob(k, "cols", m->turned >= 0 || m->cost > 60 ? m->lanes : m->lanes * 2);
+  int cols = (int)ny_knob(k, "cols", tile_cols(px, m));
   if (cols < 1) cols = 1;
   m->cols = n >= 1 && n < cols ? (int)n : cols;
   m->rows = 1;
