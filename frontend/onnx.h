@@ -119,7 +119,7 @@ bool ny_try_unify(ny_node *n, ny_dim a,
 /* The run fails unless a equals b; `what` they are is for the message. Nothing is emitted when that can be proven; true
    but when the opposite can, which fails here. */
 bool ny_require(ny_node *n, ny_dim a, ny_dim b, const char *what);
-bool ny_require_least(ny_node *n, ny_dim d, int64_t least, const char *what); /* d >= least */
+bool ny_require_least(ny_node *n, ny_dim d, ny_dim least, const char *what); /* d >= least */
 ny_value *ny_cast_to(ny_node *n, ny_value *x, ny_fmt f); /* x itself when it has the format */
 ny_value *ny_reshape_to(ny_node *n, ny_value *x, int rank, const ny_dim *shape);
 ny_value *ny_unsqueeze_at(ny_node *n, ny_value *x, int axis); /* a new dim of size 1 */

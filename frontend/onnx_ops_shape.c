@@ -271,12 +271,47 @@ nyb_status ny_op_expand(ny_node *n) {
   return ny_out(n, 0, ny_b_broadcast(&n->b, x, rank, out));
 }
 
+/* Positions that a model counts out (a range, moved by a size): the least and greatest, each of which occurs. */
+static bool counted(ny_node *n, const ny_value *v, int depth, ny_dim *lo, ny_dim *hi) {
+  const ny_op *op = v->def;
+  ny_dim l, h;
+  if (!op || depth > 16) return false;
+  switch (op->kind) {
+  case NY_iota:
+    *lo = 0;
+    *hi = ny_dim_sub(n->cx, ny_size(v, (int)op->attr[NY_AT(iota, axis)].i), 1);
+    return true;
+  case NY_dims:
+    *lo = *hi = op->attr[NY_AT(dims, v)].dims.n == 1 ? op->attr[NY_AT(dims, v)].dims.v[0] : NY_DIM_INVALID;
+    return *lo != NY_DIM_INVALID;
+  case NY_cast:
+    return ny_is_int(ny_fmt_of(v)) && ny_is_int(ny_fmt_of(ny_in(op, 0))) && counted(n, ny_in(op, 0), depth + 1, lo, hi);
+  case NY_reshape:
+  case NY_transpose:
+  case NY_broadcast: return counted(n, ny_in(op, 0), depth + 1, lo, hi);
+  case NY_add:
+    if (!counted(n, ny_in(op, 0), depth + 1, lo, hi) || !counted(n, ny_in(op, 1), depth + 1, &l, &h)) return false;
+    *lo = ny_dim_add(n->cx, *lo, l);
+    *hi = ny_dim_add(n->cx, *hi, h);
+    return true;
+  default: return false;
+  }
+}
+
+static bool counted_fit(ny_node *n, const ny_value *at, ny_dim size) {
+  ny_dim lo, hi;
+  if (!counted(n, at, 0, &lo, &hi)) return true;
+  return ny_require_least(n, size, ny_dim_add(n->cx, hi, 1), "a size that holds the positions") &&
+         ny_require_least(n, size, ny_dim_sub(n->cx, 0, lo), "a size that holds the positions");
+}
+
 /* Constant indices are checked here, or where the size is known; the others are clamped when they are used. */
 static bool indices_fit(ny_node *n, ny_dim size) {
   ny_tensor t;
   int64_t count, limit, least = 0;
   bool known = ny_dim_is_const(n->cx, size, &limit);
-  if (!ny_onnx_const(n, 1, &t) || !ny_type_static_count(n->cx, t.type, &count)) return true;
+  if (!ny_onnx_const(n, 1, &t)) return counted_fit(n, ny_opt(n, 1), size);
+  if (!ny_type_static_count(n->cx, t.type, &count)) return true;
   for (int64_t i = 0; i < count; i++) {
     int64_t k = ny_get_i((ny_fmt)t.type->fmt, t.data, (uint64_t)i), need = k < 0 ? k == INT64_MIN ? k : -k : k;
     need += k >= 0 && k < INT64_MAX;

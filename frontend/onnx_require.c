@@ -26,8 +26,8 @@ static bool emit(ny_ctx *cx, ny_builder *b, ny_dim x, ny_dim y, const char *what
 
 bool ny_require(ny_node *n, ny_dim a, ny_dim b, const char *what) { return emit(n->cx, &n->b, a, b, what); }
 
-bool ny_require_least(ny_node *n, ny_dim d, int64_t least, const char *what) {
-  return ny_require(n, d, ny_dim_max(n->cx, d, ny_dim_const(n->cx, least)), what);
+bool ny_require_least(ny_node *n, ny_dim d, ny_dim least, const char *what) {
+  return ny_require(n, d, ny_dim_max(n->cx, d, least), what);
 }
 
 bool ny_require_assumed(ny_node *n, ny_dim d) {

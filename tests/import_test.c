@@ -459,6 +459,17 @@ static void test_requirements(void) {
   OUTPUT(&g, "y", NULL);
   put_msg(&g, 5, int_list("at", 2, (int64_t[]){5, -2}));
   gives(make_model(g, 17), "require a=?N b=max(?N,6) text=\"a size that holds the indices\" loc(\"Gather_");
+  msg table = {0};
+  NODE(&table, "Shape", "x", "shape", NONE);
+  NODE(&table, "Squeeze", "shape", "len", NONE);
+  NODE(&table, "Range", "zero,len,one", "at", NONE);
+  NODE(&table, "Gather", "rows,at", "y", NONE);
+  INPUT(&table, "x", "N");
+  INPUT(&table, "rows", "512,2");
+  OUTPUT(&table, "y", NULL);
+  put_msg(&table, 5, raw_tensor("zero", 7, 0, NULL, (int64_t[]){0}, 8));
+  put_msg(&table, 5, raw_tensor("one", 7, 0, NULL, (int64_t[]){1}, 8));
+  gives(make_model(table, 17), "require a=512 b=max(?N,512) text=\"a size that holds the positions\" loc(\"Gather_");
   msg body = {0}, other = branch("Neg", "x", "e"), v = {0}, h = {0};
   NODE(&body, "Slice", "x", "s", attr_ints("starts", 0), attr_ints("ends", 4), NONE);
   NODE(&body, "Add", "s,x", "t", NONE);
