@@ -113,7 +113,7 @@ Offset<Module> module(FlatBufferBuilder &fbb, const ny_mod *m) {
   b.add_buffers(fb_buffers);
   b.add_kernels(fb_kernels);
   b.add_commands(fb_commands);
-  b.add_requires_(fb_requires);
+  b.add_requirements(fb_requires);
   b.add_segments(fb_segments);
   b.add_code(&code);
   b.add_graph(&graph);

@@ -107,10 +107,10 @@ void commands(const Module *m, ny_arena *a, ny_mod *out) {
 }
 
 void requires_of(const Module *m, ny_arena *a, ny_mod *out) {
-  out->n_requires = count(m->requires_());
+  out->n_requires = count(m->requirements());
   out->require = rows<ny_mod_require>(a, out->n_requires);
   for (uint32_t i = 0; i < out->n_requires; i++) {
-    const Require *r = m->requires_()->Get(i);
+    const Require *r = m->requirements()->Get(i);
     out->require[i] = {r->a(), r->b(), text(r->text()), r->always()};
   }
 }
@@ -140,7 +140,7 @@ bool too_many(const Module *m) {
   const uint32_t n[] = {count(m->features()), count(m->symbols()),  count(m->exprs()),
                         count(m->inputs()),   count(m->outputs()),  count(m->buffers()),
                         count(m->kernels()),  count(m->commands()), count(m->segments()),
-                        count(m->requires_())};
+                        count(m->requirements())};
   for (uint32_t x : n)
     if (x > NY_MOD_MAX_ROWS) return true;
   return false;
