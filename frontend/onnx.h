@@ -130,6 +130,12 @@ ny_value *ny_slice_axis(ny_node *n, ny_value *x, int axis, ny_dim start, ny_dim 
 ny_value *ny_move_axis(ny_node *n, ny_value *x, int from, int to);
 ny_value *ny_full(ny_node *n, ny_fmt f, int rank, const ny_dim *shape, double x); /* broadcast scalar */
 
+/* Constant integers of input i within bounds; what is not constant passes. False after failing. onnx_check.c. */
+bool ny_numbers_fit(ny_node *n, int i, int64_t lo, ny_dim hi, const char *what); /* lo <= number < hi */
+bool ny_indices_fit(ny_node *n, int i, ny_dim size); /* -size <= index < size; onnx_ops_shape.c */
+/* The last dim of input i holds `width` coordinates into x from dim `axis` on. */
+bool ny_coordinates_fit(ny_node *n, int i, const ny_value *x, int axis, int64_t width);
+
 /* An op built with placeholder types, once its attributes are set: infers them and returns its first result. */
 ny_value *ny_infer(ny_node *n, ny_op *op);
 /* An op of one result with its attributes still to be set; NULL when something failed. Finish with ny_infer. */

@@ -42,6 +42,9 @@ static const char *check_file(int fd, struct stat *st) {
   if (fstat(fd, st)) return strerror(errno);
   if (!S_ISREG(st->st_mode)) return "it is not a regular file";
   if (st->st_nlink > 1) return "it is a hard link (the file has other names)";
+  /* A hole of gigabytes costs an attacker nothing and a compiler hours. */
+  if (st->st_size > (64 << 20) && st->st_blocks < st->st_size / 512 / 1024)
+    return "the file is a hole, with hardly any data in it";
   return NULL;
 }
 

@@ -149,6 +149,7 @@ static nyb_status build_node(ny_node *n) {
     return ny_node_fail(n, NYB_E_UNSUPPORTED,
                         "operator %s is supported from version %d to %d of domain %s; the model uses version %d",
                         n->op_type, row->first, row->last, domain, n->version);
+  NY_TRY(ny_check_signature(n));
   n->arg = row->arg;
   nyb_status s = row->build(n);
   return s ? s : im->cx->diag.code;

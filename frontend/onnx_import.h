@@ -88,6 +88,8 @@ typedef struct ny_onnx_type {
 } ny_onnx_type;
 /* `stem` names dims without a name: stem_axis. */
 nyb_status ny_onnx_type_read(ny_import *im, ny_bytes proto, ny_name stem, ny_onnx_type *out);
+int ny_onnx_declared_shape(ny_bytes proto,
+                           int64_t dim[NY_MAX_RANK]);     /* rank, -1: none; a dim that is no number is < 0 */
 ny_fmt ny_onnx_elem_type(ny_bytes proto);                 /* of a tensor type; NY_none when it says none */
 ny_dim ny_assumed(const ny_import *im, ny_dim d);         /* d, or what an earlier attempt found it equal to */
 /* Where d was replaced by ny_assumed: the run fails unless that was right. Names the node that needs it. */
@@ -96,6 +98,9 @@ bool ny_require_assumed(ny_node *n, ny_dim d);
 nyb_status ny_require_types(ny_import *im);
 nyb_status ny_assume(ny_node *n, ny_dim from, ny_dim to); /* starts the import again with from equal to `to` */
 const ny_onnx_attr *ny_find_attr(ny_node *n, const char *name, ny_onnx_attr_type type); /* NULL: absent or wrong */
+
+/* onnx_check.c: no more inputs, outputs and attributes than the operator has */
+nyb_status ny_check_signature(ny_node *n);
 
 /* onnx_rows.c */
 const ny_onnx_row *ny_find_row(const ny_import *im, const char *domain, const char *op, int64_t version);

@@ -18,6 +18,7 @@ nyb_status ny_op_gather_elements(ny_node *n) {
   if (!x || !at || !ny_axis(n, ny_attr_int(n, "axis", 0), ny_rank(x), &axis)) return ny_failed(n);
   if (ny_rank(at) != ny_rank(x))
     return ny_node_fail(n, NYB_E_SHAPE, "indices of rank %d into rank %d", ny_rank(at), ny_rank(x));
+  if (!ny_indices_fit(n, 1, ny_size(x, axis))) return ny_failed(n);
   return ny_out(n, 0, gather_elements(n, x, at, axis));
 }
 
@@ -32,6 +33,7 @@ nyb_status ny_op_gather_nd(ny_node *n) {
   if (width < 1 || width > r - batch || q - 1 + r - batch - width > NY_MAX_RANK)
     return ny_node_fail(n, NYB_E_SHAPE, "coordinates of %lld numbers into rank %d after %lld batch dims",
                         (long long)width, r, (long long)batch);
+  if (!ny_coordinates_fit(n, 1, x, (int)batch, width)) return ny_failed(n);
   ny_dim shape[2 * NY_MAX_RANK];
   int rank = 0;
   for (int i = 0; i < q - 1; i++) shape[rank++] = ny_size(at, i);
@@ -71,6 +73,7 @@ nyb_status ny_op_scatter_elements(ny_node *n) {
   if (ny_rank(at) != ny_rank(x) || ny_rank(with) != ny_rank(x))
     return ny_node_fail(n, NYB_E_SHAPE, "indices and updates of ranks %d and %d into rank %d", ny_rank(at),
                         ny_rank(with), ny_rank(x));
+  if (!ny_indices_fit(n, 1, ny_size(x, axis))) return ny_failed(n);
   return ny_out(n, 0, scatter_elements(n, x, at, with, axis, op));
 }
 
@@ -81,6 +84,7 @@ nyb_status ny_op_scatter_nd(ny_node *n) {
   if (!x || !at || !with || !how) return ny_failed(n);
   if (!ny_rank(at)) return ny_node_fail(n, NYB_E_SHAPE, "the indices are a scalar");
   if (!ny_need_static(n, at, ny_rank(at) - 1, "the last size of the indices", &width)) return ny_failed(n);
+  if (!ny_coordinates_fit(n, 1, x, 0, width)) return ny_failed(n);
   ny_op *op = ny_build(&n->b, NY_scatter_nd, (ny_value *[]){x, at, with}, 3, &x->type, 1);
   if (!op) return ny_failed(n);
   op->attr[NY_AT(scatter_nd, op)].s = how;
@@ -124,6 +128,7 @@ nyb_status ny_op_reverse_sequence(ny_node *n) {
   if (rank < 2 || batch < 0 || batch > 1 || time < 0 || time > 1 || batch == time || ny_rank(len) != 1)
     return ny_node_fail(n, NYB_E_SHAPE, "batch_axis %lld and time_axis %lld of rank %d", (long long)batch,
                         (long long)time, rank);
+  if (!ny_numbers_fit(n, 1, 0, ny_dim_add(n->cx, ny_size(x, (int)time), 1), "length")) return ny_failed(n);
   ny_dim shape[NY_MAX_RANK], lens[NY_MAX_RANK];
   for (int i = 0; i < rank; i++) shape[i] = i == time ? ny_size(x, i) : 1, lens[i] = i == batch ? ny_size(x, i) : 1;
   ny_value *t = ny_b_iota(&n->b, NY_i64, rank, shape, (int)time);
@@ -204,6 +209,7 @@ nyb_status ny_op_max_unpool(ny_node *n) {
   }
   total = ny_type_count(n->cx, ny_tensor_type(n->cx, ny_fmt_of(x), rank, shape));
   flat = ny_type_count(n->cx, x->type);
+  if (!ny_opt(n, 2) && !ny_numbers_fit(n, 1, 0, total, "index")) return ny_failed(n);
   ny_value *y = ny_full(n, ny_fmt_of(x), 1, &total, 0);
   y = y ? scatter_elements(n, y, ny_reshape_to(n, at, 1, &flat), ny_reshape_to(n, x, 1, &flat), 0, "set") : NULL;
   y = y ? ny_reshape_to(n, y, rank, shape) : NULL;

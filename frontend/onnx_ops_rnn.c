@@ -280,6 +280,7 @@ static bool direction(rnn *r, int d, ny_value *x) {
       return ny_failed(n) == NYB_OK;
   }
   if (r->cell == LSTM) r->p = of_direction(n, ny_opt(n, 7), d);
+  if (!ny_numbers_fit(n, 4, 0, ny_dim_add(n->cx, r->steps, 1), "length")) return false;
   r->lens = ny_opt(n, 4) ? ny_cast_to(n, n->in[4], NY_i64) : NULL;
   return !n->cx->diag.code;
 }

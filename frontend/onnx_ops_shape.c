@@ -172,8 +172,10 @@ nyb_status ny_op_transpose(ny_node *n) {
   for (int i = 0; i < rank; i++) {
     if (!p)
       perm[i] = rank - 1 - i;
-    else if (!ny_axis(n, p[i], rank, &perm[i]))
-      return ny_failed(n);
+    else if (p[i] < 0 || p[i] >= rank)
+      return ny_node_fail(n, NYB_E_SHAPE, "perm has an entry %lld for rank %d", (long long)p[i], rank);
+    else
+      perm[i] = (int)p[i];
     seen |= 1u << perm[i];
     same &= perm[i] == i;
   }
@@ -306,11 +308,11 @@ static bool counted_fit(ny_node *n, const ny_value *at, ny_dim size) {
 }
 
 /* Constant indices are checked here, or where the size is known; the others are clamped when they are used. */
-static bool indices_fit(ny_node *n, ny_dim size) {
+bool ny_indices_fit(ny_node *n, int input, ny_dim size) {
   ny_tensor t;
   int64_t count, limit, least = 0;
   bool known = ny_dim_is_const(n->cx, size, &limit);
-  if (!ny_onnx_const(n, 1, &t)) return counted_fit(n, ny_opt(n, 1), size);
+  if (!ny_onnx_const(n, input, &t)) return counted_fit(n, ny_opt(n, input), size);
   if (!ny_type_static_count(n->cx, t.type, &count)) return true;
   for (int64_t i = 0; i < count; i++) {
     int64_t k = ny_get_i((ny_fmt)t.type->fmt, t.data, (uint64_t)i), need = k < 0 ? k == INT64_MIN ? k : -k : k;
@@ -330,7 +332,7 @@ nyb_status ny_op_gather(ny_node *n) {
   if (!x || !at || !ny_axis(n, ny_attr_int(n, "axis", 0), ny_rank(x), &axis)) return ny_failed(n);
   if (!ny_is_int(ny_fmt_of(at)))
     return ny_node_fail(n, NYB_E_TYPE, "indices are %s, not integers", ny_fmts[ny_fmt_of(at)].name);
-  if (!indices_fit(n, ny_size(x, axis))) return ny_failed(n);
+  if (!ny_indices_fit(n, 1, ny_size(x, axis))) return ny_failed(n);
   int rank = ny_rank(x) + ny_rank(at) - 1;
   if (rank > NY_MAX_RANK)
     return ny_node_fail(n, NYB_E_UNSUPPORTED, "the result has %d dimensions, more than %d", rank, (int)NY_MAX_RANK);
