@@ -11,7 +11,7 @@ enum {
   NY_MOD_HEADER = 64,
   NY_MOD_PAGE = 4096,
   NY_MOD_RANK = 8,
-  NY_MOD_DEPTH = 16, /* nesting of if and loop */
+  NY_MOD_DEPTH = 64, /* nesting of if and loop */
   NY_MOD_MAX_ROWS = 1 << 20,
   NY_MOD_MAX_ARGS = 4096, /* buffers or dims of one kernel */
 };

@@ -117,9 +117,20 @@ static nyb_status check_copy(const ny_mod *m, uint32_t i, int64_t trips, const i
   return room_for(m, i, 1, total, val, d);
 }
 
-/* trips: of the innermost loop around the commands. */
-static nyb_status check_commands(const ny_mod *m, uint32_t begin, uint32_t end, int64_t trips, const int64_t *val,
-                                 ny_diag *d) {
+/* A loop that nothing ends but its count, and whose count takes hours at least, would never be waited for. */
+static nyb_status check_trips(const ny_mod_command *q, int64_t n, int64_t *total, ny_diag *d) {
+  const int64_t most = INT64_C(1) << 36;
+  if (q->n_buffers > 1) return NYB_OK;
+  if (n && __builtin_mul_overflow(*total, n, total)) *total = INT64_MAX;
+  if (*total <= most) return NYB_OK;
+  return ny_fail(d, NYB_E_LIMIT, NULL,
+                 "a loop would run %lld times (%lld with the loops around it), at most %lld are accepted", (long long)n,
+                 (long long)*total, (long long)most);
+}
+
+/* trips: of the innermost loop around the commands; total: of all loops around them. */
+static nyb_status check_commands(const ny_mod *m, uint32_t begin, uint32_t end, int64_t trips, int64_t total,
+                                 const int64_t *val, ny_diag *d) {
   for (uint32_t i = begin; i < end; i++) {
     const ny_mod_command *q = &m->command[i];
     if (q->kind == NY_MC_LAUNCH && val[q->extent] < 0)
@@ -128,14 +139,16 @@ static nyb_status check_commands(const ny_mod *m, uint32_t begin, uint32_t end, 
     if (q->kind == NY_MC_COPY) NY_TRY(check_copy(m, i, trips, val, d));
     if (q->kind == NY_MC_IF) {
       NY_TRY(room_for(m, i, 0, 1, val, d));
-      NY_TRY(check_commands(m, i + 1, i + 1 + q->n_then + q->n_else, trips, val, d));
+      NY_TRY(check_commands(m, i + 1, i + 1 + q->n_then + q->n_else, trips, total, val, d));
       i += q->n_then + q->n_else;
     }
     if (q->kind == NY_MC_LOOP) {
       NY_TRY(room_for(m, i, 0, 8, val, d));
       if (q->n_buffers > 1) NY_TRY(room_for(m, i, 1, 1, val, d));
       int64_t n = val[q->extent] < 0 ? 0 : val[q->extent];
-      NY_TRY(check_commands(m, i + 1, i + 1 + q->n_then, n, val, d));
+      int64_t inner = total;
+      NY_TRY(check_trips(q, n, &inner, d));
+      NY_TRY(check_commands(m, i + 1, i + 1 + q->n_then, n, inner, val, d));
       i += q->n_then;
     }
   }
@@ -160,5 +173,5 @@ nyb_status ny_plan_check(const ny_mod *m, const int64_t *val, ny_diag *d) {
   NY_TRY(check_values(m->input, m->n_inputs, "input", val, d));
   NY_TRY(check_values(m->output, m->n_outputs, "output", val, d));
   for (uint32_t i = 0; i < m->n_buffers; i++) NY_TRY(check_buffer(m, i, val, d));
-  return check_commands(m, 0, m->n_commands, 0, val, d);
+  return check_commands(m, 0, m->n_commands, 0, 1, val, d);
 }

@@ -209,6 +209,11 @@ static void run_copy(nyb_session *s, const ny_mod_command *q, int64_t iteration)
 
 static bool is_true(const nyb_session *s, uint32_t buffer) { return *(const uint8_t *)s->ptr[buffer] != 0; }
 
+static nyb_status check_time(nyb_session *s) {
+  if (s->deadline <= 0 || ny_now() <= s->deadline) return NYB_OK;
+  return ny_fail(&s->diag, NYB_E_LIMIT, NULL, "the run was stopped in a loop after %g seconds", s->max_seconds);
+}
+
 static nyb_status run_commands(nyb_session *s, uint32_t begin, uint32_t end, int64_t iteration) {
   for (uint32_t i = begin; i < end; i++) {
     const ny_mod_command *q = &s->mod->command[i];
@@ -225,6 +230,7 @@ static nyb_status run_commands(nyb_session *s, uint32_t begin, uint32_t end, int
       break;
     case NY_MC_LOOP:
       for (int64_t k = 0; k < s->val[q->extent] && (q->n_buffers < 2 || is_true(s, q->buffer[1])); k++) {
+        NY_TRY(check_time(s));
         memcpy(s->ptr[q->buffer[0]], &k, sizeof k);
         NY_TRY(run_commands(s, i + 1, middle, k));
       }
@@ -249,6 +255,7 @@ static nyb_status run(nyb_session *s, const nyb_tensor *in, size_t n_in, nyb_ten
   if (changed) NY_TRY(ny_session_plan(s, false, true));
   NY_TRY(compare_all(s, in));
   NY_TRY(bind_buffers(s, in, out));
+  s->deadline = s->max_seconds > 0 ? ny_now() + s->max_seconds : 0;
   return run_commands(s, 0, m->n_commands, 0);
 }
 

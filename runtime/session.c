@@ -54,12 +54,29 @@ static void place_buffers(nyb_session *s) {
   }
 }
 
+/* Before anything is taken: memory that is only promised kills the process when it is touched. */
+static nyb_status within_limit(nyb_session *s) {
+  const ny_mod *m = s->mod;
+  uint64_t total = (uint64_t)s->val[m->arena] + s->scratch.bytes;
+  for (uint32_t i = 0; i < m->n_outputs; i++) {
+    uint64_t bytes = 0;
+    ny_plan_value_bytes(&m->output[i], s->val, &bytes);
+    if (__builtin_add_overflow(total, bytes, &total)) total = UINT64_MAX;
+  }
+  if (total <= s->max_bytes) return NYB_OK;
+  return ny_fail(
+      &s->diag, NYB_E_LIMIT, NULL,
+      "activations and results need %llu MB with these sizes; the session may take %llu MB (max_bytes, --max-memory)",
+      (unsigned long long)(total >> 20), (unsigned long long)(s->max_bytes >> 20));
+}
+
 nyb_status ny_session_plan(nyb_session *s, bool grow, bool compare) {
   const ny_mod *m = s->mod;
   s->planned = false;
   NY_TRY(ny_plan_eval(m, s->sym, s->val, &s->diag));
   if (compare) NY_TRY(ny_plan_requires(m, s->val, &s->diag));
   NY_TRY(ny_plan_check(m, s->val, &s->diag));
+  if (grow) NY_TRY(within_limit(s));
   NY_TRY(fit(s, &s->arena, (uint64_t)s->val[m->arena] + 1, "activation memory", grow)); /* never NULL */
   for (uint32_t i = 0; i < m->n_outputs; i++) {
     uint64_t bytes = 0;
@@ -142,11 +159,17 @@ static nyb_status fill(nyb_session *s, const nyb_session_options *o) {
     return ny_fail(&s->diag, NYB_E_ARGUMENT, NULL, "a session has 1 to %d threads, not %d", MAX_THREADS, o->threads);
   if (s->mod->code.bytes && !s->module->code)
     return ny_fail(&s->diag, NYB_E_TRUST, NULL, "the module's code was not loaded");
+  s->max_bytes = o->max_bytes ? o->max_bytes : host.mem_bytes ? host.mem_bytes : UINT64_MAX;
+  s->max_seconds = o->max_seconds > 0 ? o->max_seconds : 0;
   s->threads = o->threads ? o->threads : host.n_cpu < MAX_THREADS ? host.n_cpu : MAX_THREADS;
   make_tables(s);
   NY_TRY(set_dims(s, o->dims, o->n_dims));
   uint64_t scratch;
   if (__builtin_mul_overflow(s->scratch_stride, (uint64_t)s->threads, &scratch)) scratch = UINT64_MAX;
+  if (scratch > s->max_bytes)
+    return ny_fail(&s->diag, NYB_E_LIMIT, NULL,
+                   "scratch memory of %d threads needs %llu MB; the session may take %llu MB", s->threads,
+                   (unsigned long long)(scratch >> 20), (unsigned long long)(s->max_bytes >> 20));
   NY_TRY(block_grow(&s->scratch, scratch, "scratch memory", &s->diag));
   NY_TRY(plan_named(s));
   return ny_pool_new(s->threads, o->spin_us ? o->spin_us < 0 ? 0 : o->spin_us : 50, &s->pool, &s->diag);

@@ -30,6 +30,8 @@ struct nyb_session {
   ny_pool *pool;
   int threads;
   nyb_kernel_time *time; /* per kernel, or NULL */
+  uint64_t max_bytes;
+  double max_seconds, deadline; /* 0: none */
   ny_diag diag;
 };
 

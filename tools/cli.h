@@ -52,6 +52,7 @@ uint64_t cli_tensor_bytes(const nyb_tensor *t);
 const char *cli_dtype_name(nyb_dtype t);
 /* Memory for a value of these sizes, 64-byte aligned, zeroed. */
 nyb_status cli_array_new(const nyb_value_info *v, const int64_t *shape, cli_array *out);
+uint64_t cli_bytes_of(const nyb_value_info *v, const int64_t *shape); /* UINT64_MAX: cannot be addressed */
 /* Seeded: floats are normal, integers 0 to 9, bools fair. */
 void cli_array_random(cli_array *a, uint64_t seed);
 
@@ -61,6 +62,8 @@ typedef struct cli_model_options {
   cli_pairs inputs;
   const char *target, *dump;
   int threads, optimize, trust, seed, no_cache, evaluate, profile;
+  int memory, seconds; /* --max-memory MB, --max-seconds; 0: not given */
+  bool careful;        /* without --max-memory: only what the size of model and inputs makes likely */
 } cli_model_options;
 #define CLI_MODEL_OPTIONS(o)                                                                                          \
   {"--dim", CLI_DIM, &(o).dims, "NAME=N", "size of a symbolic dimension; INPUT@AXIS=N for one without a name"},                                            \
@@ -71,6 +74,8 @@ typedef struct cli_model_options {
       {"--target", CLI_STRING, &(o).target, "T", "a row of `nybble ops --targets` (default host)"},                   \
       {"--trust", CLI_FLAG, &(o).trust, NULL, "run native code from a .nyb this user did not compile"},               \
       {"--no-cache", CLI_FLAG, &(o).no_cache, NULL, "compile again"},                                                 \
+      {"--max-memory", CLI_INT, &(o).memory, "MB", "for activations, results and random inputs"},                     \
+      {"--max-seconds", CLI_INT, &(o).seconds, "N", "stop a run whose loops take longer"},                            \
       {"--evaluate", CLI_FLAG, &(o).evaluate, NULL, "use the reference evaluator: slow, and what every op means"}
 typedef struct cli_model {
   nyb_context *cx;

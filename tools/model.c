@@ -73,7 +73,19 @@ static int read_inputs(const cli_model_options *o, cli_model *m, cli_dims *dims)
   return CLI_OK;
 }
 
-static int random_inputs(const cli_model_options *o, cli_model *m, cli_dims *dims) {
+/* Bytes a session and its random inputs may take; 0: what the machine has. A model of a few bytes can ask for terabytes. */
+static uint64_t memory_limit(const cli_model_options *o, const cli_model *m) {
+  uint64_t given = 0;
+  if (o->memory > 0) return (uint64_t)o->memory << 20;
+  if (!o->careful) return 0;
+  for (size_t i = 0; i < m->info.n_inputs; i++)
+    if (m->in[i].memory) given += cli_tensor_bytes(&m->in[i].t);
+  uint64_t likely = m->info.file_bytes < UINT64_MAX >> 8 ? 64 * m->info.file_bytes : UINT64_MAX >> 2, least = 256 << 20;
+  return (likely > least ? likely : least) + 16 * given;
+}
+
+static int random_inputs(const cli_model_options *o, cli_model *m, cli_dims *dims, uint64_t limit) {
+  uint64_t total = 0;
   for (size_t i = 0; i < m->info.n_inputs; i++) {
     if (m->in[i].memory) continue;
     const nyb_value_info *v = &m->info.inputs[i];
@@ -88,6 +100,9 @@ static int random_inputs(const cli_model_options *o, cli_model *m, cli_dims *dim
       dims->v[dims->n++] = (nyb_dim){v->symbols[a], 1};
       fprintf(stderr, "nybble: %s = 1 (set it with --dim %s=N)\n", v->symbols[a], v->symbols[a]);
     }
+    uint64_t bytes = cli_bytes_of(v, shape);
+    if (limit && (bytes > limit || (total += bytes) > limit))
+      return cli_fail("input %s: the random inputs take more than %llu MB; allow more with --max-memory MB", v->name, (unsigned long long)(limit >> 20));
     if (cli_array_new(v, shape, &m->in[i])) return cli_fail("input %s: its shape asks for too much memory", v->name);
     cli_array_random(&m->in[i], (uint64_t)o->seed + i);
   }
@@ -103,7 +118,9 @@ int cli_model_open(const char *path, const cli_model_options *o, cli_model *m) {
   m->out_t = calloc(m->info.n_outputs + 1, sizeof *m->out_t);
   if (!m->in || !m->in_t || !m->out_t) return cli_fail("out of memory");
   cli_dims dims = o->dims;
-  if ((bad = read_inputs(o, m, &dims)) || (bad = random_inputs(o, m, &dims))) return bad;
+  if ((bad = read_inputs(o, m, &dims))) return bad;
+  uint64_t limit = memory_limit(o, m);
+  if ((bad = random_inputs(o, m, &dims, limit))) return bad;
   for (size_t i = 0; i < m->info.n_inputs; i++) {
     m->in_t[i] = m->in[i].t;
     m->in_t[i].shape = m->in[i].shape;
@@ -114,7 +131,7 @@ int cli_model_open(const char *path, const cli_model_options *o, cli_model *m) {
     for (size_t k = 0; k < m->info.n_symbols; k++)
       if (!strcmp(dims.v[i].name, m->info.symbols[k])) dims.v[n++] = dims.v[i];
   dims.n = n;
-  nyb_session_options so = {.size = sizeof so, .threads = o->threads, .dims = dims.v, .n_dims = dims.n, .profile = o->profile};
+  nyb_session_options so = {.size = sizeof so, .threads = o->threads, .dims = dims.v, .n_dims = dims.n, .profile = o->profile, .max_bytes = limit, .max_seconds = o->seconds};
   nyb_status s = nyb_session_open(m->module, &so, &m->session);
   return s ? cli_error(m->cx, s) : CLI_OK;
 }

@@ -51,6 +51,12 @@ static nyb_status memory(cli_array *a) {
   return NYB_OK;
 }
 
+uint64_t cli_bytes_of(const nyb_value_info *v, const int64_t *shape) {
+  nyb_tensor t = {.ndim = v->ndim, .dtype = v->dtype, .shape = (int64_t *)(uintptr_t)shape};
+  int64_t n = cli_count(&t);
+  return n < 0 || n > INT64_MAX / 64 ? UINT64_MAX : cli_tensor_bytes(&t);
+}
+
 nyb_status cli_array_new(const nyb_value_info *v, const int64_t *shape, cli_array *out) {
   *out = (cli_array){.t = {.device = {1, 0}, .ndim = v->ndim, .dtype = v->dtype}};
   if (v->ndim > (int)NY_COUNT(out->shape)) return NYB_E_LIMIT;

@@ -83,6 +83,7 @@ int verb_run(int argc, char **argv) {
   if (bad) return bad < 0 ? CLI_OK : bad;
   if (!n_file) return cli_fail("run wants a model: nybble run M.onnx"), CLI_USAGE;
   if (o.optimize) o.optimize++;
+  o.careful = true;
   cli_model m;
   bad = cli_model_open(file[0], &o, &m);
   if (!bad) {

@@ -164,6 +164,8 @@ typedef struct nyb_session_options {
   const nyb_dim *dims; /* largest sizes to make room for; a symbol not named here counts as 1 until prepared */
   size_t n_dims;
   int profile; /* keep the time spent in each kernel, see nyb_session_profile */
+  uint64_t max_bytes; /* for activations, results and scratch together; 0: the memory of this machine */
+  double max_seconds; /* a run whose loops take longer ends with NYB_E_LIMIT; 0: no limit */
 } nyb_session_options;
 /* All memory a run needs is taken here and in nyb_session_prepare, never in nyb_run. The module must outlive the session. */
 NYB_API nyb_status nyb_session_open(nyb_module *module, const nyb_session_options *options, nyb_session **out_session);
