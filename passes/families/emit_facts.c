@@ -62,17 +62,24 @@ void ny_emit_grain(ny_emit *e, int64_t ops_per_point) {
 }
 
 /* Only elementwise ops of the full shape lead from the input to the output, so that element i is read just before it is
- * overwritten. */
-static bool only_same_element(const ny_value *v, const ny_value *result, int depth) {
-  if (depth > NY_EMIT_DEPTH) return false;
-  for (ny_use *u = v->uses; u; u = u->next) {
-    const ny_op *op = u->user;
-    if (op->kind == NY_yield) continue;
+   overwritten. What the input reaches is collected in the order of the body: a walk along the uses would visit a value
+   once for every path to it. */
+static bool only_same_element(ny_emit *e, const ny_value *v, const ny_value *result) {
+  const ny_value **reached = NULL;
+  size_t n = 0, cap = 0;
+  NY_PUSH_ROOM(e->a, reached, n, cap);
+  reached[n++] = v;
+  for (const ny_op *op = e->group->body[0]->first; op && op->kind != NY_yield; op = op->next) {
+    bool reads = false;
+    for (int i = 0; i < op->n_in; i++)
+      for (size_t k = 0; k < n && !reads; k++) reads = reached[k] == ny_in(op, i);
+    if (!reads) continue;
     if (!(ny_kinds[op->kind].flags & NY_MAP) && op->kind != NY_cast && op->kind != NY_bitcast) return false;
     const ny_type *t = op->out[0]->type;
     if (t->rank != result->type->rank || memcmp(t->dim, result->type->dim, sizeof t->dim[0] * t->rank) != 0)
       return false;
-    if (!only_same_element(op->out[0], result, depth + 1)) return false;
+    NY_PUSH_ROOM(e->a, reached, n, cap);
+    reached[n++] = op->out[0];
   }
   return true;
 }
@@ -83,7 +90,7 @@ void ny_emit_inplace(ny_emit *e) {
   const ny_value *result = ny_in(yield, 0);
   ny_block *body = e->group->body[0];
   for (uint32_t i = 0; i < body->n_arg; i++) {
-    if (body->arg[i]->type != result->type || !only_same_element(body->arg[i], result, 0)) continue;
+    if (body->arg[i]->type != result->type || !only_same_element(e, body->arg[i], result)) continue;
     ny_knob_set(e->k, "inplace", i);
     return;
   }
