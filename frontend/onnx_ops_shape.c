@@ -278,26 +278,23 @@ static bool counted(ny_node *n, const ny_value *v, int depth, ny_dim *lo, ny_dim
   const ny_op *op = v->def;
   ny_dim l, h;
   if (!op || depth > 16) return false;
-  switch (op->kind) {
-  case NY_iota:
+  if (op->kind == NY_iota) {
     *lo = 0;
     *hi = ny_dim_sub(n->cx, ny_size(v, (int)op->attr[NY_AT(iota, axis)].i), 1);
     return true;
-  case NY_dims:
-    *lo = *hi = op->attr[NY_AT(dims, v)].dims.n == 1 ? op->attr[NY_AT(dims, v)].dims.v[0] : NY_DIM_INVALID;
-    return *lo != NY_DIM_INVALID;
-  case NY_cast:
-    return ny_is_int(ny_fmt_of(v)) && ny_is_int(ny_fmt_of(ny_in(op, 0))) && counted(n, ny_in(op, 0), depth + 1, lo, hi);
-  case NY_reshape:
-  case NY_transpose:
-  case NY_broadcast: return counted(n, ny_in(op, 0), depth + 1, lo, hi);
-  case NY_add:
-    if (!counted(n, ny_in(op, 0), depth + 1, lo, hi) || !counted(n, ny_in(op, 1), depth + 1, &l, &h)) return false;
+  }
+  if (op->kind == NY_dims && op->attr[NY_AT(dims, v)].dims.n == 1) {
+    *lo = *hi = op->attr[NY_AT(dims, v)].dims.v[0];
+    return true;
+  }
+  if (op->kind == NY_add && counted(n, ny_in(op, 0), depth + 1, lo, hi) &&
+      counted(n, ny_in(op, 1), depth + 1, &l, &h)) {
     *lo = ny_dim_add(n->cx, *lo, l);
     *hi = ny_dim_add(n->cx, *hi, h);
     return true;
-  default: return false;
   }
+  bool same = op->kind == NY_reshape || op->kind == NY_transpose || op->kind == NY_broadcast || op->kind == NY_cast;
+  return same && ny_is_int(ny_fmt_of(ny_in(op, 0))) && counted(n, ny_in(op, 0), depth + 1, lo, hi);
 }
 
 static bool counted_fit(ny_node *n, const ny_value *at, ny_dim size) {
