@@ -238,7 +238,7 @@ static void test_tiles(void) {
 }
 
 /* ---- elementwise rows */
-enum { N = 40000 };
+enum { N = 20000 };
 
 static double special_f(int i) {
   static const double v[] = {0,
@@ -422,7 +422,8 @@ static void rows_text(row_test *t, ny_text *s) {
   }
 }
 
-static void test_rows(ny_fmt f) {
+/* strided: operand a walks all of f32, bit pattern by bit pattern, in steps; the others as ever. */
+static void test_rows(ny_fmt f, bool strided) {
   row_test t = {.f = f};
   for (ny_kind k = 0; k < NY_N_KINDS; k++)
     if ((ny_kinds[k].flags & NY_MAP) && takes(k, f)) t.kind[t.n++] = k;
@@ -436,6 +437,7 @@ static void test_rows(ny_fmt f) {
     t.in[i] = (ny_tensor){type, ny_alloc(&a, (size_t)N * 8)};
     fill(f, t.in[i].data, i, N);
   }
+  for (uint32_t i = 0; i < N && strided; i++) ((uint32_t *)t.in[0].data)[i] = i * (uint32_t)(0x100000000 / N) + 77;
   run_unit(&r);
   ny_ctx_free(r.cx);
   ny_arena_free(&a);
@@ -504,6 +506,48 @@ static void test_casts(ny_fmt from) {
   ny_text_free(&s);
 }
 
+/* ---- the inner loop of a register tile as large as the rule allows holds no stack access, and multiplies and adds in
+ * one */
+static void test_spills(void) {
+  static const char text[] =
+      "graph main(%a: f32[8,64], %b: f32[64,48]) {\n  %c = launch %a, %b kernel=k : f32[8,48]\n  ret %c\n}\n\n"
+      "kernel k(%a: f32[8,64]@global, %b: f32[64,48]@global, %c: f32[8,48]@global) {\n  %t = tile : f32[8,48]\n"
+      "  for var=k hi=64 {\n    %x = load %a off=?k stride=[64,1] : f32[8,1]\n"
+      "    %y = load %b off=?k*48 stride=[48,1] : f32[1,48]\n    mma %t, %x, %y\n  }\n"
+      "  store %c, %t stride=[48,1]\n  ret\n}\n";
+  ny_ctx *cx = ny_ctx_new();
+  ny_unit *u;
+  ny_arena a = {0};
+  ny_diag d = {0};
+  const ny_codegen *cg;
+  const ny_target *target;
+  char dir[] = "/tmp/nybble-spills-XXXXXX", *code = NULL;
+  size_t n;
+  ny_image im;
+  bool ok = !ny_parse_unit(cx, text, sizeof text - 1, NULL, &u) && mkdtemp(dir) && !ny_codegen_open(&cg, &d) &&
+            !ny_target_find("x86-64-v4", &target, &d);
+  ny_codegen_request r = {.kernel = (ny_graph *[]){ok ? u->first->next : NULL},
+                          .n = 1,
+                          .target = ok ? target : NULL,
+                          .opt = 2,
+                          .threads = 1,
+                          .dump_dir = dir};
+  ok = ok && !cg->compile(&r, &im, &d) && !ny_file_read(&a, ny_strf(&a, "%s/k.s", dir), 1 << 20, &code, &n, &d);
+  CHECK(ok, "no assembly of a kernel: %s", d.message);
+  char *loop = ok ? strstr(code, "vfmadd231ps") : NULL,
+       *end = loop ? strstr(loop, ".LBB") : NULL; /* to the jump back */
+  if (end) *end = 0;
+  int fused = 0;
+  for (char *p = loop; p && (p = strstr(p, "vfmadd231ps")); p++) fused++;
+  CHECK(fused == 24 && !strstr(loop, "%rsp"), "%d multiply-adds, not 24, or stack accesses, in the inner loop:\n%s",
+        fused, loop ? loop : "");
+  for (int i = 0; i < 2; i++) remove(ny_strf(&a, "%s/k.%s", dir, i ? "s" : "ll"));
+  remove(dir);
+  if (ok) ny_image_free(&im);
+  ny_arena_free(&a);
+  ny_ctx_free(cx);
+}
+
 /* ---- random programs */
 static void test_random(uint32_t first, uint32_t n) {
   for (uint32_t seed = first; seed < first + n; seed++) {
@@ -540,11 +584,13 @@ int main(int argc, char **argv) {
   const char *only = argc > 1 ? argv[1] : "";
   if (!*only || strstr(only, "tiles")) test_tiles();
   if (!*only || strstr(only, "random"))
-    test_random(argc > 2 ? (uint32_t)atoi(argv[2]) : 1, argc > 3 ? (uint32_t)atoi(argv[3]) : 60);
+    test_random(argc > 2 ? (uint32_t)atoi(argv[2]) : 1, argc > 3 ? (uint32_t)atoi(argv[3]) : 25);
   static const ny_fmt formats[] = {NY_f32, NY_f64, NY_f16, NY_bf16, NY_f8e4m3, NY_i8, NY_u8, NY_i16, NY_u16,
                                    NY_i32, NY_u32, NY_i64, NY_u64,  NY_i4,     NY_u4, NY_i2, NY_u2,  NY_bool};
   for (size_t i = 0; i < NY_COUNT(formats); i++)
-    if (!*only || strstr(only, "rows") || strstr(only, ny_fmts[formats[i]].name)) test_rows(formats[i]);
+    if (!*only || strstr(only, "rows") || strstr(only, ny_fmts[formats[i]].name)) test_rows(formats[i], false);
+  if (!*only || strstr(only, "strided")) test_rows(NY_f32, true);
+  if (!*only || strstr(only, "spills")) test_spills();
   for (ny_fmt f = 1; f < NY_N_FMT; f++)
     if (dense(f) && (!*only || strstr(only, "casts"))) test_casts(f);
   return test_end("kernel_test");
