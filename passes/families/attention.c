@@ -247,6 +247,6 @@ nyb_status ny_lower_attention(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   s.correction = ny_emit_tile(&e, s.sum, 1, s.cols, 1);
   emit_blocks(&e, &s);
   int64_t keys = s.n >= 0 && s.n < INT32_MAX ? s.n : 256;
-  ny_emit_grain(&e, keys * (s.d + s.e + 16) * s.cols / 16);
+  ny_emit_grain(&e, ny_work(keys, (s.d + s.e + 16) * s.cols) / 16);
   return ny_emit_finish(&e);
 }

@@ -25,6 +25,12 @@ ny_rows ny_rows_of(ny_ctx *cx, ny_dim extent, int rows);
 typedef void ny_rows_body(ny_emit *e, void *user, int rows, ny_dim row);
 void ny_rows_emit(ny_emit *e, const ny_rows *r, ny_dim index, ny_rows_body *body, void *user);
 
+/* a * b, at most 2^40: for estimates of work, where sizes come from a file. */
+static inline int64_t ny_work(int64_t a, int64_t b) {
+  const int64_t most = INT64_C(1) << 40;
+  return a > 0 && b > 0 && a > most / b ? most : a * b;
+}
+
 /* sum += a * b, operands stretched to the sum's rows and columns. NULL operands (a failed emit) are ignored. */
 void ny_emit_mma(ny_emit *e, ny_value *sum, ny_value *a, ny_value *b);
 /* The contraction's value at `at` is `sum`; stores every result of the group. Sets e->failed when one does not follow from it elementwise. */

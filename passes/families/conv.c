@@ -138,7 +138,7 @@ static void tile(ny_emit *e, void *user, int rows, ny_dim row) {
 
 static int64_t sum_length(const cv *s) {
   int64_t n = s->in_group;
-  for (int i = 0; i < s->spatial; i++) n *= s->kernel[i];
+  for (int i = 0; i < s->spatial; i++) n = ny_work(n, s->kernel[i]);
   return n;
 }
 
@@ -147,11 +147,8 @@ static int pick_tile(ny_emit *e, cv *s) {
   int lanes = ny_vec_lanes(e->px, s->sum);
   s->cols = s->packed ? (int)s->packed : (int)ny_knob(e->k, "nr", lanes * ny_vectors_pick(t, s->rows_extent, s->out_group, lanes));
   int vectors = (s->cols + lanes - 1) / lanes;
-  int64_t stride = s->stride[s->row] * s->in_group * s->group * ny_fmts[s->x->type->fmt].bits / 8;
-  for (int i = s->row + 1; i < s->spatial && stride; i++) {
-    ny_dim d = s->x->type->dim[1 + i];
-    stride = d > 0 && d < INT16_MAX && stride < INT32_MAX ? stride * d : 0;
-  }
+  int64_t stride = ny_work(s->stride[s->row], ny_work(s->in_group * s->group, ny_fmts[s->x->type->fmt].bits / 8));
+  for (int i = s->row + 1; i < s->spatial; i++) stride = s->x->type->dim[1 + i] < 0 ? 0 : ny_work(stride, s->x->type->dim[1 + i]);
   int rows = (int)ny_knob(e->k, "mr", ny_rows_pick(t, s->rows_extent, vectors, stride));
   ny_knob_set(e->k, "mr", rows);
   ny_knob_set(e->k, "nr", s->cols);
@@ -183,7 +180,7 @@ nyb_status ny_lower_conv(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   ny_rows r = ny_rows_of(e.cx, s.rows_extent, rows);
   const ny_type *out = s.out->type;
   ny_dim panels = ny_dim_ceildiv(e.cx, s.out_group, s.cols);
-  int64_t length = sum_length(&s), weights = length * s.out_group * (ny_fmts[s.sum].bits / 8);
+  int64_t length = sum_length(&s), weights = ny_work(length, ny_work(s.out_group, ny_fmts[s.sum].bits / 8));
   bool first = ny_knob(k, "panels_first", weights > (int64_t)(px->target->l2 / 2)) != 0;
   ny_knob_set(k, "panels_first", first);
   s.at_group = grid_or_zero(&e, s.group);
@@ -193,6 +190,6 @@ nyb_status ny_lower_conv(ny_pass_cx *px, ny_op *group, ny_graph *k) {
     if (i != s.row) s.pos[i] = grid_or_zero(&e, out->dim[1 + i]);
   if (!first) s.panel = ny_emit_grid(&e, panels);
   ny_rows_emit(&e, &r, ny_emit_grid(&e, r.tiles), tile, &s);
-  ny_emit_grain(&e, (int64_t)r.rows * s.cols * length / 16);
+  ny_emit_grain(&e, ny_work((int64_t)r.rows * s.cols, length) / 16);
   return ny_emit_finish(&e);
 }

@@ -89,7 +89,7 @@ nyb_status ny_lower_depthwise(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   s.panel = ny_emit_grid(&e, ny_dim_ceildiv(e.cx, s.channels, s.cols));
   ny_rows_emit(&e, &r, ny_emit_grid(&e, r.tiles), tile, &s);
   int64_t ops = (int64_t)r.rows * s.cols;
-  for (int i = 0; i < s.spatial; i++) ops *= s.kernel[i];
+  for (int i = 0; i < s.spatial; i++) ops = ny_work(ops, s.kernel[i]);
   ny_emit_grain(&e, ops / 4);
   return ny_emit_finish(&e);
 }

@@ -198,6 +198,6 @@ nyb_status ny_lower_matmul(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   else emit_direct(&e, &s, &r, panels);
   int64_t depth = s.k >= 0 && s.k < INT32_MAX ? s.k : 256;
   int64_t tall = copy ? (s.m >= 0 && s.m < INT32_MAX ? s.m : 128) : r.rows;
-  ny_emit_grain(&e, tall * s.cols * depth / 16); /* a grain counts scalar work; here a vector register does it */
+  ny_emit_grain(&e, ny_work(tall * s.cols, depth) / 16); /* a grain counts scalar work; here a vector register does it */
   return ny_emit_finish(&e);
 }

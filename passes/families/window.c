@@ -79,7 +79,7 @@ nyb_status ny_lower_window(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   s.column = ny_dim_mul(e.cx, ny_emit_grid(&e, ny_dim_ceildiv(e.cx, width, s.cols)), s.cols);
   ny_rows_emit(&e, &r, ny_emit_grid(&e, r.tiles), tile, &s);
   int64_t ops = (int64_t)r.rows * s.cols;
-  for (int i = 0; i < s.rank; i++) ops *= s.size[i];
+  for (int i = 0; i < s.rank; i++) ops = ny_work(ops, s.size[i]);
   ny_emit_grain(&e, ops / 4);
   return ny_emit_finish(&e);
 }
