@@ -109,7 +109,7 @@ static ny_value *pad_nothing(ny_builder *b, ny_op *op, bool fast) {
 /* Empty inputs go, a concat along the same axis opens up. */
 static ny_value *concat_parts(ny_builder *b, ny_op *op, bool fast) {
   (void)fast;
-  enum { MAX_PARTS = 1024 };
+  enum { MAX_PARTS = 32 }; /* decompose splits what is longer */
   int64_t axis = op->attr[NY_AT(concat, axis)].i;
   int n = 0, total = 0;
   if (axis < 0) axis += op->out[0]->type->rank;

@@ -152,6 +152,27 @@ static bool known_heads(const ny_op *op) {
   return d >= 1 && d <= MAX_DEPTH && e >= 1 && e <= MAX_DEPTH;
 }
 
+/* A kernel grows with the number of its inputs, and what a compiler does with it faster than that. */
+enum { MAX_PIECES = 32 };
+static bool few_pieces(const ny_op *op) { return op->n_in <= MAX_PIECES; }
+
+static ny_value *lower_concat(ny_builder *b, ny_op *op) {
+  int n = op->n_in, axis = (int)op->attr[NY_AT(concat, axis)].i;
+  ny_value **v = NY_NEW_ARRAY(&b->g->arena, ny_value *, n);
+  for (int i = 0; i < n; i++) v[i] = ny_in(op, i);
+  while (n > 1) {
+    int made = 0;
+    for (int i = 0; i < n; i += MAX_PIECES) {
+      int part = n - i < MAX_PIECES ? n - i : MAX_PIECES;
+      ny_value *joined = part > 1 ? ny_b_concat(b, v + i, part, axis) : v[i];
+      if (!joined) return NULL;
+      v[made++] = joined;
+    }
+    n = made;
+  }
+  return v[0];
+}
+
 static bool overlaps(const ny_op *op) { return !is_block_deconv(op); }
 
 typedef struct row {
@@ -162,7 +183,7 @@ typedef struct row {
 static const row rows[] = {
     {NY_softmax, lower_softmax, NULL},       {NY_layer_norm, lower_layer_norm, NULL},
     {NY_rms_norm, lower_rms_norm, NULL},     {NY_attention, lower_attention, known_heads},
-    {NY_conv, lower_block_deconv, overlaps},
+    {NY_conv, lower_block_deconv, overlaps}, {NY_concat, lower_concat, few_pieces},
 };
 
 typedef struct state {

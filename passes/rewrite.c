@@ -63,17 +63,47 @@ ny_value *ny_b_splat(ny_builder *b, const ny_type *t, double x) {
   return op->out[0];
 }
 
-static bool constant(const ny_value *v, int depth) {
+/* A constant expression costs time and memory when the module is written, so it may not be much larger than the
+   constants it is made of. What holds for an expression holds for its parts. */
+typedef struct cone {
+  double leaves, work; /* elements */
+} cone;
+
+static double elements(const ny_value *v) {
+  double n = 1;
+  for (int i = 0; i < v->type->rank; i++) n *= v->type->dim[i] < 0 ? 1e30 : (double)v->type->dim[i];
+  return n;
+}
+
+static double work_of(const ny_op *op) {
+  double n = elements(op->out[0]), product = 1;
+  for (int i = 0; i < op->n_in; i++) n = fmax(n, elements(ny_in(op, i))), product *= fmax(1, elements(ny_in(op, i)));
+  bool multiplies = op->kind == NY_matmul || op->kind == NY_conv || op->kind == NY_attention;
+  return !multiplies ? op->kind == NY_window ? 64 * n : n : sqrt(product * fmax(1, elements(op->out[0])));
+}
+
+static bool constant(const ny_value *v, int depth, int *visits, cone *c) {
+  const double fixed = 1 << 22, most = 8, most_work = 64;
   const ny_op *op = v->def;
-  if (!op || depth > 64 || op->n_body || !ny_is_pure(op) || op->kind == NY_launch) return false;
-  if (op->kind == NY_const) return true;
+  if (!op || depth > 64 || op->n_body || !ny_is_pure(op) || op->kind == NY_launch || --*visits < 0) return false;
+  if (op->kind == NY_const) {
+    if (op->attr[NY_AT(const, data)].blob) c->leaves += elements(v);
+    return true;
+  }
   if (op->n_in == 0 || op->kind == NY_broadcast)
     return false; /* dims, iota and stretching are cheaper computed than read */
+  cone own = {0, work_of(op)};
   for (int i = 0; i < op->n_in; i++)
-    if (!constant(ny_in(op, i), depth + 1)) return false;
-  return true;
+    if (!constant(ny_in(op, i), depth + 1, visits, &own)) return false;
+  c->leaves += own.leaves, c->work += own.work;
+  return elements(v) <= fixed + most * own.leaves && own.work <= fixed + most_work * own.leaves;
 }
-bool ny_is_constant(const ny_value *v) { return constant(v, 0); }
+
+bool ny_is_constant(const ny_value *v) {
+  cone c = {0};
+  int visits = 256;
+  return constant(v, 0, &visits, &c);
+}
 
 bool ny_same_shape(const ny_type *a, const ny_type *b) {
   return a->rank == b->rank && memcmp(a->dim, b->dim, sizeof a->dim[0] * a->rank) == 0;

@@ -4,6 +4,7 @@
 #include "rewrite.h"
 
 enum { MAX_VALUES = 64 };
+static const int64_t MAX_ELEMENTS = INT64_C(1) << 40;
 
 static bool worth(const ny_op *op) {
   return op->n_out == 1 && op->n_body == 0 && ny_is_pure(op) && op->kind != NY_const && op->kind != NY_dims &&
@@ -26,11 +27,21 @@ static bool to_dims(ny_graph *g, ny_op *op) {
   return true;
 }
 
+/* Even where nothing stores it, computing such a tensor would take hours. */
+static nyb_status check_sizes(ny_graph *g, const ny_op *op) {
+  int64_t n;
+  for (int i = 0; i < op->n_out; i++)
+    if (ny_type_static_count(g->cx, op->out[i]->type, &n) && n > MAX_ELEMENTS)
+      return ny_fail(&g->cx->diag, NYB_E_LIMIT, op->loc, "a result of %lld elements", (long long)n);
+  return NYB_OK;
+}
+
 static nyb_status visit(void *user, ny_op *op) {
   state *s = user;
   const ny_type *before[8];
   for (int i = 0; i < op->n_out && i < 8; i++) before[i] = op->out[i]->type;
   NY_TRY(ny_infer_op(s->g, op));
+  NY_TRY(check_sizes(s->g, op));
   for (int i = 0; i < op->n_out && i < 8; i++) s->changed |= before[i] != op->out[i]->type;
   if (to_dims(s->g, op)) s->changed = true;
   return s->g->cx->diag.code;

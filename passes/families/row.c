@@ -15,7 +15,11 @@ typedef struct row {
   int stages;
   ny_dim rows, count;
   int cols;
-  int *stage; /* by value id, of the group's values */
+  struct {
+    uint32_t id;
+    int stage;
+  } * slot; /* hash table by value id: ids run through the whole graph, a group has few */
+  uint32_t n_slots;
   ny_coord at[NY_MAX_RANK];
   ny_fold_acc acc[MAX_FOLDS];
   ny_op *fold[MAX_FOLDS];
@@ -29,20 +33,29 @@ typedef struct row {
 
 static bool is_reduce(const ny_value *v) { return v->def && v->def->kind == NY_reduce; }
 
+/* How many reductions lie before v, at a place that may be written once. Ids are stored plus one. */
+static int *stage_at(const row *r, const ny_value *v) {
+  uint32_t i = v->id * 2654435761u & (r->n_slots - 1);
+  while (r->slot[i].id && r->slot[i].id != v->id + 1) i = (i + 1) & (r->n_slots - 1);
+  r->slot[i].id = v->id + 1;
+  return &r->slot[i].stage;
+}
+
 static void find_stages(ny_pass_cx *px, row *r, const ny_graph *k) {
   (void)k;
-  uint32_t n = 0;
-  for (ny_op *op = r->group->body[0]->first; op; op = op->next)
-    for (int i = 0; i < op->n_out; i++) n = op->out[i]->id >= n ? op->out[i]->id + 1 : n;
-  for (uint32_t i = 0; i < r->group->body[0]->n_arg; i++)
-    n = r->group->body[0]->arg[i]->id >= n ? r->group->body[0]->arg[i]->id + 1 : n;
-  r->stage = NY_NEW_ARRAY(&px->scratch, int, n + 1);
+  uint32_t n = r->group->body[0]->n_arg;
+  for (ny_op *op = r->group->body[0]->first; op; op = op->next) n += op->n_in + op->n_out;
+  for (r->n_slots = 16; r->n_slots < 2 * n; r->n_slots *= 2) {}
+  r->slot = ny_alloc(&px->scratch, r->n_slots * sizeof *r->slot);
   for (ny_op *op = r->group->body[0]->first; op; op = op->next) {
     int s = 0;
-    for (int i = 0; i < op->n_in; i++) s = r->stage[ny_in(op, i)->id] > s ? r->stage[ny_in(op, i)->id] : s;
+    for (int i = 0; i < op->n_in; i++) {
+      int before = *stage_at(r, ny_in(op, i));
+      s = before > s ? before : s;
+    }
     if (op->kind == NY_reduce) s++;
     if (s > r->stages) r->stages = s;
-    for (int i = 0; i < op->n_out; i++) r->stage[op->out[i]->id] = s;
+    for (int i = 0; i < op->n_out; i++) *stage_at(r, op->out[i]) = s;
   }
 }
 
@@ -123,7 +136,7 @@ static unsigned passes_of(const row *r, const ny_value *v, int depth) {
     if (op->kind == NY_yield)
       m |= 1u << r->stages;
     else if (op->kind == NY_reduce)
-      m |= 1u << r->stage[v->id];
+      m |= 1u << *stage_at(r, v);
     else if (has_columns(r, op->out[0]))
       m |= passes_of(r, op->out[0], depth + 1);
   }
@@ -188,7 +201,7 @@ static void between(ny_emit *e, row *r) {
   e->cols = 1;
   for (ny_op *op = r->group->body[0]->first; op; op = op->next) {
     ny_coord at[NY_MAX_RANK];
-    if (op->n_out != 1 || op->kind == NY_reduce || op->kind == NY_const || r->stage[op->out[0]->id] != r->pass)
+    if (op->n_out != 1 || op->kind == NY_reduce || op->kind == NY_const || *stage_at(r, op->out[0]) != r->pass)
       continue;
     if (r->pass == 0 || has_columns(r, op->out[0]) || !row_at(r, op->out[0], at)) continue;
     ny_emit_know(e, op->out[0], at, ny_emit_at(e, op->out[0], at));
@@ -198,7 +211,7 @@ static void between(ny_emit *e, row *r) {
 static void fold_pass(ny_emit *e, row *r) {
   r->n_fold = 0;
   for (ny_op *op = r->group->body[0]->first; op; op = op->next)
-    if (op->kind == NY_reduce && r->stage[ny_in(op, 0)->id] == r->pass) r->fold[r->n_fold++] = op;
+    if (op->kind == NY_reduce && *stage_at(r, ny_in(op, 0)) == r->pass) r->fold[r->n_fold++] = op;
   for (int i = 0; i < r->n_fold; i++)
     r->acc[i] = ny_fold_open(e, r->fold[i]->attr[NY_AT(reduce, op)].s, (ny_fmt)ny_in(r->fold[i], 0)->type->fmt,
                              r->count, r->cols);
