@@ -205,6 +205,26 @@ val ny_m32_gelu(ny_lx *x, val a) {
   return mul(x, mul(x, a, k(a, 0.5)), ny_sel(x, lt(x, a, 0), c, sub(x, k(a, 2), c)));
 }
 
+/* log(1 + e^a) = max(a, 0) + log(1 + z) with z = e^-|a| in [0, 1]: twice the atanh of z/(2+z). */
+val ny_m32_softplus(ny_lx *x, val a) {
+  val z = ny_m32_exp(x, LLVMBuildFNeg(x->b, ny_fabs(x, a), "")), s = NY_B(FDiv, x, z, add(x, z, k(a, 2))),
+      w = mul(x, s, s);
+  val p = NY_POLY(x, w, 0.244094033657, 0.21411146336, 0.286168844913, 0.399989533048, 0.66666673547, 2);
+  return ny_fma(x, p, s, ny_sel(x, gt(x, a, 0), a, k(a, 0)));
+}
+
+/* a * tanh(softplus a), which is a * n/(n+2) with n = e^a (e^a + 2): nothing cancels. */
+val ny_m32_mish(ny_lx *x, val a) {
+  val e = ny_m32_exp(x, ny_sel(x, gt(x, a, 20), k(a, 20), a)), n = mul(x, e, add(x, e, k(a, 2)));
+  return mul(x, a, NY_B(FDiv, x, n, add(x, n, k(a, 2))));
+}
+
+/* (1 + tanh u)/2 is 1/(1 + e^-2u): one exponential and one division, and no cancellation for negative a. */
+val ny_m32_gelu_tanh(ny_lx *x, val a) {
+  val s = mul(x, a, a), u = mul(x, a, ny_fma(x, s, k(a, -0.071354816272600248), k(a, -1.5957691216057308)));
+  return NY_B(FDiv, x, a, add(x, ny_m32_exp(x, u), k(a, 1)));
+}
+
 /* By f64: its 53 bits leave the f32 result good to the last place. */
 val ny_m32_pow(ny_lx *x, val a, val b) {
   typ wide = ny_like(a, x->f64);

@@ -163,6 +163,18 @@ static val max_min(ny_lx *x, ny_fmt f, val a, val b, bool max) {
   return ny_sel(x, ny_fc(x, LLVMRealUNO, b, b), b, m);
 }
 
+/* Rows with a function of their own in f32, faster and closer than their formula in f32 steps. */
+static ny_math1 *whole_row(ny_kind k) {
+  static const struct {
+    ny_kind k;
+    ny_math1 *f;
+  } rows[] = {
+      {NY_gelu, ny_m32_gelu}, {NY_gelu_tanh, ny_m32_gelu_tanh}, {NY_softplus, ny_m32_softplus}, {NY_mish, ny_m32_mish}};
+  for (size_t i = 0; i < NY_COUNT(rows); i++)
+    if (rows[i].k == k) return rows[i].f;
+  return NULL;
+}
+
 val ny_row(ny_lx *x, const ny_op *op, const val *in) {
   ny_ew_types types = (ny_ew_types)ny_kinds[op->kind].ew;
   if (types == NY_EW_SELECT) return ny_sel(x, in[0], in[1], in[2]); /* bits move, nothing rounds */
@@ -175,9 +187,10 @@ val ny_row(ny_lx *x, const ny_op *op, const val *in) {
     for (int i = 0; i < op->n_in; i++) num[i] = LLVMBuildFPExt(x->b, num[i], t, "");
   }
   bool max = op->kind == NY_max;
-  val r = op->kind == NY_gelu && f != NY_f64 ? ny_m32_gelu(x, num[0]) /* as one function: see there */
-          : max || op->kind == NY_min        ? max_min(x, f, num[0], num[1], max)
-                                             : expression(x, op, f, t, num);
+  ny_math1 *whole = f == NY_f64 ? NULL : whole_row((ny_kind)op->kind);
+  val r = max || op->kind == NY_min ? max_min(x, f, num[0], num[1], max)
+          : whole                   ? whole(x, num[0])
+                                    : expression(x, op, f, t, num);
   return ny_is_float(to) ? ny_encode(x, to, r, false) : r;
 }
 

@@ -9,7 +9,7 @@
 NY_MATH_ROWS(NY_MATH_DECLARE)
 val ny_m32_pow(ny_lx *x, val a, val b);
 val ny_m64_pow(ny_lx *x, val a, val b);
-val ny_m32_gelu(ny_lx *x, val a);
+ny_math1 ny_m32_gelu, ny_m32_gelu_tanh, ny_m32_softplus, ny_m32_mish; /* whole rows, better than their formula in f32 */
 #define NY_POLY(x, a, ...)                                                                                             \
   ny_poly((x), (a), (const double[]){__VA_ARGS__}, (int)(sizeof((const double[]){__VA_ARGS__}) / sizeof(double)))
 
