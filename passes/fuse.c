@@ -68,10 +68,9 @@ static int live_outs(const ny_fuse *f, const ny_cluster *c) {
 }
 
 void ny_fuse_forward(ny_fuse *f, ny_cluster *c, ny_accept_fn *accept) {
-  memset(f->taint, 0, (size_t)f->n);
-  int start = f->pos[c->seed->id], last = start;
+  int start = f->pos[c->seed->id], last = start, p = start + 1;
   size_t best = 1;
-  for (int p = start + 1; p < f->n && p - last < WINDOW && c->n < MAX_MEMBERS; p++) {
+  for (; p < f->n && p - last < WINDOW && c->n < MAX_MEMBERS; p++) {
     ny_op *op = f->op[p];
     reads r = {.f = f, .c = c};
     look(&r, op);
@@ -84,6 +83,7 @@ void ny_fuse_forward(ny_fuse *f, ny_cluster *c, ny_accept_fn *accept) {
     if (live_outs(f, c) == 1) best = c->n, last = p;
   }
   while (c->n > best) f->cluster[f->pos[c->member[--c->n]->id]] = -1;
+  memset(f->taint + start, 0, (size_t)(p - start));
 }
 
 static int inputs(const ny_fuse *f, const ny_cluster *c) {

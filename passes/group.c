@@ -10,6 +10,12 @@ bool ny_travels(const ny_value *v) {
   return op->kind == NY_dims || op->kind == NY_iota || (op->kind == NY_const && ny_is_uniform(v));
 }
 
+/* A contraction reads its weights as bytes even where they are one number: as it would any others. */
+static bool travels_into(const ny_value *v, const ny_op *user) {
+  bool weights = (user->kind == NY_matmul || user->kind == NY_conv) && v->type->rank >= 2;
+  return ny_travels(v) && !(weights && v->def->kind == NY_const);
+}
+
 const char *ny_family_of_op(const ny_op *op) {
   const char *f = ny_family_led_by((ny_kind)op->kind, 0);
   return f ? f : "map";
@@ -43,11 +49,11 @@ static bool in_body(const maker *m, const ny_value *v) {
   return v->def ? v->def->parent == m->body : v->arg_of == m->body;
 }
 
-static ny_value *bring_in(maker *m, ny_value *v) {
+static ny_value *bring_in(maker *m, ny_value *v, const ny_op *user) {
   if (in_body(m, v)) return v;
   ny_value *w = lookup(m, v);
   if (w) return w;
-  if (ny_travels(v)) {
+  if (travels_into(v, user)) {
     w = ny_clone(m->g, m->body, m->body->first, v->def, NULL)->out[0];
   } else {
     w = ny_block_arg(m->g, m->body, v->type, NULL);
@@ -60,7 +66,7 @@ static ny_value *bring_in(maker *m, ny_value *v) {
 
 static void localise(maker *m, ny_op *op) {
   for (int i = 0; i < op->n_in; i++) {
-    ny_value *v = bring_in(m, ny_in(op, i));
+    ny_value *v = bring_in(m, ny_in(op, i), op);
     if (v != ny_in(op, i)) ny_set_in(op, i, v);
   }
 }
@@ -142,7 +148,7 @@ void ny_group_open(ny_graph *g, ny_op *group) {
 static bool needs_bytes(const ny_use *u, bool cones) {
   const ny_op *op = u->user;
   bool plain = op->n_out && !op->n_body;
-  if (ny_travels(u->val) && plain && op->kind != NY_reshape && op->kind != NY_bitcast) return false;
+  if (travels_into(u->val, op) && plain && op->kind != NY_reshape && op->kind != NY_bitcast) return false;
   return !cones || !plain || !ny_is_constant(op->out[0]);
 }
 

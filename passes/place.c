@@ -8,6 +8,7 @@
    be proven. Where the offsets become too large to express, they are computed from bounds of the sizes instead
    (place_bound.c). A graph output made by a launch of the main block, whose buffer is not shared, is written straight
    to the caller's memory (offset -1). */
+#include <stdlib.h>
 #include <string.h>
 
 #include "place.h"
@@ -183,54 +184,81 @@ static ny_dim larger(const placer *p, ny_dim a, ny_dim b) {
   return p->bounds ? ny_place_max(cx, a, b) : ny_dim_max(cx, a, b);
 }
 
-static bool fits(placer *p, const buffer *b, ny_dim off, const int *done, int n_done) {
+/* `live`: the placed buffers that live at the same time as b, by nominal offset. */
+static bool fits(placer *p, const buffer *b, ny_dim off, const int *live, int n) {
   ny_ctx *cx = p->g->cx;
   ny_dim end = ny_dim_add(cx, off, b->bytes);
-  for (int i = 0; i < n_done; i++) {
-    const buffer *q = &p->buf[done[i]];
-    if (!both_live(b, q)) continue;
+  for (int i = 0; i < n; i++) {
+    const buffer *q = &p->buf[live[i]];
     if (!at_most(cx, end, q->off) && !at_most(cx, ny_dim_add(cx, q->off, q->bytes), off)) return false;
   }
   return true;
 }
 
-static void choose(placer *p, buffer *b, const int *done, int n_done) {
-  ny_ctx *cx = p->g->cx;
-  ny_dim best = 0, top = 0;
-  int64_t best_at = INT64_MAX;
-  if (fits(p, b, 0, done, n_done)) best_at = 0;
-  for (int i = 0; i < n_done && best_at; i++) {
-    const buffer *q = &p->buf[done[i]];
-    if (!both_live(b, q)) continue;
-    ny_dim end = ny_dim_add(cx, q->off, q->bytes);
-    int64_t at = q->at + q->nominal;
-    top = larger(p, top, end);
-    if (at < best_at && fits(p, b, end, done, n_done)) best = end, best_at = at;
-  }
-  b->off = best_at == INT64_MAX ? top : best;
-  b->at = best_at == INT64_MAX ? nominal(p, top) : best_at;
+static bool take(placer *p, buffer *b, ny_dim off, int64_t at, const int *live, int n) {
+  if (off == NY_DIM_INVALID || !fits(p, b, off, live, n)) return false;
+  b->off = off;
+  b->at = at;
+  return true;
 }
 
-static void by_size(const placer *p, int *order) {
-  for (int i = 0; i < p->n; i++) {
-    int j = i;
-    for (; j > 0 && p->buf[order[j - 1]].nominal < p->buf[i].nominal; j--) order[j] = order[j - 1];
-    order[j] = i;
+/* Goes up through the gaps as the nominal sizes show them, until one holds b for all sizes; few are tried, since proof
+ * is dear. */
+static void choose(placer *p, buffer *b, const int *live, int n) {
+  enum { TRIES = 6 };
+  ny_ctx *cx = p->g->cx;
+  ny_dim off = 0, top = 0;
+  int64_t at = 0;
+  int tries = 0;
+  for (int i = 0; i < n; i++) {
+    const buffer *q = &p->buf[live[i]];
+    if (q->at - at >= b->nominal && tries++ < TRIES && take(p, b, off, at, live, n)) return;
+    if (q->at + q->nominal > at) at = q->at + q->nominal, off = ny_dim_add(cx, q->off, q->bytes);
   }
+  if (take(p, b, off, at, live, n)) return;
+  for (int i = 0; i < n; i++) top = larger(p, top, ny_dim_add(cx, p->buf[live[i]].off, p->buf[live[i]].bytes));
+  b->off = top;
+  b->at = nominal(p, top);
+}
+
+typedef struct ranked {
+  int64_t size;
+  int index;
+} ranked;
+
+static int by_rank(const void *a, const void *b) {
+  const ranked *x = a, *y = b;
+  return x->size != y->size ? (x->size > y->size ? -1 : 1) : x->index - y->index;
+}
+
+static ranked *by_size(placer *p) {
+  ranked *r = NY_NEW_ARRAY(p->a, ranked, p->n + 1);
+  for (int i = 0; i < p->n; i++) r[i] = (ranked){p->buf[i].nominal, i};
+  qsort(r, (size_t)p->n, sizeof *r, by_rank);
+  return r;
+}
+
+/* Into the list of placed buffers, which is kept by nominal offset. */
+static void insert(const placer *p, int *done, int n, int index) {
+  for (; n > 0 && p->buf[done[n - 1]].at > p->buf[index].at; n--) done[n] = done[n - 1];
+  done[n] = index;
 }
 
 /* False when an offset or the whole cannot be expressed: several independent symbols make maxima of sums of maxima. */
 static bool assign(placer *p) {
-  int *order = NY_NEW_ARRAY(p->a, int, p->n + 1), *done = NY_NEW_ARRAY(p->a, int, p->n + 1), n_done = 0;
+  int *done = NY_NEW_ARRAY(p->a, int, p->n + 1), *live = NY_NEW_ARRAY(p->a, int, p->n + 1), n_done = 0;
+  const ranked *order = by_size(p);
   ny_dim top = 0;
-  by_size(p, order);
   for (int i = 0; i < p->n; i++) {
-    buffer *b = &p->buf[order[i]];
+    buffer *b = &p->buf[order[i].index];
     if (b->direct) continue;
     if (p->bounds) b->bytes = ny_bounds_of(p->bounds, b->bytes);
     if (b->bytes == NY_DIM_INVALID) return false;
-    choose(p, b, done, n_done);
-    done[n_done++] = order[i];
+    int n = 0;
+    for (int j = 0; j < n_done; j++)
+      if (both_live(b, &p->buf[done[j]])) live[n++] = done[j];
+    choose(p, b, live, n);
+    insert(p, done, n_done++, order[i].index);
     if (b->off == NY_DIM_INVALID) return false;
     ny_dim end = ny_dim_add(p->g->cx, b->off, b->bytes);
     top = end == NY_DIM_INVALID ? end : larger(p, top, end);

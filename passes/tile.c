@@ -10,11 +10,17 @@ typedef struct made { /* a kernel and its text without the name */
   size_t n;
   struct made *next;
 } made;
+typedef struct taken {
+  ny_name base;
+  int n;
+  struct taken *next;
+} taken;
 enum { SLOTS = 1024 };
 typedef struct tiler {
   ny_pass_cx *px;
   ny_graph *g;
   made *slot[SLOTS];
+  taken *names[SLOTS];
   ny_op **group;
   size_t n, cap;
   bool changed;
@@ -66,6 +72,17 @@ static nyb_status lower(tiler *s, ny_op *group, ny_graph **out) {
   return st;
 }
 
+/* How many kernels have this name with a number behind it. */
+static int *times_taken(tiler *s, ny_name base) {
+  taken **slot = &s->names[(uintptr_t)base / 16 % SLOTS];
+  for (taken *t = *slot; t; t = t->next)
+    if (t->base == base) return &t->n;
+  taken *t = NY_NEW(&s->px->scratch, taken);
+  *t = (taken){base, 0, *slot};
+  *slot = t;
+  return &t->n;
+}
+
 static void name_part(ny_text *t, const char *part) {
   if (t->n < 60) ny_text_addf(t, "_%s", part);
 }
@@ -86,11 +103,9 @@ static ny_name descriptive(tiler *s, const ny_op *group, const ny_graph *k) {
   }
   if (group->n_out) name_part(&t, ny_fmts[group->out[0]->type->fmt].name);
   ny_name base = ny_intern(&s->g->cx->names, t.s), name = base;
-  for (int i = 2; ny_unit_find(s->g->unit, name); i++) {
-    size_t n = strlen(base);
+  for (int *used = times_taken(s, base); ny_unit_find(s->g->unit, name);) {
     t.n = 0;
-    ny_text_addn(&t, base, n);
-    ny_text_addf(&t, "_%d", i);
+    ny_text_addf(&t, "%s_%d", base, ++*used + 1);
     name = ny_intern(&s->g->cx->names, t.s);
   }
   ny_text_free(&t);
