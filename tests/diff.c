@@ -19,7 +19,7 @@ static bool compare(const diff_case *c, const results *want, const results *got,
   for (int i = 0; i < c->n_out; i++) {
     char why[200] = "";
     bool same = diff_same(&want->out[i], &got->out[i], exact ? 0 : c->err[i], why);
-    CHECK(same, "seed %llu, %s: output %d: %s", (unsigned long long)seed, what, i, why);
+    EACH(same, "seed %llu, %s: output %d: %s", (unsigned long long)seed, what, i, why);
     if (!same) return false;
   }
   return true;
@@ -61,7 +61,7 @@ static bool survives_passes(ny_ctx *cx, diff_case *c, const results *want, ny_ar
       return true;
     }
     if (!s) s = ny_eval_graph(c->u->first, r.in, (size_t)c->n_in, a, LIMIT, r.out, (size_t)c->n_out);
-    CHECK(!s, "seed %llu, -O%d, %s: %s", (unsigned long long)seed, opt, ny_passes[p].name, cx->diag.message);
+    EACH(!s, "seed %llu, -O%d, %s: %s", (unsigned long long)seed, opt, ny_passes[p].name, cx->diag.message);
     if (s || !compare(c, want, &r, false, seed, ny_passes[p].name)) return false;
   }
   return true;
@@ -92,6 +92,7 @@ static bool one(uint64_t seed, bool show) {
   }
   ok = ok && reads_back(cx, &c, &r, &a, seed);
   ok = ok && survives_passes(cx, &c, &r, &a, seed);
+  CHECK(ok, "graph of seed %llu", (unsigned long long)seed);
   ny_unit_free(c.u);
   ny_arena_free(&a);
   ny_ctx_free(cx);

@@ -1,7 +1,8 @@
 /* Compiled kernels against the evaluator: the tile programs of kernels/tiles.nyt over odd sizes, every elementwise row
    in every format over special and random values, and every cast. Buffers lie between guard bytes; grids are run whole
-   and in uneven ranges; each target this machine runs is compiled for. With an argument, prints the largest error of
-   every row instead of only the failures. */
+   and in uneven ranges. Elementwise rows are compiled for this machine; tile programs, random programs, rows of f32 and, in a long
+   run, all rows for every target whose code can be run here.
+   usage: kernel_test [-v] [long] [tiles|random|rows|casts [first seed [seeds]]]    -v prints the largest error of every row */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +14,7 @@
 
 #include "nybble/kernel.h"
 
-static bool verbose;
+static bool verbose, long_run;
 static const ny_target *targets[5];
 static int n_targets;
 static const ny_target *emulated; /* one of them, run by an emulator */
@@ -75,10 +76,10 @@ typedef struct unit_run {
   size_t n_env;
   const ny_tensor *in; /* NULL: random */
   int64_t cuts;        /* ranges that the grid is run in; 0: one, three, five, with the same results */
-  bool few;            /* this machine's own target and the emulated one only */
   double tolerance;
   void (*judge)(struct unit_run *r, size_t out, ny_tensor got, ny_tensor want, const char *target);
   void *user;
+  bool all_targets;
   ny_ctx *cx;
 } unit_run;
 
@@ -135,9 +136,8 @@ static void run_unit(unit_run *r) {
     explain(r->cx, r->name, "evaluator");
     return;
   }
-  for (int t = 0; t < n_targets; t++) {
+  for (int t = 0; t < (r->all_targets ? n_targets : 1); t++) {
     exec got;
-    if (r->few && t && targets[t] != emulated) continue;
     if (targets[t] == emulated) {
       if (exec_open(&got, u, NULL, r->env, r->n_env, in, n_in, NULL) || emulate_run(&got, targets[t])) {
         explain(r->cx, r->name, targets[t]->name);
@@ -194,6 +194,7 @@ static void run_case(const char *text, size_t n, ny_arena *a) {
     unit_run r = {.name = name,
                   .text = ny_strndup(a, body, (size_t)(text + n - body)),
                   .tolerance = 16,
+                  .all_targets = true,
                   .judge = judge_all,
                   .cx = ny_ctx_new()};
     r.n_env = read_sizes(r.cx, sizes, stop, r.env);
@@ -417,9 +418,8 @@ static void test_rows(ny_fmt f, bool strided) {
   rows_text(&t, &s);
   ny_arena a = {0};
   unit_run r = {
-      .name = ny_fmts[f].name, .text = s.s, .judge = judge_row, .user = &t, .in = t.in, .cuts = 1, .cx = ny_ctx_new()};
+      .name = ny_fmts[f].name, .text = s.s, .judge = judge_row, .user = &t, .in = t.in, .cuts = 1, .all_targets = long_run || f == NY_f32, .cx = ny_ctx_new()};
   const ny_type *type = ny_tensor_type(r.cx, f, 1, (ny_dim[]){N});
-  r.few = f != NY_f32 && f != NY_f64 && f != NY_f16 && f != NY_i32;
   for (int i = 0; i < 3; i++) {
     t.in[i] = (ny_tensor){type, ny_alloc(&a, (size_t)N * 8)};
     fill(f, t.in[i].data, i, N);
@@ -483,8 +483,7 @@ static void test_casts(ny_fmt from) {
                  i, f, N, ny_fmts[t.to[i]].name, N, N / 40, f, t.saturate[i] ? "" : " saturate=0",
                  ny_fmts[t.to[i]].name);
   ny_arena a = {0};
-  unit_run r = {.name = f, .text = s.s, .judge = judge_cast, .user = &t, .in = &t.in, .cuts = 1, .cx = ny_ctx_new()};
-  r.few = from != NY_f32 && from != NY_f64 && from != NY_i64;
+  unit_run r = {.name = f, .text = s.s, .judge = judge_cast, .user = &t, .in = &t.in, .cuts = 1, .all_targets = long_run, .cx = ny_ctx_new()};
   t.in = (ny_tensor){ny_tensor_type(r.cx, from, 1, (ny_dim[]){N}), ny_alloc(&a, (size_t)N * 8)};
   fill(from, t.in.data, 2, N);
   for (int i = 0; i < N && ny_fmts[from].bits == 16; i++) ((uint16_t *)t.in.data)[i] = (uint16_t)(i * 13);
@@ -502,7 +501,7 @@ static void test_random(uint32_t first, uint32_t n) {
     ny_text s = {0};
     kernel_gen(&s, seed);
     int before = n_failed;
-    unit_run r = {.name = name, .text = s.s, .cuts = 1 + seed % 3, .judge = judge_all, .cx = ny_ctx_new()};
+    unit_run r = {.name = name, .text = s.s, .cuts = 1 + seed % 3, .all_targets = true, .judge = judge_all, .cx = ny_ctx_new()};
     run_unit(&r);
     if (verbose && n_failed > before) puts(s.s);
     ny_ctx_free(r.cx);
@@ -511,7 +510,9 @@ static void test_random(uint32_t first, uint32_t n) {
 }
 
 int main(int argc, char **argv) {
-  verbose = argc > 1;
+  for (; argc > 1 && (!strcmp(argv[1], "-v") || !strcmp(argv[1], "long")); argc--, argv++)
+    if (argv[1][0] == '-') verbose = true;
+    else long_run = true;
   ny_diag d = {0};
   static const char *const names[] = {"host", "x86-64-v3", "x86-64-v4"};
   const ny_target *host;
@@ -530,7 +531,7 @@ int main(int argc, char **argv) {
   const char *only = argc > 1 ? argv[1] : "";
   if (!*only || strstr(only, "tiles")) test_tiles();
   if (!*only || strstr(only, "random"))
-    test_random(argc > 2 ? (uint32_t)atoi(argv[2]) : 1, argc > 3 ? (uint32_t)atoi(argv[3]) : 25);
+    test_random(argc > 2 ? (uint32_t)atoi(argv[2]) : 1, argc > 3 ? (uint32_t)atoi(argv[3]) : long_run ? 200 : 12);
   static const ny_fmt formats[] = {NY_f32, NY_f64, NY_f16, NY_bf16, NY_f8e4m3, NY_i8, NY_u8, NY_i16, NY_u16,
                                    NY_i32, NY_u32, NY_i64, NY_u64,  NY_i4,     NY_u4, NY_i2, NY_u2,  NY_bool};
   for (size_t i = 0; i < NY_COUNT(formats); i++)
