@@ -138,13 +138,13 @@ static void test_concurrent(nyb_module *m) {
 }
 
 static void test_text_and_evaluate(nyb_context *cx, const char *path) {
-  nyb_model *m, *again;
-  char *text, *text2;
+  nyb_model *m, *again = NULL;
+  char *text, *text2 = NULL;
   CHECK(!nyb_import(cx, path, NULL, &m), "import");
   CHECK(!nyb_print(m, &text), "print");
   const char *copy = write_file("copy.nyt", text);
   CHECK(!nyb_import(cx, copy, NULL, &again) && !nyb_print(again, &text2), "re-read");
-  CHECK(!strcmp(text, text2), "text is stable");
+  CHECK(text2 && !strcmp(text, text2), "text is stable");
   io *v = malloc(sizeof *v);
   fill(v, 5);
   CHECK(!nyb_evaluate(m, v->in, 2, v->out, 1) && right(v, 5, v->out[0].data), "evaluate");

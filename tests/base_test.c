@@ -42,9 +42,9 @@ static double stored(ny_fmt f, double x, bool saturate) {
 /* Between two neighbours lo < hi: the middle goes to the even code, everything else to the nearer. */
 static void check_gap(const narrow *w, double lo, double hi, double even) {
   double mid = lo / 2 + hi / 2;
-  EACH(same(stored(w->fmt, mid, false), even), "%s: %a -> %a", ny_fmts[w->fmt].name, mid, stored(w->fmt, mid, false));
-  EACH(stored(w->fmt, nextafter(mid, -INFINITY), false) == lo, "%s below %a", ny_fmts[w->fmt].name, mid);
-  EACH(stored(w->fmt, nextafter(mid, INFINITY), false) == hi, "%s above %a", ny_fmts[w->fmt].name, mid);
+  CHECK_EACH(same(stored(w->fmt, mid, false), even), "%s: %a -> %a", ny_fmts[w->fmt].name, mid, stored(w->fmt, mid, false));
+  CHECK_EACH(stored(w->fmt, nextafter(mid, -INFINITY), false) == lo, "%s below %a", ny_fmts[w->fmt].name, mid);
+  CHECK_EACH(stored(w->fmt, nextafter(mid, INFINITY), false) == hi, "%s above %a", ny_fmts[w->fmt].name, mid);
 }
 
 static void check_narrow(const narrow *w) {
@@ -54,9 +54,9 @@ static void check_narrow(const narrow *w) {
   for (int code = 0; code < 1 << w->bits; code++) {
     uint8_t b[2] = {(uint8_t)code, (uint8_t)(code >> 8)}, again[2] = {0, 0};
     double want = value_of(w, code), got = ny_get_f(w->fmt, b, 0);
-    EACH(same(got, want), "%s code %x: %a, not %a", name, code, got, want);
+    CHECK_EACH(same(got, want), "%s code %x: %a, not %a", name, code, got, want);
     ny_put_f(w->fmt, again, 0, want, false);
-    EACH(want != want || !memcmp(b, again, 2), "%s code %x came back as %x", name, code, again[0] | again[1] << 8);
+    CHECK_EACH(want != want || !memcmp(b, again, 2), "%s code %x came back as %x", name, code, again[0] | again[1] << 8);
     if (isfinite(want) && want > max) max = want, max_code = code;
   }
   for (int code = 0; code < max_code; code++) { /* positive codes are ordered */
@@ -87,14 +87,14 @@ static void check_fast_paths(void) { /* the f32 pair against the double pair, ov
       uint16_t h = 0, b = 0;
       ny_put_f(NY_f16, &h, 0, (double)x, false);
       ny_put_f(NY_bf16, &b, 0, (double)x, false);
-      EACH(ny_f32_to_f16(x) == h && ny_f32_to_bf16(x) == b, "%a: %x %x, %x %x", (double)x, ny_f32_to_f16(x), h,
+      CHECK_EACH(ny_f32_to_f16(x) == h && ny_f32_to_bf16(x) == b, "%a: %x %x, %x %x", (double)x, ny_f32_to_f16(x), h,
             ny_f32_to_bf16(x), b);
     }
   }
   for (int c = 0; c < 65536; c++) {
     uint16_t h = (uint16_t)c;
-    EACH(same((double)ny_f16_to_f32(h), value_of(&narrows[0], c)), "f16 %x", c);
-    EACH(same((double)ny_bf16_to_f32(h), value_of(&narrows[1], c)), "bf16 %x", c);
+    CHECK_EACH(same((double)ny_f16_to_f32(h), value_of(&narrows[0], c)), "f16 %x", c);
+    CHECK_EACH(same((double)ny_bf16_to_f32(h), value_of(&narrows[1], c)), "bf16 %x", c);
   }
 }
 
@@ -131,7 +131,7 @@ static void check_integers(void) {
       CHECK(ny_get_i((ny_fmt)f, room, 3) == want, "%s %lld", ny_fmts[f].name, (long long)x);
       if (bits >= 8)
         for (int k = 0; k < (int)sizeof room; k++)
-          EACH(k / (bits / 8) == 3 || room[k] == 0xa5, "%s touched byte %d", ny_fmts[f].name, k);
+          CHECK_EACH(k / (bits / 8) == 3 || room[k] == 0xa5, "%s touched byte %d", ny_fmts[f].name, k);
       if (f == NY_bool)
         CHECK(want == (x != 0), "bool");
       else if (bits < 64)
@@ -206,7 +206,7 @@ static void check_names(void) {
   for (int i = 0; i < 2000; i++) snprintf(s, sizeof s, "name %d", i), first[i] = ny_intern(&t, s);
   for (int i = 0; i < 2000; i++) {
     snprintf(s, sizeof s, "name %d!", i);
-    EACH(ny_internn(&t, s, strlen(s) - 1) == first[i], "%s", s);
+    CHECK_EACH(ny_internn(&t, s, strlen(s) - 1) == first[i], "%s", s);
   }
   CHECK(t.n == 2000 && ny_intern(&t, "") == ny_internn(&t, "x", 0), "%zu", t.n);
   ny_names_free(&t);
@@ -221,9 +221,9 @@ static void check_arena(void) {
     p[n++] = i;
     if (i % 97 == 0) memset(ny_alloc(&a, (size_t)i), 0xff, (size_t)i);
   }
-  for (int i = 0; i < 100000; i++) EACH(p[i] == i, "%d", i);
+  for (int i = 0; i < 100000; i++) CHECK_EACH(p[i] == i, "%d", i);
   const char *z = ny_alloc(&a, 5000);
-  for (int i = 0; i < 5000; i++) EACH(!z[i] && (uintptr_t)z % 16 == 0, "not zeroed");
+  for (int i = 0; i < 5000; i++) CHECK_EACH(!z[i] && (uintptr_t)z % 16 == 0, "not zeroed");
   CHECK(!strcmp(ny_strf(&a, "%d-%s", 5, "x"), "5-x"), "strf");
   ny_arena_free(&a);
 }

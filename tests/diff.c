@@ -19,7 +19,7 @@ static bool compare(const diff_case *c, const results *want, const results *got,
   for (int i = 0; i < c->n_out; i++) {
     char why[200] = "";
     bool same = diff_same(&want->out[i], &got->out[i], exact ? 0 : c->err[i], why);
-    EACH(same, "seed %llu, %s: output %d: %s", (unsigned long long)seed, what, i, why);
+    CHECK_EACH(same, "seed %llu, %s: output %d: %s", (unsigned long long)seed, what, i, why);
     if (!same) return false;
   }
   return true;
@@ -61,7 +61,7 @@ static bool survives_passes(ny_ctx *cx, diff_case *c, const results *want, ny_ar
       return true;
     }
     if (!s) s = ny_eval_graph(c->u->first, r.in, (size_t)c->n_in, a, LIMIT, r.out, (size_t)c->n_out);
-    EACH(!s, "seed %llu, -O%d, %s: %s", (unsigned long long)seed, opt, ny_passes[p].name, cx->diag.message);
+    CHECK_EACH(!s, "seed %llu, -O%d, %s: %s", (unsigned long long)seed, opt, ny_passes[p].name, cx->diag.message);
     if (s || !compare(c, want, &r, false, seed, ny_passes[p].name)) return false;
   }
   return true;

@@ -64,7 +64,7 @@ static void compare(run *r, const nyb_tensor *out) {
     for (int d = 0; shape && d < t.rank; d++) shape = out[i].shape[d] == t.dim[d];
     ny_tensor got = {r->want[i].type, (char *)out[i].data + out[i].byte_offset};
     bool same = shape && diff_same(&r->want[i], &got, r->c.err[i], why);
-    EACH(same, "seed %llu, -O%d: output %d: %s", (unsigned long long)r->seed, (int)(r->seed % 3), i,
+    CHECK_EACH(same, "seed %llu, -O%d: output %d: %s", (unsigned long long)r->seed, (int)(r->seed % 3), i,
           shape ? why : "another shape");
     if (!same) return;
   }

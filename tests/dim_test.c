@@ -101,26 +101,26 @@ static void check_values(ny_ctx *cx, const sample *s) {
     for (int i = 0; i < N_SYM; i++) env[i] = (ny_binding){ny_intern(&cx->names, names[i]), bound[e][i]};
     int64_t v;
     if (!s->ok[e] || s->d == NY_DIM_INVALID || !ny_dim_eval(cx, s->d, env, N_SYM, &v)) continue;
-    EACH(v == s->v[e], "%s is %lld, not %lld, for A=%lld B=%lld o=%lld i=%lld", show(cx, s->d), (long long)v,
+    CHECK_EACH(v == s->v[e], "%s is %lld, not %lld, for A=%lld B=%lld o=%lld i=%lld", show(cx, s->d), (long long)v,
           (long long)s->v[e], (long long)bound[e][0], (long long)bound[e][1], (long long)bound[e][2],
           (long long)bound[e][3]);
-    EACH(lo <= v && v <= hi, "%s is %lld outside %lld..%lld", show(cx, s->d), (long long)v, (long long)lo,
+    CHECK_EACH(lo <= v && v <= hi, "%s is %lld outside %lld..%lld", show(cx, s->d), (long long)v, (long long)lo,
           (long long)hi);
     for (int64_t k = 2; k < 9; k++)
       if (v % k)
-        EACH(!ny_dim_divides(cx, s->d, k), "%s = %lld is no multiple of %lld", show(cx, s->d), (long long)v,
+        CHECK_EACH(!ny_dim_divides(cx, s->d, k), "%s = %lld is no multiple of %lld", show(cx, s->d), (long long)v,
               (long long)k);
   }
 }
 
 static void check_text(ny_ctx *cx, ny_dim d) {
   const char *text = show(cx, d), *s = text;
-  EACH(ny_dim_parse(cx, &s) == d && !*s, "%s reads back as something else", text);
+  CHECK_EACH(ny_dim_parse(cx, &s) == d && !*s, "%s reads back as something else", text);
   ny_ctx *other = ny_ctx_new();
   ny_dim_parse(other, &(const char *){"?i*?B%3+(?B+?A)/7"}); /* another order of interning */
   s = text;
   ny_dim e = ny_dim_parse(other, &s);
-  EACH(e != NY_DIM_INVALID && !*s && !strcmp(text, show(other, e)), "%s prints as %s in a new context", text,
+  CHECK_EACH(e != NY_DIM_INVALID && !*s && !strcmp(text, show(other, e)), "%s prints as %s in a new context", text,
         show(other, e));
   ny_ctx_free(other);
 }

@@ -48,7 +48,7 @@ static void check_values(unit *t, size_t n_out, int which, const double *want, i
   nyb_status s = run(t, n_out, 1 << 20);
   CHECK(!s && fx_count(t->out[which].type) == n, "%s: %s", what, t->cx->diag.message);
   for (int64_t i = 0; !s && i < n; i++)
-    EACH(fx_get(&t->out[which], i) == want[i], "%s: element %d is %g", what, (int)i, fx_get(&t->out[which], i));
+    CHECK_EACH(fx_get(&t->out[which], i) == want[i], "%s: element %d is %g", what, (int)i, fx_get(&t->out[which], i));
   close_unit(t);
 }
 

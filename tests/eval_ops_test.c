@@ -33,11 +33,11 @@ static void test_views(void) {
   nyb_status s = fx_run(&f, v, 5);
   CHECK(!s, "views: %s", f.cx->diag.message);
   if (!s) {
-    EACH(&f.out[0], i) CHECK(at4(&f.out[0], i) == AT(in, i[1], i[2], i[0]), "transpose");
-    EACH(&f.out[1], i) CHECK(at4(&f.out[1], i) == AT(in, 2 - i[0], 1 + 2 * i[1], 3 * i[2]), "slice");
+    EACH(&f.out[0], i) CHECK_EACH(at4(&f.out[0], i) == AT(in, i[1], i[2], i[0]), "transpose");
+    EACH(&f.out[1], i) CHECK_EACH(at4(&f.out[1], i) == AT(in, 2 - i[0], 1 + 2 * i[1], 3 * i[2]), "slice");
     for (int64_t i = 0; i < 60; i++) CHECK(fx_get(&f.out[2], i) == fx_get(in, i), "reshape");
-    EACH(&f.out[3], i) CHECK(at4(&f.out[3], i) == AT(in, 0, i[2], 0), "broadcast");
-    EACH(&f.out[4], i) CHECK(at4(&f.out[4], i) == AT(in, i[0], i[1] % 4, i[2]), "concat");
+    EACH(&f.out[3], i) CHECK_EACH(at4(&f.out[3], i) == AT(in, 0, i[2], 0), "broadcast");
+    EACH(&f.out[4], i) CHECK_EACH(at4(&f.out[4], i) == AT(in, i[0], i[1] % 4, i[2]), "concat");
   }
   fx_free(&f);
 }
@@ -62,7 +62,7 @@ static void test_pad(void) {
     const ny_tensor *t =
         fx_result(&f, ny_b_pad(&f.b, x, seven, (ny_dim[]){2, 1}, (ny_dim[]){1, 3}, NULL, modes[m]), "pad");
     if (t)
-      EACH(t, i) CHECK(at4(t, i) == padded(&f.in[0], m, i[0], i[1]), "pad %s at %d %d", modes[m], (int)i[0], (int)i[1]);
+      EACH(t, i) CHECK_EACH(at4(t, i) == padded(&f.in[0], m, i[0], i[1]), "pad %s at %d %d", modes[m], (int)i[0], (int)i[1]);
     fx_free(&f);
   }
   fx f = fx_new(); /* interior */
@@ -165,7 +165,7 @@ static void test_reduce(void) {
         double *w = &want[(mask & 1 ? 0 : i[0]) * 20 + (mask & 2 ? 0 : i[1]) * 5 + (mask & 4 ? 0 : i[2])];
         *w = fold(o, *w, at4(&f.in[0], i));
       }
-      if (t) EACH(t, i) CHECK(near(at4(t, i), want[i[0] * 20 + i[1] * 5 + i[2]]), "%s over %d", folds[o], mask);
+      if (t) EACH(t, i) CHECK_EACH(near(at4(t, i), want[i[0] * 20 + i[1] * 5 + i[2]]), "%s over %d", folds[o], mask);
       fx_free(&f);
     }
   static const double v[] = {1, (double)NAN, 3, -2}, bytes[] = {100, 100, -3, 2};
@@ -198,7 +198,7 @@ static void test_scan_topk(void) {
         for (int64_t k = 0; k < 5; k++)
           if (reverse ? k > i[1] || (k == i[1] && !exclusive) : k < i[1] || (k == i[1] && !exclusive))
             w = fold(o, w, AT(&f.in[0], i[0], k, i[2]));
-        EACH(near(at4(t, i), w), "scan mode %d", mode);
+        CHECK_EACH(near(at4(t, i), w), "scan mode %d", mode);
       }
     fx_free(&f);
   }
@@ -298,7 +298,7 @@ static void test_matmul(void) {
           for (int64_t j = 0; j < k; j++)
             w += AT(&f.in[0], i[0], 0, i[2], j) *
                  (packed ? AT(&f.in[1], i[3] / p, j, i[3] % p) : AT(&f.in[1], i[1], j, i[3]));
-          EACH(ints ? at4(r, i) == w : near(at4(r, i), w), "matmul packed %d", packed);
+          CHECK_EACH(ints ? at4(r, i) == w : near(at4(r, i), w), "matmul packed %d", packed);
         }
       fx_free(&f);
     }
@@ -327,7 +327,7 @@ static void test_conv(void) {
           double wt = packed ? AT(&f.in[1], gr, j / p, k, j % p) : AT(&f.in[1], tap / 2, tap % 2, ch, i[3]);
           sum += wt * AT(&f.in[0], i[0], i[1] * 2 + tap / 2, i[2] + tap % 2 * 3, gr * c + ch);
         }
-        EACH(near(at4(r, i), sum), "conv mode %d", mode);
+        CHECK_EACH(near(at4(r, i), sum), "conv mode %d", mode);
       }
     fx_free(&f);
   }

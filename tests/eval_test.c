@@ -135,7 +135,7 @@ static void test_unary(void) {
       bool edge =
           unary[k].rel > 0 && (fabs(a) > 88 || want == 0) &&
           (fabs(got) < 1e-30 || isinf(got) || got != got) == (fabs(want) < 1e-30 || isinf(want) || want != want);
-      EACH(edge || close_to(got, want, unary[k].rel), "%s(%a) = %a, not %a", name, a, got, want);
+      CHECK_EACH(edge || close_to(got, want, unary[k].rel), "%s(%a) = %a, not %a", name, a, got, want);
     }
     fx_free(&f);
   }
@@ -178,7 +178,7 @@ static void test_binary(void) {
     for (int i = 0; t && i < N_SPECIAL * N_SPECIAL; i++) {
       double a = (double)(float)special[i / N_SPECIAL], b = (double)(float)special[i % N_SPECIAL],
              want = (double)(float)apply(kinds[k], a, b);
-      EACH(close_to(fx_get(t, i), want, 0), "%s(%a, %a) = %a, not %a", ny_kinds[kinds[k]].name, a, b, fx_get(t, i),
+      CHECK_EACH(close_to(fx_get(t, i), want, 0), "%s(%a, %a) = %a, not %a", ny_kinds[kinds[k]].name, a, b, fx_get(t, i),
             want);
     }
     fx_free(&f);
@@ -206,7 +206,7 @@ static void test_all_rows(void) {
       const ny_tensor *t = fx_result(&f, v, ny_kinds[k].name);
       for (int i = 0; t && i < 26; i++) {
         double x = fx_get(t, i);
-        EACH(ny_is_float((ny_fmt)t->type->fmt) || ny_wrap_to((ny_fmt)t->type->fmt, (int64_t)x) == (int64_t)x ||
+        CHECK_EACH(ny_is_float((ny_fmt)t->type->fmt) || ny_wrap_to((ny_fmt)t->type->fmt, (int64_t)x) == (int64_t)x ||
                   t->type->fmt == NY_u64,
               "%s of %s", ny_kinds[k].name, ny_fmts[fmts[j]].name);
       }

@@ -352,7 +352,7 @@ static void damaged(void) {
     nyb_status s, s2;
     ny_text t = reprint(copy, m, NULL, &s), t2 = {0};
     if (s) {
-      EACH(t.n > 0, "%s", "an error without a message");
+      CHECK_EACH(t.n > 0, "%s", "an error without a message");
     } else {
       t2 = reprint(t.s, t.n, NULL, &s2);
       CHECK(!s2 && !strcmp(t.s, t2.s), "damaged text %d does not print exactly", i);

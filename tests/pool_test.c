@@ -79,7 +79,7 @@ int main(void) {
   CHECK(total == n * (n - 1) / 2, "one chunk");
   for (int i = 0; i < 1000; i++) { /* pools that never ran and pools that just ran must stop */
     ny_pool *q;
-    EACH(!ny_pool_new(3, i % 2 ? 0 : 10, &q, &d), "%s", d.message);
+    CHECK_EACH(!ny_pool_new(3, i % 2 ? 0 : 10, &q, &d), "%s", d.message);
     if (i % 3) ny_pool_run(q, sum, &total, 100, 1);
     ny_pool_free(q);
   }

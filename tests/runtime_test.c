@@ -275,14 +275,14 @@ static uint8_t *read_file(size_t *n) {
 
 static void write_bytes(const uint8_t *p, size_t n) {
   FILE *f = fopen(path, "wb");
-  EACH(fwrite(p, 1, n, f) == n, "write");
+  CHECK_EACH(fwrite(p, 1, n, f) == n, "write");
   fclose(f);
 }
 
 static void try_load(nyb_context *cx, size_t at) {
   nyb_module *m;
   nyb_status s = load(cx, true, &m);
-  EACH(s ? nyb_last_error(cx) != NULL : m != NULL, "byte %zu", at);
+  CHECK_EACH(s ? nyb_last_error(cx) != NULL : m != NULL, "byte %zu", at);
   if (!s) nyb_module_close(m);
 }
 
@@ -303,7 +303,7 @@ static void damage_description(const uint8_t *file, size_t n) {
     ny_diag d = {0};
     ny_mod m;
     nyb_status s = ny_module_read(fb, at, bytes, n, &a, &m, &d);
-    EACH(!s || d.message[0], "byte %llu: an error without a message", (unsigned long long)(i / 6));
+    CHECK_EACH(!s || d.message[0], "byte %llu: an error without a message", (unsigned long long)(i / 6));
     for (size_t k = 0; !s && k < NY_COUNT(sizes); k++) {
       int64_t *sym = NY_NEW_ARRAY(&a, int64_t, m.n_symbols), *val = NY_NEW_ARRAY(&a, int64_t, m.n_exprs);
       for (uint32_t j = 0; j < m.n_symbols; j++) sym[j] = sizes[k];

@@ -18,7 +18,7 @@ static int n_passed, n_failed;
   } while (0)
 #define CHECK(cond, ...) TEST_(cond, #cond, 1, __VA_ARGS__)
 /* A statement about each element, code or byte of many: one test, however many there are. */
-#define EACH(cond, ...)                                                                                                \
+#define CHECK_EACH(cond, ...)                                                                                                \
   do {                                                                                                                 \
     static int met_;                                                                                                   \
     TEST_(cond, #cond, !met_++, __VA_ARGS__);                                                                          \
