@@ -17,7 +17,7 @@ static void test_spills(void) {
       "    %y = load %b off=?k*48 stride=[48,1] : f32[1,48]\n    mma %t, %x, %y\n  }\n"
       "  store %c, %t stride=[48,1]\n  ret\n}\n";
   ny_ctx *cx = ny_ctx_new();
-  ny_unit *u;
+  ny_unit *u = NULL;
   ny_arena a = {0};
   ny_diag d = {0};
   const ny_codegen *cg;
@@ -46,6 +46,7 @@ static void test_spills(void) {
   remove(dir);
   if (ok) ny_image_free(&im);
   ny_arena_free(&a);
+  if (u) ny_unit_free(u);
   ny_ctx_free(cx);
 }
 
@@ -118,7 +119,7 @@ static void test_errors(void) {
   if (ny_target_find("x86-64-v3", &t, &d)) return;
   for (size_t i = 0; i < NY_COUNT(text); i++) {
     ny_ctx *cx = ny_ctx_new();
-    ny_unit *u;
+    ny_unit *u = NULL;
     ny_text s = {0};
     ny_text_addf(&s, "graph main(%%a: f32[64]) {\n  ret %%a\n}\n\nkernel bad(%%c: f32[100000]@global) {\n%s  ret\n}\n",
                  text[i][0]);
@@ -133,6 +134,7 @@ static void test_errors(void) {
       CHECK(!st, "case %zu: %s", i, e.message);
     ny_image_free(&im);
     ny_text_free(&s);
+    if (u) ny_unit_free(u);
     ny_ctx_free(cx);
   }
 }
