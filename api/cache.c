@@ -1,7 +1,8 @@
-/* Compile at load. A module is cached under a digest of everything it depends on: the bytes of the model and of its external data, the options, the
-   target, and the build of nybble. Reading gigabytes to compute that digest would cost more than the load, so an index remembers it by the files'
-   path, size, inode and change time; a file that changed misses the index and is read again.
-     <cache>/index/<digest of path and options>     dependencies and the module's digest
+/* Compile at load. A module is cached under a digest of everything it depends on: the bytes of the model and of its
+   external data, the options, the target, and the build of nybble. Reading gigabytes to compute that digest would cost
+   more than the load, so an index remembers it by the files' path, size, inode and change time; a file that changed
+   misses the index and is read again. A cache that cannot be written to is no reason to fail: what was to go there goes
+   to a temporary file. <cache>/index/<digest of path and options>     dependencies and the module's digest
      <cache>/modules/<digest>.nyb */
 #include "model.h"
 
@@ -34,7 +35,8 @@ static const char *build_id(ny_arena *a) {
   Dl_info info;
   struct stat st;
   if (!dladdr((void *)(uintptr_t)build_id, &info) || !info.dli_fname || stat(info.dli_fname, &st)) return NYB_VERSION;
-  return ny_strf(a, "%s %lld %lld.%09ld", NYB_VERSION, (long long)st.st_size, (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+  return ny_strf(a, "%s %lld %lld.%09ld", NYB_VERSION, (long long)st.st_size, (long long)st.st_mtim.tv_sec,
+                 st.st_mtim.tv_nsec);
 }
 
 /* This machine's processor, from the kernel: asking LLVM would load it, and a cached start must not. */
@@ -43,7 +45,9 @@ static void describe_host(ny_text *t) {
   size_t cap = 0;
   FILE *f = fopen("/proc/cpuinfo", "r");
   while (f && getline(&line, &cap, f) > 0 && line[0] != '\n') /* up to the end of the first processor */
-    if (!strncmp(line, "model name", 10) || !strncmp(line, "flags", 5) || !strncmp(line, "Features", 8) || !strncmp(line, "CPU ", 4)) ny_text_add(t, line);
+    if (!strncmp(line, "model name", 10) || !strncmp(line, "flags", 5) || !strncmp(line, "Features", 8) ||
+        !strncmp(line, "CPU ", 4))
+      ny_text_add(t, line);
   free(line);
   if (f) fclose(f);
 }
@@ -52,9 +56,11 @@ static void describe_options(entry *e) {
   static const nyb_compile_options none = {.size = sizeof none};
   const nyb_compile_options *c = e->compile ? e->compile : &none;
   ny_text t = {0};
-  ny_text_addf(&t, "%s\n%s O%d only=%s off=%s\n", build_id(&e->a), c->target ? c->target : "host", c->optimize, c->only ? c->only : "", c->off ? c->off : "");
+  ny_text_addf(&t, "%s\n%s O%d only=%s off=%s\n", build_id(&e->a), c->target ? c->target : "host", c->optimize,
+               c->only ? c->only : "", c->off ? c->off : "");
   if (!c->target || !strcmp(c->target, "host")) describe_host(&t);
-  for (size_t i = 0; e->import && i < e->import->n_dims; i++) ny_text_addf(&t, "%s=%lld\n", e->import->dims[i].name, (long long)e->import->dims[i].size);
+  for (size_t i = 0; e->import && i < e->import->n_dims; i++)
+    ny_text_addf(&t, "%s=%lld\n", e->import->dims[i].name, (long long)e->import->dims[i].size);
   e->options = ny_strdup(&e->a, t.s);
   ny_text_free(&t);
 }
@@ -64,10 +70,12 @@ static const char *module_path(entry *e, const char *hex) { return ny_strf(&e->a
 static const char *stamp(entry *e, const char *path) {
   struct stat st;
   if (stat(path, &st)) return NULL;
-  return ny_strf(&e->a, "%lld %lld %lld.%09ld", (long long)st.st_size, (long long)st.st_ino, (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+  return ny_strf(&e->a, "%lld %lld %lld.%09ld", (long long)st.st_size, (long long)st.st_ino,
+                 (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
 }
 
-/* The module an index entry names, when every file it depends on is as it was. Lines: "<stamp>\t<path>", then "module\t<hex>". */
+/* The module an index entry names, when every file it depends on is as it was. Lines: "<stamp>\t<path>", then
+ * "module\t<hex>". */
 static const char *look_up(entry *e) {
   char *text, *line, *save = NULL;
   size_t n;
@@ -77,7 +85,8 @@ static const char *look_up(entry *e) {
     char *tab = strchr(line, '\t');
     if (!tab) return NULL;
     *tab++ = 0;
-    if (!strcmp(line, "module")) return strlen(tab) == 64 && strspn(tab, "0123456789abcdef") == 64 ? module_path(e, tab) : NULL;
+    if (!strcmp(line, "module"))
+      return strlen(tab) == 64 && strspn(tab, "0123456789abcdef") == 64 ? module_path(e, tab) : NULL;
     const char *now = stamp(e, tab);
     if (!now || strcmp(now, line)) return NULL;
   }
@@ -141,26 +150,32 @@ static nyb_status without_cache(entry *e, nyb_model *m, nyb_module **out) {
   if (fd < 0) return ny_fail(&e->cx->diag, NYB_E_IO, NULL, "%s: cannot create it: %s", path, strerror(errno));
   close(fd);
   nyb_load_options trust = {.size = sizeof trust, .trust = 1};
-  nyb_status s = nyb_compile(m, e->compile, path);
+  nyb_status s = ny_model_compile(m, e->compile, path);
   if (!s) s = nyb_load(e->cx, path, &trust, out);
   unlink(path);
   return s;
 }
 
+static nyb_status into_cache(entry *e, nyb_model *m, const char *path, nyb_module **out) {
+  nyb_load_options trust = {.size = sizeof trust, .trust = 1};
+  nyb_status s = nyb_compile(m, e->compile, path);
+  if (!s) return nyb_load(e->cx, path, &trust, out);
+  if (s != NYB_E_IO) return s;
+  ny_context_warn(e->cx, "the compiled model is not kept: %s", e->cx->diag.message);
+  return without_cache(e, m, out);
+}
+
 static nyb_status with_cache(entry *e, nyb_model *m, nyb_module **out) {
   char hex[65];
   ny_text index = {0};
-  nyb_status s = content_key(e, m->unit, hex, &index);
-  if (s) {
-    ny_text_free(&index);
-    return without_cache(e, m, out);
+  nyb_status s = NYB_OK;
+  if (content_key(e, m->unit, hex, &index)) {
+    s = without_cache(e, m, out);
+  } else {
+    const char *path = module_path(e, hex);
+    if (access(path, R_OK) || nyb_load(e->cx, path, NULL, out)) s = into_cache(e, m, path, out);
+    if (!s) write_index(e, index.s);
   }
-  const char *path = module_path(e, hex);
-  if (access(path, R_OK) || nyb_load(e->cx, path, NULL, out)) {
-    s = nyb_compile(m, e->compile, path);
-    if (!s) s = nyb_load(e->cx, path, NULL, out);
-  }
-  if (!s) write_index(e, index.s);
   ny_text_free(&index);
   return s;
 }
@@ -178,10 +193,14 @@ static nyb_status open_source(entry *e, nyb_module **out) {
 }
 
 static nyb_status prepare(entry *e) {
-  e->dir = e->cx->cache_dir;
+  const nyb_compile_options *c = e->compile;
+  bool watched = c && (c->dump_dir || c->verify_each); /* then it is the compilation that is asked for */
+  e->dir = watched ? NULL : e->cx->cache_dir;
   describe_options(e);
   if (!e->dir) return NYB_OK;
-  if ((mkdir(ny_strf(&e->a, "%s/index", e->dir), 0700) && errno != EEXIST) || (mkdir(ny_strf(&e->a, "%s/modules", e->dir), 0700) && errno != EEXIST)) e->dir = NULL;
+  if ((mkdir(ny_strf(&e->a, "%s/index", e->dir), 0700) && errno != EEXIST) ||
+      (mkdir(ny_strf(&e->a, "%s/modules", e->dir), 0700) && errno != EEXIST))
+    e->dir = NULL;
   char hex[65], *full = realpath(e->path, NULL);
   if (!full) return ny_fail(&e->cx->diag, NYB_E_IO, NULL, "%s: %s", e->path, strerror(errno));
   digest_text(ny_strf(&e->a, "%s\n%s", full, e->options), hex);
@@ -190,13 +209,12 @@ static nyb_status prepare(entry *e) {
   return NYB_OK;
 }
 
-NYB_API nyb_status nyb_open_model(nyb_context *cx, const char *path, const nyb_import_options *import_options, const nyb_compile_options *compile_options,
-                                  nyb_module **out_module) {
+NYB_API nyb_status nyb_open_model(nyb_context *cx, const char *path, const nyb_import_options *import_options,
+                                  const nyb_compile_options *compile_options, nyb_module **out_module) {
   if (!cx || !path || !out_module) return NYB_E_ARGUMENT;
   ny_diag_clear(&cx->diag);
   *out_module = NULL;
-  size_t n = strlen(path);
-  if (n > 4 && !strcmp(path + n - 4, ".nyb")) {
+  if (ny_ends_with(path, ".nyb")) {
     nyb_status s = nyb_load(cx, path, NULL, out_module);
     if (s != NYB_E_TRUST && s != NYB_E_TARGET) return s;
   }

@@ -20,7 +20,9 @@ static nyb_status bind(nyb_context *cx, ny_ctx *ir, const nyb_import_options *o,
   *n = o ? o->n_dims : 0;
   *out = NY_NEW_ARRAY(&ir->arena, ny_binding, *n + 1);
   for (size_t i = 0; i < *n; i++) {
-    if (!o->dims[i].name || o->dims[i].size < 0) return ny_fail(&cx->diag, NYB_E_ARGUMENT, NULL, "dimension %s: size %lld", o->dims[i].name ? o->dims[i].name : "(null)", (long long)o->dims[i].size);
+    if (!o->dims[i].name || o->dims[i].size < 0)
+      return ny_fail(&cx->diag, NYB_E_ARGUMENT, NULL, "dimension %s: size %lld",
+                     o->dims[i].name ? o->dims[i].name : "(null)", (long long)o->dims[i].size);
     (*out)[i] = (ny_binding){ny_intern(&ir->names, o->dims[i].name), o->dims[i].size};
   }
   return NYB_OK;
@@ -34,7 +36,8 @@ static nyb_status wrap(nyb_context *cx, ny_ctx *ir, ny_unit *u, nyb_model **out)
   return NYB_OK;
 }
 
-static nyb_status parse_text(ny_ctx *ir, const char *text, size_t bytes, const char *path, const ny_binding *dims, size_t n, ny_unit **out) {
+static nyb_status parse_text(ny_ctx *ir, const char *text, size_t bytes, const char *path, const ny_binding *dims,
+                             size_t n, ny_unit **out) {
   NY_TRY(ny_parse_unit(ir, text, bytes, path, out));
   nyb_status s = n ? ny_bind_unit(*out, dims, n) : NYB_OK;
   if (s) {
@@ -55,58 +58,55 @@ static nyb_status import_text(ny_ctx *ir, const char *path, const ny_binding *di
 }
 
 /* The portable graph of a module. It may come from a stranger, so it may read no other file than its own. */
-static nyb_status import_module(nyb_context *cx, ny_ctx *ir, const char *path, const ny_binding *dims, size_t n, ny_unit **out) {
+static nyb_status import_module(nyb_context *cx, ny_ctx *ir, const char *path, const ny_binding *dims, size_t n,
+                                ny_unit **out) {
   nyb_module *m;
   NY_TRY(ny_module_open(cx, path, &m, &ir->diag));
   const ny_mod_segment *g = &m->mod.graph;
   nyb_status s = g->bytes ? parse_text(ir, (const char *)m->map.data + g->offset, g->bytes, path, dims, n, out)
-                          : ny_fail(&ir->diag, NYB_E_UNSUPPORTED, NULL, "%s holds no portable graph, so it cannot be compiled again", path);
+                          : ny_fail(&ir->diag, NYB_E_UNSUPPORTED, NULL,
+                                    "%s holds no portable graph, so it cannot be compiled again", path);
   nyb_module_close(m);
   for (uint32_t i = 0; !s && i < (*out)->n_maps; i++)
-    if (strcmp((*out)->map_names[i], path)) s = ny_fail(&ir->diag, NYB_E_VERIFY, NULL, "the graph in %s asks for another file, %s", path, (*out)->map_names[i]);
+    if (strcmp((*out)->map_names[i], path))
+      s = ny_fail(&ir->diag, NYB_E_VERIFY, NULL, "the graph in %s asks for another file, %s", path,
+                  (*out)->map_names[i]);
   if (s && *out) ny_unit_free(*out);
   return s;
 }
 
-static bool has_suffix(const char *path, const char *suffix) {
-  size_t n = strlen(path), k = strlen(suffix);
-  return n >= k && !strcmp(path + n - k, suffix);
-}
-
-static nyb_status import_file(nyb_context *cx, ny_ctx *ir, const char *path, const ny_binding *dims, size_t n, ny_unit **out) {
-  if (has_suffix(path, ".nyt")) return import_text(ir, path, dims, n, out);
-  if (has_suffix(path, ".nyb")) return import_module(cx, ir, path, dims, n, out);
+/* Without a path the model is in memory. */
+static nyb_status read_model(nyb_context *cx, ny_ctx *ir, const char *path, const void *data, size_t bytes,
+                             const ny_binding *dims, size_t n, ny_unit **out) {
+  if (!path) return ny_import_onnx_memory(ir, data, bytes, "memory", dims, n, out);
+  if (ny_ends_with(path, ".nyt")) return import_text(ir, path, dims, n, out);
+  if (ny_ends_with(path, ".nyb")) return import_module(cx, ir, path, dims, n, out);
   return ny_import_onnx(ir, path, dims, n, out);
 }
 
-NYB_API nyb_status nyb_import(nyb_context *cx, const char *path, const nyb_import_options *options, nyb_model **out_model) {
-  if (!cx || !path || !out_model) return NYB_E_ARGUMENT;
+static nyb_status import(nyb_context *cx, const char *path, const void *data, size_t bytes,
+                         const nyb_import_options *options, nyb_model **out) {
   ny_diag_clear(&cx->diag);
-  *out_model = NULL;
+  *out = NULL;
   ny_ctx *ir = ny_ctx_new();
   ny_binding *dims;
   size_t n;
   ny_unit *u = NULL;
   nyb_status s = bind(cx, ir, options, &dims, &n);
-  if (!s) s = ny_model_hand_over(cx, ir, path, import_file(cx, ir, path, dims, n, &u));
-  if (!s) s = wrap(cx, ir, u, out_model);
+  if (!s) s = ny_model_hand_over(cx, ir, path ? path : "memory", read_model(cx, ir, path, data, bytes, dims, n, &u));
+  if (!s) s = wrap(cx, ir, u, out);
   if (s) ny_ctx_free(ir);
   return s;
 }
 
-NYB_API nyb_status nyb_import_memory(nyb_context *cx, const void *data, size_t bytes, const nyb_import_options *options, nyb_model **out_model) {
-  if (!cx || (!data && bytes) || !out_model) return NYB_E_ARGUMENT;
-  ny_diag_clear(&cx->diag);
-  *out_model = NULL;
-  ny_ctx *ir = ny_ctx_new();
-  ny_binding *dims;
-  size_t n;
-  ny_unit *u = NULL;
-  nyb_status s = bind(cx, ir, options, &dims, &n);
-  if (!s) s = ny_model_hand_over(cx, ir, "memory", ny_import_onnx_memory(ir, data, bytes, "memory", dims, n, &u));
-  if (!s) s = wrap(cx, ir, u, out_model);
-  if (s) ny_ctx_free(ir);
-  return s;
+NYB_API nyb_status nyb_import(nyb_context *cx, const char *path, const nyb_import_options *options,
+                              nyb_model **out_model) {
+  return cx && path && out_model ? import(cx, path, NULL, 0, options, out_model) : NYB_E_ARGUMENT;
+}
+
+NYB_API nyb_status nyb_import_memory(nyb_context *cx, const void *data, size_t bytes, const nyb_import_options *options,
+                                     nyb_model **out_model) {
+  return cx && (data || !bytes) && out_model ? import(cx, NULL, data, bytes, options, out_model) : NYB_E_ARGUMENT;
 }
 
 NYB_API void nyb_model_close(nyb_model *model) {
@@ -117,11 +117,17 @@ NYB_API void nyb_model_close(nyb_model *model) {
   free(model);
 }
 
-nyb_status ny_model_pass_options(nyb_context *cx, const nyb_compile_options *in, ny_pass_options *out) {
+static nyb_status pass_options(nyb_context *cx, const nyb_compile_options *in, ny_pass_options *out) {
   static const nyb_compile_options none = {.size = sizeof none};
   if (!in) in = &none;
-  *out = (ny_pass_options){.opt = in->optimize ? in->optimize - 1 : 2, .only = in->only, .until = in->until, .off = in->off, .dump_dir = in->dump_dir,
-                           .verify_each = in->verify_each, .progress = cx->options.progress, .user = cx->options.user};
+  *out = (ny_pass_options){.opt = in->optimize ? in->optimize - 1 : 2,
+                           .only = in->only,
+                           .until = in->until,
+                           .off = in->off,
+                           .dump_dir = in->dump_dir,
+                           .verify_each = in->verify_each,
+                           .progress = cx->options.progress,
+                           .user = cx->options.user};
   return ny_target_find(in->target ? in->target : "host", &out->target, &cx->diag);
 }
 
@@ -129,7 +135,7 @@ NYB_API nyb_status nyb_optimize(nyb_model *model, const nyb_compile_options *opt
   if (!model) return NYB_E_ARGUMENT;
   ny_diag_clear(&model->cx->diag);
   ny_pass_options po;
-  NY_TRY(ny_model_pass_options(model->cx, options, &po));
+  NY_TRY(pass_options(model->cx, options, &po));
   return ny_model_hand_over(model->cx, model->ir, NULL, ny_run_passes(model->unit, &po));
 }
 
@@ -143,11 +149,21 @@ NYB_API nyb_status nyb_print(nyb_model *model, char **out_text) {
 
 NYB_API void nyb_free(void *p) { free(p); }
 
+nyb_status ny_model_compile(nyb_model *model, const nyb_compile_options *options, const char *out_path) {
+  ny_diag_clear(&model->cx->diag);
+  ny_diag_clear(&model->ir->diag);
+  ny_pass_options po;
+  NY_TRY(pass_options(model->cx, options, &po));
+  return ny_model_hand_over(model->cx, model->ir, NULL,
+                            ny_compile(model->unit, &po, options ? options->threads : 0, out_path));
+}
+
 NYB_API nyb_status nyb_compile(nyb_model *model, const nyb_compile_options *options, const char *out_path) {
   if (!model || !out_path) return NYB_E_ARGUMENT;
-  ny_diag_clear(&model->cx->diag);
-  ny_pass_options po;
-  NY_TRY(ny_model_pass_options(model->cx, options, &po));
-  NY_TRY(ny_model_hand_over(model->cx, model->ir, NULL, ny_compile(model->unit, &po, options ? options->threads : 0, out_path)));
-  return model->cx->cache_dir ? ny_trust_file(model->cx, out_path) : NYB_OK;
+  nyb_context *cx = model->cx;
+  NY_TRY(ny_model_compile(model, options, out_path));
+  if (!cx->cache_dir || !ny_trust_file(cx, out_path)) return NYB_OK;
+  ny_context_warn(cx, "%s will need --trust: %s", out_path, cx->diag.message);
+  ny_diag_clear(&cx->diag);
+  return NYB_OK;
 }

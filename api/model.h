@@ -10,8 +10,10 @@ struct nyb_model {
   ny_unit *unit;
   ny_arena results; /* of nyb_evaluate, until its next call */
 };
-/* The IR context keeps its own diagnostic; on failure it becomes the caller's. `file` (may be NULL) names the file when the diagnostic does not. */
+/* The IR context keeps its own diagnostic; on failure it becomes the caller's. `file` (may be NULL) names the file when
+ * the diagnostic does not. */
 nyb_status ny_model_hand_over(nyb_context *cx, ny_ctx *ir, const char *file, nyb_status s);
-/* Options of the API as options of the passes; fails on an unknown target. */
-nyb_status ny_model_pass_options(nyb_context *cx, const nyb_compile_options *in, ny_pass_options *out);
+/* nyb_compile without vouching for the module: for files that nobody opens again. May be called again after a failure.
+ */
+nyb_status ny_model_compile(nyb_model *model, const nyb_compile_options *options, const char *out_path);
 #endif

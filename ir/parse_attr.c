@@ -5,17 +5,12 @@
 #include "text.h"
 
 /* ---- blobs: bytes in a file that is mapped again, or in the text itself */
-static bool is_module(const char *path) {
-  size_t n = strlen(path);
-  return n > 4 && !strcmp(path + n - 4, ".nyb");
-}
-
 /* A module may come from a stranger, so its graph reads no file but its own. */
 static nyb_status open_file(ny_parser *p, ny_name file, const ny_map **map) {
   const char *slash = p->path ? strrchr(p->path, '/') : NULL, *path = file;
   if (!p->path) return ny_p_fail(p, "blobs in files need the path of this text");
   if (!strcmp(file, ".")) return ny_unit_map(p->unit, p->path, map);
-  if (is_module(p->path)) return ny_p_fail(p, "a module names the file %s beside itself", file);
+  if (ny_ends_with(p->path, ".nyb")) return ny_p_fail(p, "a module names the file %s beside itself", file);
   if (*file != '/' && slash) { /* beside this text, else as it was opened */
     char *beside = ny_strf(&p->scratch, "%.*s/%s", (int)(slash - p->path), p->path, file);
     if (!access(beside, F_OK)) path = beside;

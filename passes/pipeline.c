@@ -70,13 +70,11 @@ static nyb_status verify_pass(ny_unit *u) {
   return s;
 }
 
-static nyb_status dump(ny_unit *u, const char *dir, int number, const char *name, bool changed) {
+/* A pass that changed nothing is dumped as well: any of the files can be edited and fed back. */
+static nyb_status dump(ny_unit *u, const char *dir, int number, const char *name) {
   ny_diag *d = &u->cx->diag;
   ny_text t = {0};
-  if (changed)
-    ny_print_unit(u, &t);
-  else
-    ny_text_addf(&t, "; %s changed nothing\n", name);
+  ny_print_unit(u, &t);
   ny_arena a = {0};
   ny_new_file f;
   mkdir(dir, 0777);
@@ -104,7 +102,7 @@ static nyb_status run_one(ny_unit *u, const ny_pass_options *o, int index) {
   }
   if (!s) u->done = p->name;
   if (!s && o->verify_each) s = verify_pass(u);
-  if (!s && o->dump_dir) s = dump(u, o->dump_dir, index + 1, p->name, changed);
+  if (!s && o->dump_dir) s = dump(u, o->dump_dir, index + 1, p->name);
   if (s && !u->cx->diag.pass) u->cx->diag.pass = p->name;
   return s;
 }
@@ -116,7 +114,7 @@ nyb_status ny_run_passes(ny_unit *u, const ny_pass_options *o) {
   NY_TRY(check_list(d, "off", o->off));
   int first = u->done ? ny_pass_index(u->done) + 1 : 0, last = o->until ? ny_pass_index(o->until) : ny_n_passes - 1;
   if (o->verify_each) NY_TRY(verify_pass(u));
-  if (o->dump_dir && !first) NY_TRY(dump(u, o->dump_dir, 0, "import", true));
+  if (o->dump_dir && !first) NY_TRY(dump(u, o->dump_dir, 0, "import"));
   for (int i = first; i <= last; i++) {
     if (!selected(o, &ny_passes[i])) continue;
     if (o->progress) o->progress(o->user, ny_passes[i].name, (double)(i - first) / (last - first + 1));

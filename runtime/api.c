@@ -35,8 +35,7 @@ NYB_API nyb_status nyb_open(const nyb_options *options, nyb_context **out_cx) {
     cx->cache_dir = ny_cache_dir(&cx->arena);
   else if (*dir && ny_private_dir(dir))
     cx->cache_dir = ny_strdup(&cx->arena, dir);
-  if (!cx->cache_dir && cx->options.warning && (!dir || *dir))
-    cx->options.warning(cx->options.user, "no usable cache folder: compiled models will not be kept");
+  if (!cx->cache_dir && (!dir || *dir)) ny_context_warn(cx, "no usable cache folder: compiled models will not be kept");
   cx->options.cache_dir = cx->cache_dir;
   *out_cx = cx;
   return NYB_OK;
@@ -49,6 +48,15 @@ NYB_API void nyb_close(nyb_context *cx) {
   ny_arena_free(&cx->names);
   ny_arena_free(&cx->arena);
   free(cx);
+}
+
+void ny_context_warn(const nyb_context *cx, const char *fmt, ...) {
+  char text[1200];
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(text, sizeof text, fmt, ap);
+  va_end(ap);
+  if (cx->options.warning) cx->options.warning(cx->options.user, text);
 }
 
 /* ---- errors */

@@ -22,6 +22,9 @@ void ny_context_keep_names(nyb_context *cx, const char *file);
 /* Makes `d` the context's last failure and returns its code; may be called from any thread. Strings are copied. */
 nyb_status ny_context_report(nyb_context *cx, const ny_diag *d);
 
+/* Tells the caller's warning function, if there is one. */
+void ny_context_warn(const nyb_context *cx, const char *fmt, ...) NY_PRINTF(2, 3);
+
 /* ---- trust.c: this user vouches for a module it compiled. The token is a file named after the digest of the module's
    description, which holds the digest of its code: neither the code nor how it is called can change without losing
    trust. */

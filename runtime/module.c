@@ -42,6 +42,12 @@ nyb_dtype ny_module_dtype(ny_fmt f) {
   return (nyb_dtype){0, 0, 0};
 }
 
+ny_fmt ny_module_format(nyb_dtype t) {
+  for (size_t i = 0; i < NY_COUNT(dtypes); i++)
+    if (dtypes[i].t.code == t.code && dtypes[i].t.bits == t.bits) return (ny_fmt)dtypes[i].fmt;
+  return NY_none;
+}
+
 /* ---- the file */
 static uint64_t number_at(const uint8_t *p) {
   uint64_t x;
@@ -72,7 +78,6 @@ static nyb_status read_description(nyb_module *m, ny_diag *d) {
   if (!m->fb)
     return ny_fail(d, NYB_E_NOMEM, NULL, "no memory for a module description of %llu bytes", (unsigned long long)bytes);
   memcpy(m->fb, h + at, (size_t)bytes);
-  m->fb_bytes = bytes;
   digest_of(m->fb, bytes, m->fb_digest);
   if (memcmp(m->fb_digest, h + 32, 32))
     return ny_fail(d, NYB_E_PARSE, NULL, "the module description does not match its digest");

@@ -115,7 +115,6 @@ struct nyb_module {
   ny_map map;
   char *path;
   uint64_t *fb; /* a private copy: what was verified cannot change underneath us */
-  uint64_t fb_bytes;
   uint8_t fb_digest[32];
   ny_mod mod;
   uint8_t *code; /* private executable copy, or NULL */
@@ -127,7 +126,11 @@ struct nyb_module {
 nyb_status ny_module_open(nyb_context *cx, const char *path, nyb_module **out, ny_diag *d);
 /* Compares every segment with its digest (reads the whole file). */
 nyb_status ny_module_check_digests(const nyb_module *m, ny_diag *d);
-nyb_dtype ny_module_dtype(ny_fmt f);
+nyb_dtype ny_module_dtype(ny_fmt f);  /* 0 bits: does not cross the API */
+ny_fmt ny_module_format(nyb_dtype t); /* NY_none: no such */
+
+/* run.c: without strides, or with those it would have anyway. */
+bool ny_tensor_dense(const nyb_tensor *t);
 
 /* features.c: does this CPU have it (LLVM spelling)? The second names the architecture as a triple does. */
 bool ny_cpu_has(const char *feature);

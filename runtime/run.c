@@ -4,7 +4,7 @@
 #include <string.h>
 
 /* ---- tensors */
-static bool dense(const nyb_tensor *t) {
+bool ny_tensor_dense(const nyb_tensor *t) {
   if (!t->strides) return true;
   int64_t step = 1;
   bool ok = true;
@@ -33,7 +33,7 @@ static nyb_status check_tensor(nyb_session *s, const char *what, const ny_mod_va
   for (int32_t k = 0; k < t->ndim; k++)
     if (t->shape[k] < 0)
       return ny_fail(d, NYB_E_SHAPE, NULL, "%s \"%s\": dimension %d is %lld", what, v->name, k, (long long)t->shape[k]);
-  if (!dense(t))
+  if (!ny_tensor_dense(t))
     return ny_fail(d, NYB_E_ARGUMENT, NULL,
                    "%s \"%s\" is strided: only dense row-major tensors are accepted, make it contiguous", what,
                    v->name);
@@ -49,16 +49,16 @@ static nyb_status check_address(nyb_session *s, const char *what, const ny_mod_v
 }
 
 /* ---- symbols */
-static nyb_status bind_symbols(nyb_session *s, const nyb_tensor *in, bool *changed) {
+static bool bind_symbols(nyb_session *s, const nyb_tensor *in) {
   const ny_mod *m = s->mod;
-  *changed = !s->planned;
+  bool changed = !s->planned;
   for (uint32_t k = 0; k < m->n_symbols; k++) {
     if (!s->site[k].bound) continue;
     int64_t now = in[s->site[k].input].shape[s->site[k].dim];
-    *changed |= s->sym[k] != now;
+    changed |= s->sym[k] != now;
     s->sym[k] = now;
   }
-  return NYB_OK;
+  return changed;
 }
 
 static nyb_status wrong_dim(nyb_session *s, uint32_t i, uint32_t k, int64_t got, int64_t want) {
@@ -249,8 +249,7 @@ static nyb_status run(nyb_session *s, const nyb_tensor *in, size_t n_in, nyb_ten
                    "the module takes %u inputs and gives %u outputs, the call has %zu and %zu", m->n_inputs,
                    m->n_outputs, n_in, n_out);
   for (uint32_t i = 0; i < m->n_inputs; i++) NY_TRY(check_tensor(s, "input", &m->input[i], &in[i]));
-  bool changed;
-  NY_TRY(bind_symbols(s, in, &changed));
+  bool changed = bind_symbols(s, in);
   NY_TRY(compare_plain(s, in));
   if (changed) NY_TRY(ny_session_plan(s, false, true));
   NY_TRY(compare_all(s, in));

@@ -78,26 +78,6 @@ static void check_narrow(const narrow *w) {
   if (w->sign) CHECK(stored(w->fmt, 5e-324, false) == 0, "%s tiny", name);
 }
 
-static void check_fast_paths(void) { /* the f32 pair against the double pair, over all f16/bf16 neighbours */
-  for (uint64_t u = 0; u < (uint64_t)1 << 32; u += 2053) {
-    uint32_t bits = (uint32_t)u, low = bits & 0xffff0000u;
-    for (int k = 0; k < 2; k++, bits = low | 0x8000) {
-      float x;
-      memcpy(&x, &bits, 4);
-      uint16_t h = 0, b = 0;
-      ny_put_f(NY_f16, &h, 0, (double)x, false);
-      ny_put_f(NY_bf16, &b, 0, (double)x, false);
-      CHECK_EACH(ny_f32_to_f16(x) == h && ny_f32_to_bf16(x) == b, "%a: %x %x, %x %x", (double)x, ny_f32_to_f16(x), h,
-            ny_f32_to_bf16(x), b);
-    }
-  }
-  for (int c = 0; c < 65536; c++) {
-    uint16_t h = (uint16_t)c;
-    CHECK_EACH(same((double)ny_f16_to_f32(h), value_of(&narrows[0], c)), "f16 %x", c);
-    CHECK_EACH(same((double)ny_bf16_to_f32(h), value_of(&narrows[1], c)), "bf16 %x", c);
-  }
-}
-
 static void check_integers(void) {
   static const int64_t samples[] = {0,
                                     1,
@@ -277,7 +257,6 @@ static void check_files(void) {
 
 int main(void) {
   for (size_t i = 0; i < NY_COUNT(narrows); i++) check_narrow(&narrows[i]);
-  check_fast_paths();
   check_integers();
   check_digests();
   check_text();

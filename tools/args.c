@@ -1,4 +1,5 @@
-/* Options of a verb: a table of name, kind and place. Both `--name value` and `--name=value` are understood. */
+/* Options of a verb: a table of name, kind and place. Both `--name value` and `--name=value` are understood. Help and
+   mistakes end the program here, so that a verb only sees a command line it can work with. */
 #include "cli.h"
 
 #include <errno.h>
@@ -7,9 +8,8 @@
 
 static void help(const char *verb, const cli_option *opt, size_t n_opt) {
   for (int i = 0; i < cli_n_verbs; i++)
-    if (!strcmp(cli_verbs[i].name, verb)) {
+    if (!strcmp(cli_verbs[i].name, verb))
       printf("usage: nybble %s %s\n%s\n\n", verb, cli_verbs[i].args, cli_verbs[i].text);
-    }
   for (size_t i = 0; i < n_opt; i++) {
     char left[64];
     snprintf(left, sizeof left, "%s%s%s", opt[i].name, opt[i].arg ? " " : "", opt[i].arg ? opt[i].arg : "");
@@ -25,9 +25,14 @@ static bool integer(const char *s, int64_t *out) {
   return *s && !*end && !errno;
 }
 
-static int usage(const char *verb, const char *what, const char *arg) {
-  fprintf(stderr, "nybble %s: %s: %s (see nybble %s --help)\n", verb, arg, what, verb);
-  return CLI_USAGE;
+void cli_usage(const char *verb, const char *fmt, ...) {
+  va_list ap;
+  va_start(ap, fmt);
+  fprintf(stderr, "nybble %s: ", verb);
+  vfprintf(stderr, fmt, ap);
+  fprintf(stderr, " (see nybble %s --help)\n", verb);
+  va_end(ap);
+  exit(CLI_USAGE);
 }
 
 /* NAME=VALUE split at the last '=': tensor names may hold one. */
@@ -39,59 +44,63 @@ static bool split(const char *s, char **name, const char **value) {
   return *name != NULL;
 }
 
-static int take(const char *verb, const cli_option *o, const char *value) {
+static void take(const char *verb, const cli_option *o, const char *value) {
   int64_t v;
   char *name;
   const char *rest;
+  cli_dims *dims = o->to;
+  cli_pairs *pairs = o->to;
   switch (o->kind) {
-  case CLI_FLAG: *(int *)o->to = 1; return 0;
-  case CLI_STRING: *(const char **)o->to = value; return 0;
-  case CLI_INT:
-    if (!integer(value, &v) || v < INT32_MIN || v > INT32_MAX) return usage(verb, "wants an integer", o->name);
+  case CLI_FLAG: *(int *)o->to = 1; break;
+  case CLI_STRING: *(const char **)o->to = value; break;
+  case CLI_COUNT:
+    if (!integer(value, &v) || v < 0 || v > INT32_MAX) cli_usage(verb, "%s: wants a number from 0", o->name);
     *(int *)o->to = (int)v;
-    return 0;
-  case CLI_DIM: {
-    cli_dims *d = o->to;
-    if (!split(value, &name, &rest) || !integer(rest, &v) || v < 0) return usage(verb, "wants NAME=N with N >= 0", o->name);
-    if (d->n == CLI_MAX_DIMS) return usage(verb, "given too often", o->name);
-    d->v[d->n++] = (nyb_dim){name, v};
-    return 0;
+    break;
+  case CLI_LEVEL:
+    if (!integer(value, &v) || v < 0 || v > 3) cli_usage(verb, "%s: wants 0, 1, 2 or 3", o->name);
+    *(int *)o->to = (int)v + 1;
+    break;
+  case CLI_DIM:
+    if (!split(value, &name, &rest) || !integer(rest, &v) || v < 0)
+      cli_usage(verb, "%s: wants NAME=N with N >= 0", o->name);
+    if (dims->n == CLI_MAX_DIMS) cli_usage(verb, "%s: given more than %d times", o->name, CLI_MAX_DIMS);
+    dims->v[dims->n++] = (nyb_dim){name, v};
+    break;
+  case CLI_PAIR:
+    if (!split(value, &name, &rest)) cli_usage(verb, "%s: wants NAME=FILE", o->name);
+    if (pairs->n == CLI_MAX_DIMS) cli_usage(verb, "%s: given more than %d times", o->name, CLI_MAX_DIMS);
+    pairs->name[pairs->n] = name;
+    pairs->value[pairs->n++] = rest;
+    break;
   }
-  case CLI_PAIR: {
-    cli_pairs *p = o->to;
-    if (!split(value, &name, &rest)) return usage(verb, "wants NAME=FILE", o->name);
-    if (p->n == CLI_MAX_DIMS) return usage(verb, "given too often", o->name);
-    p->name[p->n] = name;
-    p->value[p->n++] = rest;
-    return 0;
-  }
-  }
-  return 0;
 }
 
-int cli_parse(const char *verb, const cli_option *opt, size_t n_opt, int argc, char **argv, const char **file, int cap, int *n_file) {
-  *n_file = 0;
+static const cli_option *find(const cli_option *opt, size_t n_opt, const char *name, size_t n) {
+  for (size_t i = 0; i < n_opt; i++)
+    if (strlen(opt[i].name) == n && !strncmp(opt[i].name, name, n)) return &opt[i];
+  return NULL;
+}
+
+int cli_parse(const char *verb, const cli_option *opt, size_t n_opt, int argc, char **argv, const char **file,
+              int least, int most) {
+  int n_file = 0;
   for (int i = 0; i < argc; i++) {
     const char *a = argv[i];
-    if (!strcmp(a, "--help") || !strcmp(a, "-h")) return help(verb, opt, n_opt), -1;
+    if (!strcmp(a, "--help") || !strcmp(a, "-h")) help(verb, opt, n_opt), exit(CLI_OK);
     if (a[0] != '-' || !a[1]) {
-      if (*n_file == cap) return usage(verb, "one file too many", a);
-      file[(*n_file)++] = a;
+      if (n_file == most) cli_usage(verb, "%s: one file too many", a);
+      file[n_file++] = a;
       continue;
     }
     size_t n = strcspn(a, "=");
-    const cli_option *o = NULL;
-    for (size_t k = 0; k < n_opt && !o; k++)
-      if (strlen(opt[k].name) == n && !strncmp(opt[k].name, a, n)) o = &opt[k];
-    if (!o) return usage(verb, "unknown option", a);
+    const cli_option *o = find(opt, n_opt, a, n);
+    if (!o) cli_usage(verb, "%s: unknown option", a);
     const char *value = a[n] ? a + n + 1 : NULL;
-    if (o->kind == CLI_FLAG && value) return usage(verb, "takes no value", o->name);
-    if (o->kind != CLI_FLAG && !value) {
-      if (i + 1 == argc) return usage(verb, "wants a value", a);
-      value = argv[++i];
-    }
-    int bad = take(verb, o, value);
-    if (bad) return bad;
+    if (o->kind == CLI_FLAG && value) cli_usage(verb, "%s: takes no value", o->name);
+    if (o->kind != CLI_FLAG && !value && i + 1 == argc) cli_usage(verb, "%s: wants a value", a);
+    take(verb, o, o->kind == CLI_FLAG || value ? value : argv[++i]);
   }
-  return 0;
+  if (n_file < least) cli_usage(verb, "no file or folder given");
+  return n_file;
 }

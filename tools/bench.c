@@ -52,13 +52,17 @@ static int measure(cli_model *m, double seconds, int json) {
   if (m->session) nyb_session_describe(m->session, &st);
   double rss = peak_resident();
   if (json)
-    printf("{\"runs\":%d,\"threads\":%d,\"median_ms\":%.6f,\"p10_ms\":%.6f,\"p90_ms\":%.6f,\"open_ms\":%.3f,\"arena_bytes\":%llu,\"scratch_bytes\":%llu,\"weight_bytes\":%llu,\"peak_rss_bytes\":%.0f}\n",
-           n, st.threads, at(t, n, .5) * 1e3, at(t, n, .1) * 1e3, at(t, n, .9) * 1e3, m->open_s * 1e3, (unsigned long long)st.arena_bytes,
-           (unsigned long long)st.scratch_bytes, (unsigned long long)st.weight_bytes, rss);
+    printf("{\"runs\":%d,\"threads\":%d,\"median_ms\":%.6f,\"p10_ms\":%.6f,\"p90_ms\":%.6f,\"open_ms\":%.3f,\"arena_"
+           "bytes\":%llu,\"scratch_bytes\":%llu,\"weight_bytes\":%llu,\"peak_rss_bytes\":%.0f}\n",
+           n, st.threads, at(t, n, .5) * 1e3, at(t, n, .1) * 1e3, at(t, n, .9) * 1e3, m->open_s * 1e3,
+           (unsigned long long)st.arena_bytes, (unsigned long long)st.scratch_bytes,
+           (unsigned long long)st.weight_bytes, rss);
   else {
     char a[32], w[32], r[32];
-    printf("latency   median %.3f ms   p10 %.3f   p90 %.3f   (%d runs, %d threads)\n", at(t, n, .5) * 1e3, at(t, n, .1) * 1e3, at(t, n, .9) * 1e3, n, st.threads);
-    printf("memory    arena %s   weights %s   peak RSS %s\n", cli_bytes((double)(st.arena_bytes + st.scratch_bytes), a), cli_bytes((double)st.weight_bytes, w), cli_bytes(rss, r));
+    printf("latency   median %.3f ms   p10 %.3f   p90 %.3f   (%d runs, %d threads)\n", at(t, n, .5) * 1e3,
+           at(t, n, .1) * 1e3, at(t, n, .9) * 1e3, n, st.threads);
+    printf("memory    arena %s   weights %s   peak RSS %s\n", cli_bytes((double)(st.arena_bytes + st.scratch_bytes), a),
+           cli_bytes((double)st.weight_bytes, w), cli_bytes(rss, r));
     printf("opened in %.1f ms\n", m->open_s * 1e3);
   }
   free(t);
@@ -73,58 +77,56 @@ static int slowest_first(const void *a, const void *b) {
 static void kernel_row(const nyb_kernel_time *k, double total, uint64_t runs, int json, bool first) {
   double per_run = k->seconds / (double)runs * 1e3;
   if (!json) {
-    printf("%9.4f %6.1f %7llu  %-10s %s\n", per_run, 100 * k->seconds / total, (unsigned long long)(k->calls / runs), k->family, k->name);
+    printf("%9.4f %6.1f %7llu  %-10s %s\n", per_run, 100 * k->seconds / total, (unsigned long long)(k->calls / runs),
+           k->family, k->name);
     return;
   }
   ny_text t = {0};
   ny_text_json(&t, k->name);
-  printf("%s{\"kernel\":%s,\"family\":\"%s\",\"ms\":%.6f,\"calls\":%llu}", first ? "[" : ",", t.s, k->family, per_run, (unsigned long long)(k->calls / runs));
+  printf("%s{\"kernel\":%s,\"family\":\"%s\",\"ms\":%.6f,\"calls\":%llu}", first ? "" : ",", t.s, k->family, per_run,
+         (unsigned long long)(k->calls / runs));
   ny_text_free(&t);
 }
 
-/* Where the time of a run goes, from a session that keeps it; timing costs a little itself, so the latency above is measured without. */
-static int kernels(const char *file, cli_model_options o, int json) {
+/* Where the time of a run goes, from a session that keeps it; timing costs a little itself, so the latency above is
+   measured without. */
+static int kernels(cli_model *m, int json) {
   enum { RUNS = 20 };
-  cli_model m;
-  o.profile = 1;
-  int bad = cli_model_open(file, &o, &m);
+  int bad = cli_model_session(m, true);
   for (int i = 0; i < RUNS && !bad; i++) {
-    nyb_status s = cli_model_run(&m);
-    if (s) bad = cli_error(m.cx, s);
+    nyb_status s = cli_model_run(m);
+    if (s) bad = cli_error(m->cx, s);
   }
   const nyb_kernel_time *t;
   size_t n;
-  if (!bad && !nyb_session_profile(m.session, &t, &n) && n) {
-    const nyb_kernel_time **row = calloc(n, sizeof *row);
-    double total = 0;
-    for (size_t i = 0; row && i < n; i++) row[i] = &t[i], total += t[i].seconds;
-    if (row) qsort(row, n, sizeof *row, slowest_first);
-    if (!json) printf("\n%9s %6s %7s  %-10s %s\n", "ms", "%", "calls", "family", "kernel");
-    for (size_t i = 0; row && i < n; i++) kernel_row(row[i], total, RUNS, json, !i);
-    if (json) puts("]");
-    free(row);
-  }
-  cli_model_close(&m);
-  return bad;
+  if (bad || nyb_session_profile(m->session, &t, &n)) return CLI_FAILED;
+  const nyb_kernel_time **row = calloc(n + 1, sizeof *row);
+  if (!row) return cli_fail("out of memory");
+  double total = 0;
+  for (size_t i = 0; i < n; i++) row[i] = &t[i], total += t[i].seconds;
+  qsort(row, n, sizeof *row, slowest_first);
+  fputs(json ? "[" : "\n       ms      %   calls  family     kernel\n", stdout);
+  for (size_t i = 0; i < n; i++) kernel_row(row[i], total, RUNS, json, !i);
+  if (json) puts("]");
+  free(row);
+  return CLI_OK;
 }
 
 int verb_bench(int argc, char **argv) {
   cli_model_options o = {0};
-  const char *file[1];
-  int n_file, json = 0, ms = 2000, each = 0;
+  const char *file;
+  int json = 0, ms = 2000, each = 0;
   const cli_option opt[] = {CLI_MODEL_OPTIONS(o),
-                            {"--ms", CLI_INT, &ms, "N", "measure for this many milliseconds (default 2000)"},
+                            {"--ms", CLI_COUNT, &ms, "N", "measure for this many milliseconds (default 2000)"},
                             {"--kernels", CLI_FLAG, &each, NULL, "then the time of each kernel"},
                             {"--json", CLI_FLAG, &json, NULL, "the table as JSON (with --kernels a second line)"}};
-  int bad = cli_parse("bench", opt, NY_COUNT(opt), argc, argv, file, 1, &n_file);
-  if (bad) return bad < 0 ? CLI_OK : bad;
-  if (!n_file) return cli_fail("bench wants a model: nybble bench M.onnx"), CLI_USAGE;
-  if (o.optimize) o.optimize++;
+  cli_parse("bench", opt, NY_COUNT(opt), argc, argv, &file, 1, 1);
+  if (each && o.evaluate) cli_usage("bench", "--kernels: the evaluator has none");
   cli_model m;
-  bad = cli_model_open(file[0], &o, &m);
+  int bad = cli_model_open(file, &o, &m);
   if (!bad) bad = repeatable(&m);
   if (!bad) bad = measure(&m, ms / 1e3, json);
+  if (!bad && each) bad = kernels(&m, json);
   cli_model_close(&m);
-  if (!bad && each && !o.evaluate) bad = kernels(file[0], o, json);
   return bad;
 }

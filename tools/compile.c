@@ -1,4 +1,5 @@
-/* nybble compile, print and opt: the compiler as a tool. Each takes an .onnx file or .nyt text of any stage and resumes after the stage it holds. */
+/* nybble compile, print and opt: the compiler as a tool. Each takes an .onnx file or .nyt text of any stage and resumes
+ * after the stage it holds. */
 #include "cli.h"
 #include "verbs.h"
 
@@ -8,53 +9,60 @@
 typedef struct front_options {
   cli_dims dims;
   const char *from, *out, *target, *dump, *only, *until, *off;
-  int optimize, verify, threads, level_set;
+  int optimize, verify, threads;
 } front_options;
-#define FRONT_OPTIONS(o)                                                                                              \
-  {"--from", CLI_STRING, &(o).from, "FILE", "resume from a dumped stage (same as naming it as the model)"},           \
-      {"--dim", CLI_DIM, &(o).dims, "NAME=N", "replace a symbolic dimension by a number"},                            \
-      {"--target", CLI_STRING, &(o).target, "T", "host (default) or a row of `nybble ops --targets`"},                \
-      {"--optimize", CLI_INT, &(o).optimize, "N", "optimisation level 0 to 3 (default 2)"},                           \
-      {"--only", CLI_STRING, &(o).only, "A,B", "run only these passes"},                                              \
-      {"--until", CLI_STRING, &(o).until, "PASS", "stop after this pass"},                                            \
-      {"--off", CLI_STRING, &(o).off, "A,B", "leave these passes out"},                                               \
-      {"--dump", CLI_STRING, &(o).dump, "DIR", "write NN-pass.nyt of every stage and the code of every kernel"},      \
-      {"--verify", CLI_FLAG, &(o).verify, NULL, "verify, print, re-read and compare after every pass"},               \
-      {"-o", CLI_STRING, &(o).out, "FILE", "where the result goes"}
+#define FRONT_OPTIONS(o)                                                                                               \
+  {"--from", CLI_STRING, &(o).from, "FILE", "resume from a dumped stage, given in place of a model"},                  \
+      {"--dim", CLI_DIM, &(o).dims, "NAME=N", "replace a symbolic dimension by a number"},                             \
+      {"--target", CLI_STRING, &(o).target, "T", "host (default) or a row of `nybble ops --targets`"},                 \
+      {"--optimize", CLI_LEVEL, &(o).optimize, "N", "optimisation level 0 to 3 (default 2)"},                          \
+      {"--only", CLI_STRING, &(o).only, "A,B", "run only these passes"},                                               \
+      {"--until", CLI_STRING, &(o).until, "PASS", "stop after this pass"},                                             \
+      {"--off", CLI_STRING, &(o).off, "A,B", "leave these passes out"},                                                \
+      {"--dump", CLI_STRING, &(o).dump, "DIR", "write NN-pass.nyt of every stage and the code of every kernel"},       \
+      {"--verify", CLI_FLAG, &(o).verify, NULL, "verify, print, re-read and compare after every pass"}, {              \
+    "-o", CLI_STRING, &(o).out, "FILE", "where the result goes"                                                        \
+  }
 
 static nyb_compile_options compile_options(const front_options *o) {
-  return (nyb_compile_options){.size = sizeof(nyb_compile_options), .target = o->target, .optimize = o->optimize < 0 ? 0 : o->optimize + 1,
-                               .only = o->only, .until = o->until, .off = o->off, .dump_dir = o->dump, .verify_each = o->verify, .threads = o->threads};
+  return (nyb_compile_options){.size = sizeof(nyb_compile_options),
+                               .target = o->target,
+                               .optimize = o->optimize,
+                               .only = o->only,
+                               .until = o->until,
+                               .off = o->off,
+                               .dump_dir = o->dump,
+                               .verify_each = o->verify,
+                               .threads = o->threads};
 }
 
 static int import(const front_options *o, const char *file, nyb_context **cx, nyb_model **model) {
-  *cx = cli_open();
+  *cx = cli_open(NULL);
   nyb_import_options io = {.size = sizeof io, .dims = o->dims.v, .n_dims = o->dims.n};
-  nyb_status s = nyb_import(*cx, o->from ? o->from : file, &io, model);
+  nyb_status s = nyb_import(*cx, file, &io, model);
   return s ? cli_error(*cx, s) : CLI_OK;
 }
 
-static int parse(const char *verb, front_options *o, const cli_option *opt, size_t n_opt, int argc, char **argv, const char **file) {
-  int n_file;
-  o->optimize = -1;
-  int bad = cli_parse(verb, opt, n_opt, argc, argv, file, 1, &n_file);
-  if (!bad && !n_file && !o->from) return fprintf(stderr, "nybble %s: no model given (see nybble %s --help)\n", verb, verb), CLI_USAGE;
-  if (!n_file) *file = o->from;
-  return bad;
+static const char *parse(const char *verb, const front_options *o, const cli_option *opt, size_t n_opt, int argc,
+                         char **argv) {
+  const char *file = NULL;
+  if (!cli_parse(verb, opt, n_opt, argc, argv, &file, 0, 1) == !o->from)
+    cli_usage(verb, "wants one model, or --from FILE");
+  return file ? file : o->from;
 }
 
 int verb_compile(int argc, char **argv) {
   front_options o = {0};
-  const char *file;
   int json = 0;
-  const cli_option opt[] = {FRONT_OPTIONS(o), {"--threads", CLI_INT, &o.threads, "N", "threads of the compiler (default: all)"}, {"--json", CLI_FLAG, &json, NULL, "print what was done as JSON"}};
-  int bad = parse("compile", &o, opt, NY_COUNT(opt), argc, argv, &file);
-  if (bad) return bad < 0 ? CLI_OK : bad;
-  if (!o.out) return fprintf(stderr, "nybble compile: -o OUT.nyb is missing\n"), CLI_USAGE;
+  const cli_option opt[] = {FRONT_OPTIONS(o),
+                            {"--threads", CLI_COUNT, &o.threads, "N", "threads of the compiler (default: all)"},
+                            {"--json", CLI_FLAG, &json, NULL, "print what was done as JSON"}};
+  const char *file = parse("compile", &o, opt, NY_COUNT(opt), argc, argv);
+  if (!o.out) cli_usage("compile", "-o OUT.nyb is missing");
   nyb_context *cx;
   nyb_model *model = NULL;
   double t0 = ny_now(), t1 = t0;
-  bad = import(&o, file, &cx, &model);
+  int bad = import(&o, file, &cx, &model);
   if (!bad) {
     t1 = ny_now();
     nyb_compile_options co = compile_options(&o);
@@ -63,8 +71,10 @@ int verb_compile(int argc, char **argv) {
   }
   double t2 = ny_now();
   cli_progress_end();
-  if (!bad && json) printf("{\"import_s\":%.6f,\"compile_s\":%.6f}\n", t1 - t0, t2 - t1);
-  else if (!bad) printf("%s: imported in %.0f ms, compiled in %.0f ms\n", o.out, (t1 - t0) * 1e3, (t2 - t1) * 1e3);
+  if (!bad && json)
+    printf("{\"import_s\":%.6f,\"compile_s\":%.6f}\n", t1 - t0, t2 - t1);
+  else if (!bad)
+    printf("%s: imported in %.0f ms, compiled in %.0f ms\n", o.out, (t1 - t0) * 1e3, (t2 - t1) * 1e3);
   nyb_model_close(model);
   nyb_close(cx);
   return bad;
@@ -74,19 +84,16 @@ static int text_out(nyb_context *cx, nyb_model *model, const char *out) {
   char *text;
   nyb_status s = nyb_print(model, &text);
   if (s) return cli_error(cx, s);
-  int bad = CLI_OK;
-  if (!out) fputs(text, stdout);
-  else {
-    ny_new_file nf;
-    ny_diag d = {0};
-    if (ny_file_begin(out, &nf, &d)) bad = cli_fail("%s", d.message);
-    else {
-      fputs(text, nf.f);
-      if (ny_file_commit(&nf, &d)) bad = cli_fail("%s", d.message);
-    }
+  ny_new_file nf;
+  ny_diag d = {0};
+  if (!out) {
+    fputs(text, stdout);
+  } else if (!ny_file_begin(out, &nf, &d)) {
+    fputs(text, nf.f);
+    ny_file_commit(&nf, &d);
   }
   nyb_free(text);
-  return bad;
+  return d.code ? cli_diag(&d) : CLI_OK;
 }
 
 /* print and opt differ in what runs by default: print stops after --stage, opt runs everything it is told to. */
@@ -108,19 +115,17 @@ static int passes_and_text(const front_options *o, const char *file, bool run) {
 
 int verb_print(int argc, char **argv) {
   front_options o = {0};
-  const char *file, *stage = NULL;
-  const cli_option opt[] = {{"--stage", CLI_STRING, &stage, "PASS", "print the graph after this pass (default: as imported)"}, FRONT_OPTIONS(o)};
-  int bad = parse("print", &o, opt, NY_COUNT(opt), argc, argv, &file);
-  if (bad) return bad < 0 ? CLI_OK : bad;
+  const char *stage = NULL;
+  const cli_option opt[] = {
+      {"--stage", CLI_STRING, &stage, "PASS", "print the graph after this pass (default: as imported)"},
+      FRONT_OPTIONS(o)};
+  const char *file = parse("print", &o, opt, NY_COUNT(opt), argc, argv);
   if (stage) o.until = stage;
   return passes_and_text(&o, file, stage && strcmp(stage, "import"));
 }
 
 int verb_opt(int argc, char **argv) {
   front_options o = {0};
-  const char *file;
   const cli_option opt[] = {FRONT_OPTIONS(o)};
-  int bad = parse("opt", &o, opt, NY_COUNT(opt), argc, argv, &file);
-  if (bad) return bad < 0 ? CLI_OK : bad;
-  return passes_and_text(&o, file, true);
+  return passes_and_text(&o, parse("opt", &o, opt, NY_COUNT(opt), argc, argv), true);
 }

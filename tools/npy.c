@@ -1,34 +1,29 @@
-/* Tensors in NumPy's .npy files, and random ones. Formats NumPy lacks (bf16, 8- and 4-bit floats) are written as raw void or bytes:
-   bf16 as '<V2', as ml_dtypes does. */
+/* Tensors in NumPy's .npy files, and random ones. Formats NumPy lacks (bf16, 8- and 4-bit floats) are written as raw
+   void or bytes: bf16 as '<V2', as ml_dtypes does. */
 #include "cli.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct dtype_row {
-  uint8_t code, bits;
-  const char *npy, *name;
-} dtype_row;
-static const dtype_row rows[] = {
-    {NYB_FLOAT, 64, "<f8", "f64"},       {NYB_FLOAT, 32, "<f4", "f32"},         {NYB_FLOAT, 16, "<f2", "f16"},
-    {NYB_BFLOAT, 16, "<V2", "bf16"},     {NYB_INT, 64, "<i8", "i64"},           {NYB_INT, 32, "<i4", "i32"},
-    {NYB_INT, 16, "<i2", "i16"},         {NYB_INT, 8, "|i1", "i8"},             {NYB_UINT, 64, "<u8", "u64"},
-    {NYB_UINT, 32, "<u4", "u32"},        {NYB_UINT, 16, "<u2", "u16"},          {NYB_UINT, 8, "|u1", "u8"},
-    {NYB_BOOL, 8, "|b1", "bool"},        {NYB_INT, 4, NULL, "i4"},              {NYB_UINT, 4, NULL, "u4"},
-    {NYB_INT, 2, NULL, "i2"},            {NYB_UINT, 2, NULL, "u2"},             {NYB_FLOAT8_E4M3FN, 8, "|V1", "f8e4m3"},
-    {NYB_FLOAT8_E5M2, 8, "|V1", "f8e5m2"}, {NYB_FLOAT8_E4M3FNUZ, 8, "|V1", "f8e4m3fnuz"},
-    {NYB_FLOAT8_E5M2FNUZ, 8, "|V1", "f8e5m2fnuz"}, {NYB_FLOAT8_E8M0FNU, 8, "|V1", "f8e8m0"}, {NYB_FLOAT4_E2M1FN, 4, NULL, "f4e2m1"}};
+static const char *const npy_name[NY_N_FMT] =
+    {/* NULL: packed, written as bytes */
+     [NY_f64] = "<f8",        [NY_f32] = "<f4",        [NY_f16] = "<f2",   [NY_bf16] = "<V2",   [NY_i64] = "<i8",
+     [NY_i32] = "<i4",        [NY_i16] = "<i2",        [NY_i8] = "|i1",    [NY_u64] = "<u8",    [NY_u32] = "<u4",
+     [NY_u16] = "<u2",        [NY_u8] = "|u1",         [NY_bool] = "|b1",  [NY_f8e4m3] = "|V1", [NY_f8e5m2] = "|V1",
+     [NY_f8e4m3fnuz] = "|V1", [NY_f8e5m2fnuz] = "|V1", [NY_f8e8m0] = "|V1"};
 
-static const dtype_row *row_of(nyb_dtype t) {
-  for (size_t i = 0; i < NY_COUNT(rows); i++)
-    if (rows[i].code == t.code && rows[i].bits == t.bits) return &rows[i];
-  return NULL;
+static bool is_named(ny_fmt f, const char *descr) {
+  return npy_name[f] && !strcmp(npy_name[f] + (strlen(descr) < 3), descr); /* NumPy may leave out the byte order */
 }
 
-const char *cli_dtype_name(nyb_dtype t) {
-  const dtype_row *r = row_of(t);
-  return r ? r->name : "unknown";
+/* Raw bytes are what the model takes them for. */
+static ny_fmt format_of_npy(const char *descr, ny_fmt expected) {
+  if (is_named(expected, descr)) return expected;
+  for (int f = 1; f < NY_N_FMT; f++)
+    if (is_named((ny_fmt)f, descr)) return (ny_fmt)f;
+  return NY_none;
 }
 
 int64_t cli_count(const nyb_tensor *t) {
@@ -75,9 +70,7 @@ static uint64_t splitmix(uint64_t *s) { /* Steele, Lea, Flood 2014 */
 }
 
 void cli_array_random(cli_array *a, uint64_t seed) {
-  ny_fmt f = NY_none;
-  for (int i = 1; i < NY_N_FMT && !f; i++)
-    if (!strcmp(ny_fmts[i].name, cli_dtype_name(a->t.dtype))) f = (ny_fmt)i;
+  ny_fmt f = ny_module_format(a->t.dtype);
   uint64_t s = seed * 0x9e3779b97f4a7c15u + 1;
   int64_t n = cli_count(&a->t);
   for (int64_t i = 0; i < n && f; i++) {
@@ -85,71 +78,78 @@ void cli_array_random(cli_array *a, uint64_t seed) {
     if (ny_is_float(f)) {
       double u = ((double)(r >> 11) + 0.5) * 0x1p-53, v = (double)(splitmix(&s) >> 11) * 0x1p-53;
       ny_put_f(f, a->memory, (uint64_t)i, sqrt(-2 * log(u)) * cos(6.283185307179586 * v), true);
-    } else ny_put_i(f, a->memory, (uint64_t)i, f == NY_bool ? (int64_t)(r >> 63) : (int64_t)(r % 10));
+    } else
+      ny_put_i(f, a->memory, (uint64_t)i, f == NY_bool ? (int64_t)(r >> 63) : (int64_t)(r % 10));
   }
 }
 
 /* The header is a Python dict literal: {'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), } */
-static nyb_status header(const char *h, cli_array *a, const char *path, ny_diag *d) {
+static nyb_status header(const char *h, ny_fmt expected, cli_array *a, const char *path, ny_diag *d) {
   char descr[16] = "";
   const char *p = strstr(h, "'descr'"), *q;
   if (!p || !(p = strchr(p + 7, '\'')) || !(q = strchr(p + 1, '\'')) || (size_t)(q - p) > sizeof descr)
     return ny_fail(d, NYB_E_PARSE, NULL, "%s: not an array of a plain dtype", path);
   memcpy(descr, p + 1, (size_t)(q - p - 1));
   descr[q - p - 1] = 0;
-  const dtype_row *r = NULL;
-  for (size_t i = 0; i < NY_COUNT(rows) && !r; i++)
-    if (rows[i].npy && !strcmp(rows[i].npy + (strlen(descr) < 3), descr)) r = &rows[i];
-  if (!r) return ny_fail(d, NYB_E_UNSUPPORTED, NULL, "%s: dtype %s is not supported", path, descr);
-  if (strstr(h, "'fortran_order': True")) return ny_fail(d, NYB_E_UNSUPPORTED, NULL, "%s: Fortran order; save it with numpy.ascontiguousarray", path);
-  a->t = (nyb_tensor){.device = {1, 0}, .dtype = {r->code, r->bits, 1}, .shape = a->shape};
+  ny_fmt f = format_of_npy(descr, expected);
+  if (!f) return ny_fail(d, NYB_E_UNSUPPORTED, NULL, "%s: dtype %s is not supported", path, descr);
+  if (strstr(h, "'fortran_order': True"))
+    return ny_fail(d, NYB_E_UNSUPPORTED, NULL, "%s: Fortran order; save it with numpy.ascontiguousarray", path);
+  a->t = (nyb_tensor){.device = {1, 0}, .dtype = ny_module_dtype(f), .shape = a->shape};
   p = strstr(h, "'shape'");
   if (!p || !(p = strchr(p, '('))) return ny_fail(d, NYB_E_PARSE, NULL, "%s: the header has no shape", path);
   for (p++; *p && *p != ')';) {
     char *end;
     long long v = strtoll(p, &end, 10);
-    if (end == p || v < 0 || a->t.ndim == (int)NY_COUNT(a->shape)) return ny_fail(d, NYB_E_PARSE, NULL, "%s: bad shape", path);
+    if (end == p || v < 0 || a->t.ndim == (int)NY_COUNT(a->shape))
+      return ny_fail(d, NYB_E_PARSE, NULL, "%s: bad shape", path);
     a->shape[a->t.ndim++] = v;
     for (p = end; *p == ',' || *p == ' ';) p++;
   }
   return NYB_OK;
 }
 
-static nyb_status read_all(FILE *f, cli_array *a, const char *path, ny_diag *d) {
+static nyb_status read_all(FILE *f, ny_fmt expected, cli_array *a, const char *path, ny_diag *d) {
   uint8_t pre[12];
   char h[4096];
-  if (fread(pre, 1, 10, f) != 10 || memcmp(pre, "\x93NUMPY", 6)) return ny_fail(d, NYB_E_PARSE, NULL, "%s: not a .npy file", path);
+  if (fread(pre, 1, 10, f) != 10 || memcmp(pre, "\x93NUMPY", 6))
+    return ny_fail(d, NYB_E_PARSE, NULL, "%s: not a .npy file", path);
   size_t n = pre[8] | (size_t)pre[9] << 8;
   if (pre[6] >= 2) {
     if (fread(pre + 10, 1, 2, f) != 2) return ny_fail(d, NYB_E_PARSE, NULL, "%s: truncated", path);
     n |= (size_t)pre[10] << 16 | (size_t)pre[11] << 24;
   }
-  if (n >= sizeof h || fread(h, 1, n, f) != n) return ny_fail(d, NYB_E_PARSE, NULL, "%s: truncated or oversized header", path);
+  if (n >= sizeof h || fread(h, 1, n, f) != n)
+    return ny_fail(d, NYB_E_PARSE, NULL, "%s: truncated or oversized header", path);
   h[n] = 0;
-  NY_TRY(header(h, a, path, d));
+  NY_TRY(header(h, expected, a, path, d));
   nyb_status s = memory(a);
   if (s) return ny_fail(d, s, NULL, "%s: its shape asks for too much memory", path);
   uint64_t bytes = cli_tensor_bytes(&a->t);
-  if (fread(a->memory, 1, bytes, f) != bytes) return ny_fail(d, NYB_E_PARSE, NULL, "%s: the data ends before %llu bytes", path, (unsigned long long)bytes);
+  if (fread(a->memory, 1, bytes, f) != bytes)
+    return ny_fail(d, NYB_E_PARSE, NULL, "%s: the data ends before %llu bytes", path, (unsigned long long)bytes);
   return NYB_OK;
 }
 
-nyb_status cli_npy_read(const char *path, cli_array *out, ny_diag *d) {
+nyb_status cli_npy_read(const char *path, ny_fmt expected, cli_array *out, ny_diag *d) {
   *out = (cli_array){0};
   FILE *f = fopen(path, "rb");
-  if (!f) return ny_fail(d, NYB_E_IO, NULL, "%s: cannot open it", path);
-  nyb_status s = read_all(f, out, path, d);
+  if (!f) return ny_fail(d, NYB_E_IO, NULL, "cannot open %s: %s", path, strerror(errno));
+  nyb_status s = read_all(f, expected, out, path, d);
   fclose(f);
   return s;
 }
 
 nyb_status cli_npy_write(const char *path, const nyb_tensor *t, ny_diag *d) {
-  const dtype_row *r = row_of(t->dtype);
+  const char *descr = npy_name[ny_module_format(t->dtype)];
   char h[512];
-  int n = snprintf(h, sizeof h, "{'descr': '%s', 'fortran_order': False, 'shape': (", r && r->npy ? r->npy : "|u1");
-  if (r && r->npy)
-    for (int i = 0; i < t->ndim; i++) n += snprintf(h + n, sizeof h - (size_t)n, "%lld,%s", (long long)t->shape[i], i + 1 < t->ndim ? " " : "");
-  else n += snprintf(h + n, sizeof h - (size_t)n, "%llu,", (unsigned long long)cli_tensor_bytes(t)); /* packed sub-byte elements */
+  int n = snprintf(h, sizeof h, "{'descr': '%s', 'fortran_order': False, 'shape': (", descr ? descr : "|u1");
+  if (descr)
+    for (int i = 0; i < t->ndim; i++)
+      n += snprintf(h + n, sizeof h - (size_t)n, "%lld,%s", (long long)t->shape[i], i + 1 < t->ndim ? " " : "");
+  else
+    n += snprintf(h + n, sizeof h - (size_t)n, "%llu,",
+                  (unsigned long long)cli_tensor_bytes(t)); /* packed sub-byte elements */
   n += snprintf(h + n, sizeof h - (size_t)n, "), }");
   while ((n + 11) % 64) h[n++] = ' ';
   h[n++] = '\n';

@@ -29,8 +29,8 @@ static void warning(void *user, const char *text) {
   fprintf(stderr, "nybble: warning: %s\n", text);
 }
 
-nyb_context *cli_open(void) {
-  nyb_options o = {.size = sizeof o, .warning = warning};
+nyb_context *cli_open(const char *cache_dir) {
+  nyb_options o = {.size = sizeof o, .cache_dir = cache_dir, .warning = warning};
   if (isatty(STDERR_FILENO)) o.progress = progress;
   last_drawn = ny_now() + 0.5; /* short work draws nothing */
   nyb_context *cx;
@@ -43,9 +43,15 @@ nyb_context *cli_open(void) {
 }
 
 int cli_error(nyb_context *cx, nyb_status s) {
-  cli_progress_end();
   const nyb_error *e = nyb_last_error(cx);
-  fprintf(stderr, "nybble: %s\n", e && e->text && *e->text ? e->text : nyb_status_text(s));
+  return cli_fail("%s", e && *e->text ? e->text : nyb_status_text(s));
+}
+
+int cli_diag(const ny_diag *d) {
+  ny_text t = {0};
+  ny_diag_print(d, &t);
+  cli_fail("%s", t.s);
+  ny_text_free(&t);
   return CLI_FAILED;
 }
 

@@ -9,7 +9,8 @@
 
 static void shape_text(const nyb_tensor *t, char *buf, size_t n) {
   size_t k = (size_t)snprintf(buf, n, "[");
-  for (int i = 0; i < t->ndim && k < n; i++) k += (size_t)snprintf(buf + k, n - k, "%s%lld", i ? "," : "", (long long)t->shape[i]);
+  for (int i = 0; i < t->ndim && k < n; i++)
+    k += (size_t)snprintf(buf + k, n - k, "%s%lld", i ? "," : "", (long long)t->shape[i]);
   if (k < n) snprintf(buf + k, n - k, "]");
 }
 
@@ -19,12 +20,13 @@ typedef struct summary {
 } summary;
 
 static summary summarise(const nyb_tensor *t) {
-  ny_fmt f = ny_fmt_by_name(cli_dtype_name(t->dtype), strlen(cli_dtype_name(t->dtype)));
+  ny_fmt f = ny_module_format(t->dtype);
   summary s = {INFINITY, -INFINITY, 0, 0};
   int64_t n = cli_count(t);
   for (int64_t i = 0; i < n; i++) {
     double x = ny_is_float(f) ? ny_get_f(f, t->data, (uint64_t)i) : (double)ny_get_i(f, t->data, (uint64_t)i);
-    if (isnan(x)) s.nan++;
+    if (isnan(x))
+      s.nan++;
     else {
       s.min = fmin(s.min, x), s.max = fmax(s.max, x);
       s.mean += x;
@@ -44,15 +46,17 @@ static int write_outputs(const cli_model *m, const char *dir) {
     for (char *p = path + base; *p; p++)
       if (*p == '/') *p = '_';
     ny_diag d = {0};
-    if (cli_npy_write(path, &m->out_t[i], &d)) return cli_fail("%s", d.message);
+    if (cli_npy_write(path, &m->out_t[i], &d)) return cli_diag(&d);
   }
   return CLI_OK;
 }
 
 static void table(const cli_model *m, double run_s, bool json) {
   ny_text t = {0};
-  if (json) ny_text_addf(&t, "{\"open_s\":%.6f,\"run_s\":%.6f,\"outputs\":[", m->open_s, run_s);
-  else printf("%-24s %-6s %-20s %12s %12s %12s\n", "output", "dtype", "shape", "min", "max", "mean");
+  if (json)
+    ny_text_addf(&t, "{\"open_s\":%.6f,\"run_s\":%.6f,\"outputs\":[", m->open_s, run_s);
+  else
+    printf("%-24s %-6s %-20s %12s %12s %12s\n", "output", "dtype", "shape", "min", "max", "mean");
   for (size_t i = 0; i < m->info.n_outputs; i++) {
     const nyb_tensor *o = &m->out_t[i];
     char shape[160];
@@ -61,36 +65,40 @@ static void table(const cli_model *m, double run_s, bool json) {
     if (json) {
       ny_text_add(&t, i ? ",{\"name\":" : "{\"name\":");
       ny_text_json(&t, m->info.outputs[i].name);
-      ny_text_addf(&t, ",\"dtype\":\"%s\",\"shape\":%s,\"nan\":%lld", cli_dtype_name(o->dtype), shape, (long long)s.nan);
-      if (isfinite(s.min) && isfinite(s.max)) ny_text_addf(&t, ",\"min\":%.9g,\"max\":%.9g,\"mean\":%.9g", s.min, s.max, s.mean);
+      ny_text_addf(&t, ",\"dtype\":\"%s\",\"shape\":%s,\"nan\":%lld", ny_fmts[ny_module_format(o->dtype)].name, shape,
+                   (long long)s.nan);
+      if (isfinite(s.min) && isfinite(s.max))
+        ny_text_addf(&t, ",\"min\":%.9g,\"max\":%.9g,\"mean\":%.9g", s.min, s.max, s.mean);
       ny_text_add(&t, "}");
-    } else printf("%-24s %-6s %-20s %12.6g %12.6g %12.6g%s\n", m->info.outputs[i].name, cli_dtype_name(o->dtype), shape, s.min, s.max, s.mean, s.nan ? "  has NaN" : "");
+    } else
+      printf("%-24s %-6s %-20s %12.6g %12.6g %12.6g%s\n", m->info.outputs[i].name,
+             ny_fmts[ny_module_format(o->dtype)].name, shape, s.min, s.max, s.mean, s.nan ? "  has NaN" : "");
   }
-  if (json) puts((ny_text_add(&t, "]}"), t.s));
-  else printf("\nopened in %.1f ms, ran in %.3f ms\n", m->open_s * 1e3, run_s * 1e3);
+  if (json)
+    puts((ny_text_add(&t, "]}"), t.s));
+  else
+    printf("\nopened in %.1f ms, ran in %.3f ms\n", m->open_s * 1e3, run_s * 1e3);
   ny_text_free(&t);
 }
 
 int verb_run(int argc, char **argv) {
-  cli_model_options o = {0};
-  const char *file[1], *out_dir = NULL;
-  int n_file, json = 0;
-  const cli_option opt[] = {CLI_MODEL_OPTIONS(o),
-                            {"--output-dir", CLI_STRING, &out_dir, "DIR", "write NAME.npy per output ('/' becomes '_')"},
-                            {"--dump", CLI_STRING, &o.dump, "DIR", "write every stage and the generated code"},
-                            {"--json", CLI_FLAG, &json, NULL, "the table as JSON"}};
-  int bad = cli_parse("run", opt, NY_COUNT(opt), argc, argv, file, 1, &n_file);
-  if (bad) return bad < 0 ? CLI_OK : bad;
-  if (!n_file) return cli_fail("run wants a model: nybble run M.onnx"), CLI_USAGE;
-  if (o.optimize) o.optimize++;
-  o.careful = true;
+  cli_model_options o = {.careful = true};
+  const char *file, *out_dir = NULL;
+  int json = 0;
+  const cli_option opt[] = {
+      CLI_MODEL_OPTIONS(o),
+      {"--output-dir", CLI_STRING, &out_dir, "DIR", "write NAME.npy per output ('/' becomes '_')"},
+      {"--dump", CLI_STRING, &o.dump, "DIR", "write every stage and the generated code"},
+      {"--json", CLI_FLAG, &json, NULL, "the table as JSON"}};
+  cli_parse("run", opt, NY_COUNT(opt), argc, argv, &file, 1, 1);
   cli_model m;
-  bad = cli_model_open(file[0], &o, &m);
+  int bad = cli_model_open(file, &o, &m);
   if (!bad) {
     double t0 = ny_now();
     nyb_status s = cli_model_run(&m);
     double run_s = ny_now() - t0;
-    if (s) bad = cli_error(m.cx, s);
+    if (s)
+      bad = cli_error(m.cx, s);
     else {
       table(&m, run_s, json);
       if (out_dir) bad = write_outputs(&m, out_dir);

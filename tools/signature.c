@@ -1,4 +1,5 @@
-/* A graph's inputs and outputs in the shape the runtime describes those of a module, so that both can be fed by the same code. */
+/* A graph's inputs and outputs in the shape the runtime describes those of a module, so that both can be fed by the
+ * same code. */
 #include "cli.h"
 
 #include "model.h"
@@ -22,9 +23,16 @@ void cli_signature(nyb_model *model, nyb_module_info *out) {
   ny_unit *u = model->unit;
   const ny_block *b = &u->first->body;
   const ny_op *ret = b->last;
-  nyb_value_info *in = NY_NEW_ARRAY(&u->arena, nyb_value_info, b->n_arg + 1), *res = NY_NEW_ARRAY(&u->arena, nyb_value_info, ret->n_in + 1);
+  nyb_value_info *in = NY_NEW_ARRAY(&u->arena, nyb_value_info, b->n_arg + 1),
+                 *res = NY_NEW_ARRAY(&u->arena, nyb_value_info, ret->n_in + 1);
   for (uint32_t i = 0; i < b->n_arg; i++) in[i] = value_info(u, b->arg[i]->name, b->arg[i]->type);
   const ny_attr *names = ny_attr_at(ret, NY_AT(ret, names));
-  for (uint32_t i = 0; i < ret->n_in; i++) res[i] = value_info(u, i < names->names.n ? names->names.v[i] : ny_in(ret, (int)i)->name, ny_in(ret, (int)i)->type);
-  *out = (nyb_module_info){.size = sizeof *out, .name = u->first->name, .n_inputs = b->n_arg, .n_outputs = ret->n_in, .inputs = in, .outputs = res};
+  for (uint32_t i = 0; i < ret->n_in; i++)
+    res[i] = value_info(u, i < names->names.n ? names->names.v[i] : ny_in(ret, (int)i)->name, ny_in(ret, (int)i)->type);
+  *out = (nyb_module_info){.size = sizeof *out,
+                           .name = u->first->name,
+                           .n_inputs = b->n_arg,
+                           .n_outputs = ret->n_in,
+                           .inputs = in,
+                           .outputs = res};
 }

@@ -218,7 +218,8 @@ static bool compare(suite_one *c, const ny_tensor *got, const ny_tensor *want, s
   }
   ny_fmt f = (ny_fmt)want->type->fmt;
   int64_t count = 0, wrong = 0, at = -1;
-  double rtol = f == NY_bf16 ? fmax(c->rtol, 0x1p-6) : c->rtol; /* two units in the last place, as the onnx package's own runner allows */
+  double rtol = f == NY_bf16 ? fmax(c->rtol, 0x1p-6)
+                             : c->rtol; /* two units in the last place, as the onnx package's own runner allows */
   ny_type_static_count(c->cx, want->type, &count);
   for (int64_t i = 0; i < count; i++) {
     uint64_t k = (uint64_t)i;
@@ -274,7 +275,8 @@ nyb_status suite_evaluate(void *user, ny_unit *u, const ny_tensor *in, size_t n_
   return ny_eval_graph(u->first, in, n_in, a, UINT64_C(6) << 30, out, n_out);
 }
 
-void suite_case(const char *dir, suite_run *run, void *user, suite_result *out) {
+/* Imports and runs one case in this process. */
+static void run_case(const char *dir, suite_run *run, void *user, suite_result *out) {
   suite_one *c = calloc(1, sizeof *c);
   *out = (suite_result){.verdict = SUITE_FAIL};
   if (!c) return;
@@ -332,15 +334,21 @@ static void judge_by_list(const pool *p, const char *name, suite_result *r) {
 
 static void report(pool *p, const char *dir, suite_result *r) {
   static const char *const word[] = {"PASS", "FAIL", "SKIP", "FAIL"};
-  static const char *const help[] = {"", " (with shapes)", " (with integer inputs as constants)", " (with inputs as constants)"};
+  static const char *const help[] = {"", " (with shapes)", " (with integer inputs as constants)",
+                                     " (with inputs as constants)"};
   suite_count *c = p->count;
   const char *name = strrchr(dir, '/') ? strrchr(dir, '/') + 1 : dir;
   if (p->skip) judge_by_list(p, name, r);
-  if (r->verdict == SUITE_PASS) c->passed++, c->level[r->level & 3]++;
-  else if (r->verdict == SUITE_SKIP) c->skipped++;
-  else c->failed++;
-  if (r->verdict != SUITE_PASS) printf("%s %s: %s\n", word[r->verdict], name, r->why);
-  else if (p->o->verbose) printf("PASS %s%s\n", name, help[r->level & 3]);
+  if (r->verdict == SUITE_PASS)
+    c->passed++;
+  else if (r->verdict == SUITE_SKIP)
+    c->skipped++;
+  else
+    c->failed++;
+  if (r->verdict == SUITE_PASS)
+    printf("PASS %s%s\n", name, help[r->level & 3]);
+  else
+    printf("%s %s: %s\n", word[r->verdict], name, r->why);
 }
 
 static void finish_one(pool *p) {
@@ -374,7 +382,7 @@ static void start(pool *p, const char *dir) {
   if (pid == 0) {
     suite_result r;
     alarm((unsigned)p->o->seconds);
-    suite_case(dir, p->o->run, p->o->user, &r);
+    run_case(dir, p->o->run, p->o->user, &r);
     ssize_t n = write(fd[1], &r, sizeof r);
     _exit(n == (ssize_t)sizeof r ? 0 : 1);
   }
@@ -411,11 +419,16 @@ void suite_folder(const char *dir, const suite_options *o, suite_count *count) {
   ny_diag d = {0};
   size_t n;
   if (o->skip && ny_file_read(&a, o->skip, 1 << 20, &p.skip, &n, &d)) {
-    fprintf(stderr, "%s\n", d.message);
-    count->failed++; /* without its list a run says nothing */
+    printf("FAIL %s: %s\n", dir, d.message); /* without its list a run says nothing */
+    count->failed++;
     return;
   }
+  suite_count before = *count;
   folder(&p, dir, 0);
   while (p.n) finish_one(&p);
+  if (!memcmp(&before, count, sizeof before)) {
+    printf("FAIL %s: holds no test case\n", dir);
+    count->failed++;
+  }
   ny_arena_free(&a);
 }

@@ -11,19 +11,21 @@
 #include <unistd.h>
 
 /* Hands the case's failure to the diagnostic the suite reports. */
-static nyb_status failed(nyb_context *cx, ny_ctx *ir, nyb_status s) {
-  if (!ir->diag.code) {
-    const nyb_error *e = nyb_last_error(cx);
-    ny_fail(&ir->diag, s, NULL, "%s", e && e->message ? e->message : nyb_status_text(s));
-  }
-  return s;
+static void hand_over(nyb_context *cx, ny_ctx *ir, nyb_status s) {
+  const nyb_error *e = nyb_last_error(cx);
+  ny_fail(&ir->diag, s, NULL, "%s", e ? e->message : nyb_status_text(s));
 }
 
 static nyb_tensor borrow(const ny_tensor *t) {
-  return (nyb_tensor){.data = t->data, .device = {1, 0}, .ndim = t->type->rank, .dtype = ny_module_dtype((ny_fmt)t->type->fmt), .shape = (int64_t *)t->type->dim};
+  return (nyb_tensor){.data = t->data,
+                      .device = {1, 0},
+                      .ndim = t->type->rank,
+                      .dtype = ny_module_dtype((ny_fmt)t->type->fmt),
+                      .shape = (int64_t *)t->type->dim};
 }
 
-static nyb_status run_module(nyb_module *m, ny_ctx *ir, const ny_tensor *in, size_t n_in, ny_arena *a, ny_tensor *out, size_t n_out) {
+static nyb_status run_module(nyb_module *m, ny_ctx *ir, const ny_tensor *in, size_t n_in, ny_arena *a, ny_tensor *out,
+                             size_t n_out) {
   nyb_module_info info = {.size = sizeof info};
   NY_TRY(nyb_module_describe(m, &info));
   nyb_tensor *ti = NY_NEW_ARRAY(a, nyb_tensor, n_in + 1), *to = NY_NEW_ARRAY(a, nyb_tensor, n_out + 1);
@@ -39,8 +41,7 @@ static nyb_status run_module(nyb_module *m, ny_ctx *ir, const ny_tensor *in, siz
   NY_TRY(nyb_session_open(m, &so, &session));
   nyb_status s = nyb_run(session, ti, n_in, to, n_out);
   for (size_t i = 0; !s && i < n_out; i++) {
-    ny_fmt f = ny_fmt_by_name(cli_dtype_name(to[i].dtype), strlen(cli_dtype_name(to[i].dtype)));
-    out[i].type = ny_tensor_type(ir, f, to[i].ndim, to[i].shape);
+    out[i].type = ny_tensor_type(ir, ny_module_format(to[i].dtype), to[i].ndim, to[i].shape);
     out[i].data = ny_alloc(a, cli_tensor_bytes(&to[i]) + 16);
     memcpy(out[i].data, to[i].data, cli_tensor_bytes(&to[i]));
   }
@@ -48,7 +49,8 @@ static nyb_status run_module(nyb_module *m, ny_ctx *ir, const ny_tensor *in, siz
   return s;
 }
 
-static nyb_status run_compiled(void *user, ny_unit *u, const ny_tensor *in, size_t n_in, ny_arena *a, ny_tensor *out, size_t n_out) {
+static nyb_status run_compiled(void *user, ny_unit *u, const ny_tensor *in, size_t n_in, ny_arena *a, ny_tensor *out,
+                               size_t n_out) {
   const ny_pass_options *po = user;
   nyb_options no_cache = {.size = sizeof no_cache, .cache_dir = ""};
   nyb_load_options trust = {.size = sizeof trust, .trust = 1};
@@ -56,13 +58,14 @@ static nyb_status run_compiled(void *user, ny_unit *u, const ny_tensor *in, size
   nyb_module *m = NULL;
   char path[] = "/tmp/nybble-test-XXXXXX";
   int fd = mkstemp(path);
-  if (fd < 0 || nyb_open(&no_cache, &cx)) return ny_fail(&u->cx->diag, NYB_E_IO, NULL, "no room for a temporary module");
+  if (fd < 0 || nyb_open(&no_cache, &cx))
+    return ny_fail(&u->cx->diag, NYB_E_IO, NULL, "no room for a temporary module");
   close(fd);
   nyb_status s = ny_compile(u, po, 1, path);
   if (!s) s = nyb_load(cx, path, &trust, &m);
   unlink(path);
   if (!s) s = run_module(m, u->cx, in, n_in, a, out, n_out);
-  if (s) failed(cx, u->cx, s);
+  if (s) hand_over(cx, u->cx, s);
   nyb_module_close(m);
   nyb_close(cx);
   return s;
@@ -71,25 +74,27 @@ static nyb_status run_compiled(void *user, ny_unit *u, const ny_tensor *in, size
 int verb_test(int argc, char **argv) {
   static const char *file[CLI_MAX_ARGS];
   const char *target = NULL, *skip = NULL;
-  int n_file, jobs = (int)sysconf(_SC_NPROCESSORS_ONLN), seconds = 60, evaluate = 0, json = 0, optimize = 2, verify = 0;
-  const cli_option opt[] = {{"--jobs", CLI_INT, &jobs, "N", "cases at a time (default: all processors)"},
-                            {"--seconds", CLI_INT, &seconds, "N", "time limit of a case (default 60)"},
-                            {"--evaluate", CLI_FLAG, &evaluate, NULL, "run the reference evaluator instead of compiled code"},
-                            {"--optimize", CLI_INT, &optimize, "N", "optimisation level 0 to 3 (default 2)"},
-                            {"--target", CLI_STRING, &target, "T", "a target whose code this machine can run (default host)"},
-                            {"--verify", CLI_FLAG, &verify, NULL, "verify, print, re-read and compare after every pass"},
-                            {"--skip", CLI_STRING, &skip, "FILE", "lines CASE: reason: these must not pass, all others must"},
-                            {"--json", CLI_FLAG, &json, NULL, "print the counts as JSON"}};
-  int bad = cli_parse("test", opt, NY_COUNT(opt), argc, argv, file, CLI_MAX_ARGS, &n_file);
-  if (bad) return bad < 0 ? CLI_OK : bad;
-  if (!n_file) return cli_fail("test wants folders: nybble test DIR..."), CLI_USAGE;
+  int jobs = (int)sysconf(_SC_NPROCESSORS_ONLN), seconds = 60, evaluate = 0, json = 0, level = 2 + 1, verify = 0;
+  const cli_option opt[] = {
+      {"--jobs", CLI_COUNT, &jobs, "N", "cases at a time (default: all processors)"},
+      {"--seconds", CLI_COUNT, &seconds, "N", "time limit of a case (default 60)"},
+      {"--evaluate", CLI_FLAG, &evaluate, NULL, "run the reference evaluator instead of compiled code"},
+      {"--optimize", CLI_LEVEL, &level, "N", "optimisation level 0 to 3 (default 2)"},
+      {"--target", CLI_STRING, &target, "T", "a target whose code this machine can run (default host)"},
+      {"--verify", CLI_FLAG, &verify, NULL, "verify, print, re-read and compare after every pass"},
+      {"--skip", CLI_STRING, &skip, "FILE", "lines CASE: reason: these must not pass, all others must"},
+      {"--json", CLI_FLAG, &json, NULL, "print the counts as JSON"}};
+  int n_file = cli_parse("test", opt, NY_COUNT(opt), argc, argv, file, 1, CLI_MAX_ARGS);
   ny_diag d = {0};
-  ny_pass_options po = {.opt = optimize, .verify_each = verify};
-  if (!evaluate && ny_target_find(target ? target : "host", &po.target, &d)) return cli_fail("%s", d.message);
-  suite_options o = {.run = evaluate ? suite_evaluate : run_compiled, .user = &po, .jobs = jobs, .seconds = seconds, .verbose = true, .skip = skip};
+  ny_pass_options po = {.opt = level - 1, .verify_each = verify};
+  if (!evaluate && ny_target_find(target ? target : "host", &po.target, &d)) return cli_diag(&d);
+  suite_options o = {
+      .run = evaluate ? suite_evaluate : run_compiled, .user = &po, .jobs = jobs, .seconds = seconds, .skip = skip};
   suite_count count = {0};
   for (int i = 0; i < n_file; i++) suite_folder(file[i], &o, &count);
-  if (json) printf("{\"passed\":%d,\"failed\":%d,\"skipped\":%d}\n", count.passed, count.failed, count.skipped);
-  else printf("%d passed, %d failed, %d skipped\n", count.passed, count.failed, count.skipped);
+  if (json)
+    printf("{\"passed\":%d,\"failed\":%d,\"skipped\":%d}\n", count.passed, count.failed, count.skipped);
+  else
+    printf("%d passed, %d failed, %d skipped\n", count.passed, count.failed, count.skipped);
   return count.failed ? CLI_FAILED : CLI_OK;
 }

@@ -13,28 +13,21 @@ struct ny_chunk {
   _Alignas(16) unsigned char data[];
 };
 
-static void default_oom(size_t bytes) {
+_Noreturn static void out_of_memory(size_t bytes) {
   fprintf(stderr, "nybble: out of memory (%zu bytes)\n", bytes);
   abort();
 }
 
-static void (*oom_handler)(size_t) = default_oom;
-
-void ny_set_oom(void (*handler)(size_t bytes)) { oom_handler = handler ? handler : default_oom; }
-
 static struct ny_chunk *chunk_new(ny_arena *a, size_t bytes) {
   struct ny_chunk *c = bytes > SIZE_MAX - sizeof *c ? NULL : calloc(1, sizeof *c + bytes);
-  if (!c) {
-    oom_handler(bytes);
-    abort(); /* a handler must not return */
-  }
+  if (!c) out_of_memory(bytes);
   c->bytes = bytes;
   a->total += bytes;
   return c;
 }
 
 void *ny_alloc(ny_arena *a, size_t bytes) {
-  if (bytes > SIZE_MAX - 16) { oom_handler(bytes), abort(); }
+  if (bytes > SIZE_MAX - 16) out_of_memory(bytes);
   bytes = bytes ? (bytes + 15) & ~(size_t)15 : 16;
   if (a->head && bytes <= a->head->bytes - a->used) {
     void *p = a->head->data + a->used;

@@ -17,7 +17,7 @@
 #endif
 #define NY_COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
-/* ---- arena.c: bump allocation; everything dies with the arena. Out of memory calls the handler, which must not return. */
+/* ---- arena.c: bump allocation; everything dies with the arena. Out of memory is a message on stderr and abort(). */
 typedef struct ny_arena {
   struct ny_chunk *head;
   size_t used, total;
@@ -28,17 +28,16 @@ char *ny_strdup(ny_arena *a, const char *s);
 char *ny_strndup(ny_arena *a, const char *s, size_t n);
 char *ny_strf(ny_arena *a, const char *fmt, ...) NY_PRINTF(2, 3);
 void ny_arena_free(ny_arena *a);
-void ny_set_oom(void (*handler)(size_t bytes)); /* default: message on stderr, abort */
 #define NY_NEW(arena, type) ((type *)ny_alloc((arena), sizeof(type)))
 #define NY_NEW_ARRAY(arena, type, n) ((type *)ny_alloc((arena), sizeof(type) * (size_t)(n)))
 /* Room for one more in a growable arena array `p` of `n` used and `cap` allocated elements. */
-#define NY_PUSH_ROOM(arena, p, n, cap)                                                                              \
-  do {                                                                                                             \
-    if ((n) == (cap)) {                                                                                            \
-      size_t old_cap_ = (size_t)(cap), new_cap_ = old_cap_ ? old_cap_ * 2 : 8;                                     \
-      (p) = ny_grow((arena), (p), old_cap_ * sizeof *(p), new_cap_ * sizeof *(p));                                 \
-      (cap) = (__typeof__(cap))new_cap_;                                                                           \
-    }                                                                                                              \
+#define NY_PUSH_ROOM(arena, p, n, cap)                                                                                 \
+  do {                                                                                                                 \
+    if ((n) == (cap)) {                                                                                                \
+      size_t old_cap_ = (size_t)(cap), new_cap_ = old_cap_ ? old_cap_ * 2 : 8;                                         \
+      (p) = ny_grow((arena), (p), old_cap_ * sizeof *(p), new_cap_ * sizeof *(p));                                     \
+      (cap) = (__typeof__(cap))new_cap_;                                                                               \
+    }                                                                                                                  \
   } while (0)
 
 /* ---- text.c: growable text, malloc'ed, for printers and emitters. */
@@ -49,9 +48,10 @@ typedef struct ny_text {
 void ny_text_add(ny_text *t, const char *s);
 void ny_text_addn(ny_text *t, const char *s, size_t n);
 void ny_text_addf(ny_text *t, const char *fmt, ...) NY_PRINTF(2, 3);
-void ny_text_double(ny_text *t, double x); /* shortest decimal that reads back; inf, -inf, nan */
+void ny_text_double(ny_text *t, double x);    /* shortest decimal that reads back; inf, -inf, nan */
 void ny_text_json(ny_text *t, const char *s); /* quoted and escaped */
 void ny_text_free(ny_text *t);
+bool ny_ends_with(const char *s, const char *suffix);
 
 /* ---- names.c: interned strings: equality is pointer equality. */
 typedef const char *ny_name;
@@ -82,10 +82,10 @@ typedef struct ny_diag {
 nyb_status ny_fail(ny_diag *d, nyb_status code, const ny_loc *loc, const char *fmt, ...) NY_PRINTF(4, 5);
 void ny_diag_clear(ny_diag *d);
 void ny_diag_print(const ny_diag *d, ny_text *out); /* `file: node 37 "name" (Conv): message` */
-#define NY_TRY(e)                                                                                                  \
-  do {                                                                                                             \
-    nyb_status ny_s_ = (e);                                                                                        \
-    if (ny_s_) return ny_s_;                                                                                       \
+#define NY_TRY(e)                                                                                                      \
+  do {                                                                                                                 \
+    nyb_status ny_s_ = (e);                                                                                            \
+    if (ny_s_) return ny_s_;                                                                                           \
   } while (0)
 
 /* ---- format.c: the rows of formats.def. */
@@ -113,18 +113,14 @@ static inline bool ny_is_int(ny_fmt f) { return ny_fmts[f].kind == 'I' || ny_fmt
 uint64_t ny_fmt_bytes(ny_fmt f, uint64_t n);
 
 /* ---- number.c: scalar conversions; exact where the target holds the value, else round to nearest even.
-   saturate: out-of-range becomes the largest finite value (ONNX Cast saturate=1), else inf or NaN as the format has. */
-float ny_f16_to_f32(uint16_t h);
-uint16_t ny_f32_to_f16(float f);
-float ny_bf16_to_f32(uint16_t h);
-uint16_t ny_f32_to_bf16(float f);
-/* Element `i` of packed storage `p` (any alignment) as double or int64; and back. Floats of any format go through the double pair,
-   integers and bool through the int64 pair (u64 as its bit pattern). Integer stores wrap modulo 2^bits. */
+   saturate: out-of-range becomes the largest finite value (ONNX Cast saturate=1), else inf or NaN as the format has.
+   Element `i` of packed storage `p` (any alignment) as double or int64; and back. Floats of any format go through the
+   double pair, integers and bool through the int64 pair (u64 as its bit pattern). Integer stores wrap modulo 2^bits. */
 double ny_get_f(ny_fmt f, const void *p, uint64_t i);
 int64_t ny_get_i(ny_fmt f, const void *p, uint64_t i);
 void ny_put_f(ny_fmt f, void *p, uint64_t i, double x, bool saturate);
 void ny_put_i(ny_fmt f, void *p, uint64_t i, int64_t x);
-double ny_round_to(ny_fmt f, double x); /* the value x has after being stored in f without saturation */
+double ny_round_to(ny_fmt f, double x);  /* the value x has after being stored in f without saturation */
 int64_t ny_wrap_to(ny_fmt f, int64_t x); /* the value x has after being stored in integer or bool format f */
 
 /* ---- hash.c: content digests (SHA-256, FIPS 180-4) for cache keys and segments. */
@@ -155,14 +151,15 @@ nyb_status ny_file_begin(const char *path, ny_new_file *out, ny_diag *d);
 nyb_status ny_file_commit(ny_new_file *nf, ny_diag *d); /* on failure the temporary is removed */
 void ny_file_abort(ny_new_file *nf);
 nyb_status ny_file_read(ny_arena *a, const char *path, size_t limit, char **out, size_t *out_n, ny_diag *d);
-/* $NYBBLE_CACHE, else $XDG_CACHE_HOME/nybble, else $HOME/.cache/nybble; created 0700. NULL when there is no usable place:
-   not owned by us, or writable by others. */
+/* $NYBBLE_CACHE, else $XDG_CACHE_HOME/nybble, else $HOME/.cache/nybble; created 0700. NULL when there is no usable
+   place: not owned by us, or writable by others. */
 const char *ny_cache_dir(ny_arena *a);
-bool ny_private_dir(const char *path); /* made (0700) if missing; true when it is ours and nobody else may write there */
+/* Made (0700) if missing; true when it is ours and nobody else may write there. */
+bool ny_private_dir(const char *path);
 
 /* ---- host.c: what this machine is. */
 typedef struct ny_host_facts {
-  int n_cpu;                  /* CPUs this process may use: its mask, and its container's quota */
+  int n_cpu; /* CPUs this process may use: its mask, and its container's quota */
   uint64_t mem_bytes, l1d, l2, l3;
   char cpu_name[64];
 } ny_host_facts;

@@ -40,18 +40,6 @@ static double double_of(uint64_t u) {
   return x;
 }
 
-static uint32_t bits32_of(float x) {
-  uint32_t u;
-  memcpy(&u, &x, 4);
-  return u;
-}
-
-static float float_of(uint32_t u) {
-  float x;
-  memcpy(&x, &u, 4);
-  return x;
-}
-
 static double power_of_two(int e) { return double_of((uint64_t)(e + 1023) << 52); } /* -1022 <= e <= 1023 */
 
 /* ---- decoding */
@@ -114,34 +102,6 @@ static unsigned encode(const layout *l, double x, bool saturate) {
   return (unsigned)code | (negative ? 1u << (l->bits - 1) : 0);
 }
 
-float ny_f16_to_f32(uint16_t h) {
-  uint32_t sign = (uint32_t)(h & 0x8000) << 16, exp = h >> 10 & 31, man = h & 0x3ff;
-  if (exp == 31) return float_of(sign | (man ? 0x7fc00000u : 0x7f800000u));
-  if (exp) return float_of(sign | ((exp + 112) << 23) | man << 13);
-  float x = (float)man * float_of(103u << 23); /* 2^-24 */
-  return sign ? -x : x;
-}
-
-uint16_t ny_f32_to_f16(float f) {
-  uint32_t u = bits32_of(f), sign = u >> 16 & 0x8000, a = u & 0x7fffffff;
-  if (a > 0x7f800000) return (uint16_t)(sign | 0x7e00);
-  if (a >= 0x477ff000) return (uint16_t)(sign | 0x7c00); /* 65520 and up round to inf */
-  if (a < 0x38800000) { /* subnormal in f16: adding 1/2 shifts the kept bits to the low end and rounds on the way */
-    float shifted = float_of(a) + 0.5f;
-    return (uint16_t)(sign | (bits32_of(shifted) - 0x3f000000));
-  }
-  a += 0xfff + (a >> 13 & 1);
-  return (uint16_t)(sign | ((a >> 13) - (112u << 10)));
-}
-
-float ny_bf16_to_f32(uint16_t h) { return float_of((uint32_t)h << 16); }
-
-uint16_t ny_f32_to_bf16(float f) {
-  uint32_t u = bits32_of(f);
-  if ((u & 0x7fffffff) > 0x7f800000) return (uint16_t)((u >> 16 & 0x8000) | 0x7fc0);
-  return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
-}
-
 /* ---- packed storage */
 static unsigned load_code(const ny_fmt_info *i, const void *p, uint64_t at) {
   const uint8_t *b = p;
@@ -170,8 +130,6 @@ double ny_get_f(ny_fmt f, const void *p, uint64_t i) {
   switch (f) {
   case NY_f32: return memcpy(&x, (const char *)p + 4 * i, 4), (double)x;
   case NY_f64: return memcpy(&y, (const char *)p + 8 * i, 8), y;
-  case NY_f16: return (double)ny_f16_to_f32((uint16_t)load_code(&ny_fmts[f], p, i));
-  case NY_bf16: return (double)ny_bf16_to_f32((uint16_t)load_code(&ny_fmts[f], p, i));
   default: break;
   }
   assert(layouts[f].bits);

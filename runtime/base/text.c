@@ -90,6 +90,11 @@ void ny_text_json(ny_text *t, const char *s) {
   ny_text_add(t, "\"");
 }
 
+bool ny_ends_with(const char *s, const char *suffix) {
+  size_t n = strlen(s), k = strlen(suffix);
+  return n >= k && !strcmp(s + n - k, suffix);
+}
+
 void ny_text_free(ny_text *t) {
   free(t->s);
   *t = (ny_text){0};
