@@ -57,9 +57,8 @@ static bool in_range(ny_node *n, int i, int64_t first, int64_t step, int64_t lo,
   for (int64_t k = first; k < count; k += step) {
     int64_t v = ny_get_i((ny_fmt)t.type->fmt, t.data, (uint64_t)k);
     if (v >= lo && v < hi) continue;
-    ny_node_fail(n, NYB_E_SHAPE, "%s %lld is outside %lld..%lld", what, (long long)v, (long long)lo,
-                 (long long)(hi - 1));
-    return false;
+    return ny_refuse(n, NYB_E_SHAPE, "%s %lld is outside %lld..%lld", what, (long long)v, (long long)lo,
+                     (long long)(hi - 1));
   }
   return true;
 }

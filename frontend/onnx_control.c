@@ -5,10 +5,7 @@
 
 enum { MAX_UNROLL = 1024, MAX_CARRIED = 64, SMALL_TRIP = 4 };
 
-static ny_value *scalar_bool(ny_node *n, ny_value *v) {
-  v = ny_reshape_to(n, ny_cast_to(n, v, NY_bool), 0, NULL);
-  return v;
-}
+static ny_value *scalar_bool(ny_node *n, ny_value *v) { return ny_reshape_to(n, ny_cast_to(n, v, NY_bool), 0, NULL); }
 
 static bool known_bool(ny_node *n, ny_value *v, bool *out) {
   ny_tensor t;
@@ -18,17 +15,15 @@ static bool known_bool(ny_node *n, ny_value *v, bool *out) {
   return true;
 }
 
-static void type_text(ny_node *n, const ny_value *v, ny_text *t) { ny_type_print(n->cx, v->type, t); }
-
 /* Makes a's and b's types equal by replacing symbols; fails when they cannot be. */
 static bool same_types(ny_node *n, const ny_value *a, const ny_value *b, const char *what, int i) {
   bool alike = ny_rank(a) == ny_rank(b) && ny_fmt_of(a) == ny_fmt_of(b);
   for (int d = 0; alike && d < ny_rank(a); d++) alike = ny_try_unify(n, ny_size(a, d), ny_size(b, d));
   if (alike || n->cx->diag.code) return alike;
   ny_text t = {0};
-  type_text(n, a, &t);
+  ny_type_print(n->cx, a->type, &t);
   ny_text_add(&t, " and ");
-  type_text(n, b, &t);
+  ny_type_print(n->cx, b->type, &t);
   ny_node_fail(n, NYB_E_UNSUPPORTED,
                "%s %d is %s; giving sizes (--dim NAME=N) so that the condition is known at import may help", what, i,
                t.s);
@@ -98,11 +93,10 @@ static nyb_status both_branches(ny_node *n, ny_value *cond, const ny_onnx_graph 
 
 nyb_status ny_op_if(ny_node *n) {
   const ny_onnx_graph *yes = ny_attr_graph(n, "then_branch"), *no = ny_attr_graph(n, "else_branch");
-  ny_value *cond = ny_need(n, 0);
   bool taken = false;
-  if (!cond || n->cx->diag.code) return ny_failed(n);
+  if (n->cx->diag.code) return ny_failed(n);
   if (!yes || !no) return ny_node_fail(n, NYB_E_PARSE, "a branch is missing");
-  cond = scalar_bool(n, cond);
+  ny_value *cond = scalar_bool(n, n->in[0]);
   if (!cond) return ny_failed(n);
   ny_dim size;
   bool assumed = size_is_one(n, cond, &size) && ny_assumed(n->im, size) == 1;
@@ -124,17 +118,16 @@ typedef struct loop_node {
 } loop_node;
 
 static bool read_loop(ny_node *n, loop_node *l) {
-  int count = 0;
   l->body = ny_attr_graph(n, "body");
-  if (!l->body) return ny_node_fail(n, NYB_E_PARSE, "the body is missing") == NYB_OK;
+  if (!l->body) return ny_refuse(n, NYB_E_PARSE, "the body is missing");
   l->n_carried = n->n_in - 2;
   l->n_stack = ny_graph_n_outputs(l->body) - 1 - l->n_carried;
   if (l->n_carried < 0 || l->n_stack < 0 || ny_graph_n_outputs(l->body) > MAX_CARRIED ||
       ny_graph_n_inputs(l->body) != l->n_carried + 2)
-    return ny_node_fail(n, NYB_E_PARSE, "the body has %d inputs and %d outputs for %d carried values",
-                        ny_graph_n_inputs(l->body), ny_graph_n_outputs(l->body), l->n_carried) == NYB_OK;
+    return ny_refuse(n, NYB_E_PARSE, "the body has %d inputs and %d outputs for %d carried values",
+                     ny_graph_n_inputs(l->body), ny_graph_n_outputs(l->body), l->n_carried);
   l->trip = ny_dim_const(n->cx, INT64_MAX);
-  if (ny_opt(n, 0) && !ny_node_dims(n, 0, &l->trip, 1, &count)) return false;
+  if (ny_opt(n, 0) && !ny_node_dim(n, 0, &l->trip)) return false;
   if (!ny_dim_is_const(n->cx, l->trip, &l->n_trip))
     l->n_trip = -1;
   else if (l->n_trip < 0)
@@ -183,57 +176,44 @@ static nyb_status unroll(ny_node *n, const loop_node *l, bool *done) {
 }
 
 typedef struct built_loop {
-  ny_op *op;
+  ny_loop loop;
   ny_value *cond_out;
   ny_value *out[MAX_CARRIED];
 } built_loop;
 
 /* The op with its body imported but not yet yielding; with_cond: the condition is the first carried value. */
 static nyb_status open_loop(ny_node *n, const loop_node *l, bool with_cond, built_loop *bl) {
-  ny_value *in[MAX_CARRIED + 1];
-  const ny_type *types[MAX_CARRIED + 1];
+  ny_value *in[MAX_CARRIED + 1], *inside[MAX_CARRIED + 1], *yes = NULL;
   ny_thing arg[MAX_CARRIED + 2], out[MAX_CARRIED];
-  int extra = with_cond, n_out = l->n_carried + extra + l->n_stack;
-  if (with_cond) in[0] = l->cond ? l->cond : ny_const_ints(n, NY_bool, 0, NULL, (int64_t[]){1});
-  for (int i = 0; i < l->n_carried; i++) in[i + extra] = l->init[i].v;
-  const ny_type *i64 = ny_tensor_type(n->cx, NY_i64, 0, NULL);
-  for (int i = 0; i < n_out; i++) types[i] = i < l->n_carried + extra && in[i] ? in[i]->type : i64;
-  bl->op = ny_build(&n->b, NY_loop, in, l->n_carried + extra, types, n_out);
-  if (!bl->op) return ny_failed(n);
-  bl->op->attr[NY_AT(loop, trip)].d = l->trip;
-  bl->op->attr[NY_AT(loop, cond)].i = with_cond;
-  ny_block *body = bl->op->body[0];
-  ny_builder outer = n->b;
-  arg[0] = (ny_thing){.v = ny_block_arg(n->b.g, body, i64, NULL)};
-  arg[1] = (ny_thing){.v = with_cond ? ny_block_arg(n->b.g, body, in[0]->type, NULL)
-                                     : ny_const_ints(n, NY_bool, 0, NULL, (int64_t[]){1})};
-  for (int i = 0; i < l->n_carried; i++)
-    arg[i + 2] = (ny_thing){.v = ny_block_arg(n->b.g, body, l->init[i].v->type, NULL)};
-  n->b.block = body;
-  n->b.before = NULL;
-  nyb_status s = ny_inline_graph(n, l->body, arg, l->n_carried + 2, out, l->n_carried + 1 + l->n_stack);
+  int n_out = l->n_carried + l->n_stack;
+  if (!with_cond || !l->cond) yes = ny_const_ints(n, NY_bool, 0, NULL, (int64_t[]){1});
+  in[0] = l->cond ? l->cond : yes;
+  for (int i = 0; i < l->n_carried; i++) in[i + with_cond] = l->init[i].v;
+  if (!ny_loop_begin(n, l->trip, in, l->n_carried + with_cond, l->n_stack, &bl->loop, inside)) return ny_failed(n);
+  bl->loop.op->attr[NY_AT(loop, cond)].i = with_cond;
+  arg[0] = (ny_thing){.v = bl->loop.i};
+  arg[1] = (ny_thing){.v = with_cond ? inside[0] : yes};
+  for (int i = 0; i < l->n_carried; i++) arg[i + 2] = (ny_thing){.v = inside[i + with_cond]};
+  nyb_status s = ny_inline_graph(n, l->body, arg, l->n_carried + 2, out, n_out + 1);
   if (!s && out[0].v) bl->cond_out = scalar_bool(n, out[0].v);
-  n->b = outer;
+  n->b = bl->loop.outer;
   if (s) return s;
-  for (int i = 0; i < l->n_carried + l->n_stack; i++)
+  for (int i = 0; i < n_out; i++)
     if (!(bl->out[i] = out[i + 1].v))
       return ny_node_fail(n, NYB_E_UNSUPPORTED, "value %d of the body is a sequence or optional", i);
   return bl->cond_out ? NYB_OK : ny_failed(n);
 }
 
 static nyb_status close_loop(ny_node *n, const loop_node *l, bool with_cond, built_loop *bl) {
-  ny_value *y[MAX_CARRIED + 1];
-  int extra = with_cond;
-  if (with_cond) y[0] = bl->cond_out;
-  for (int i = 0; i < l->n_carried + l->n_stack; i++) y[i + extra] = bl->out[i];
-  if (!yield_to(n, bl->op->body[0], y, l->n_carried + l->n_stack + extra)) return ny_failed(n);
-  NY_TRY(ny_infer_op(n->b.g, bl->op));
+  ny_value *y[MAX_CARRIED + 1] = {bl->cond_out};
+  memcpy(y + with_cond, bl->out, sizeof bl->out);
+  n->b.block = bl->loop.op->body[0];
+  if (!ny_loop_end(n, &bl->loop, y)) return ny_failed(n);
   for (int i = 0; i < l->n_carried + l->n_stack; i++)
-    if (ny_wanted(n, i)) NY_TRY(ny_out(n, i, bl->op->out[i + extra]));
+    if (ny_wanted(n, i)) NY_TRY(ny_out(n, i, bl->loop.op->out[i + with_cond]));
   return NYB_OK;
 }
 
-/* Whether carried values keep their types; *fails: not even after unrolling. */
 static bool keeps_types(const loop_node *l, const built_loop *bl) {
   for (int i = 0; i < l->n_carried; i++)
     if (bl->out[i]->type != l->init[i].v->type) return false;
@@ -287,7 +267,7 @@ typedef struct scan_node {
 static bool flags_of(ny_node *n, const char *name, int count, bool *out) {
   int k;
   const int64_t *v = ny_attr_ints(n, name, &k);
-  if (v && k != count) return ny_node_fail(n, NYB_E_PARSE, "%s has %d entries, not %d", name, k, count) == NYB_OK;
+  if (v && k != count) return ny_refuse(n, NYB_E_PARSE, "%s has %d entries, not %d", name, k, count);
   for (int i = 0; i < count; i++) out[i] = v && v[i];
   return true;
 }
@@ -298,13 +278,12 @@ static bool read_scan(ny_node *n, ny_value *const *in, int n_in, scan_node *s) {
   s->n_scan = (int)ny_attr_int(n, "num_scan_inputs", -1);
   s->n_state = n_in - s->n_scan;
   if (!s->body || s->n_scan < 1 || s->n_state < 0 || n_in > MAX_CARRIED || ny_graph_n_outputs(s->body) > MAX_CARRIED)
-    return ny_node_fail(n, NYB_E_PARSE, "%d scan inputs of %d inputs", s->n_scan, n_in) == NYB_OK;
+    return ny_refuse(n, NYB_E_PARSE, "%d scan inputs of %d inputs", s->n_scan, n_in);
   s->n_stack = ny_graph_n_outputs(s->body) - s->n_state;
-  if (s->n_stack < 0) return ny_node_fail(n, NYB_E_PARSE, "the body has fewer outputs than states") == NYB_OK;
+  if (s->n_stack < 0) return ny_refuse(n, NYB_E_PARSE, "the body has fewer outputs than states");
   bool old = n->version < 9;
   const int64_t *ax = ny_attr_ints(n, "scan_input_axes", &k), *oax = ny_attr_ints(n, "scan_output_axes", &ko);
-  if ((ax && k != s->n_scan) || (oax && ko != s->n_stack))
-    return ny_node_fail(n, NYB_E_PARSE, "%d and %d axes", k, ko) == NYB_OK;
+  if ((ax && k != s->n_scan) || (oax && ko != s->n_stack)) return ny_refuse(n, NYB_E_PARSE, "%d and %d axes", k, ko);
   if (!flags_of(n, old ? "directions" : "scan_input_directions", s->n_scan, s->back)) return false;
   if (!flags_of(n, "scan_output_directions", s->n_stack, s->out_back)) return false;
   for (int i = 0; i < s->n_scan; i++) {
@@ -322,8 +301,8 @@ static bool read_scan(ny_node *n, ny_value *const *in, int n_in, scan_node *s) {
 
 static ny_value *element(ny_node *n, const scan_node *s, ny_value *x, int i, ny_value *t) {
   ny_dim last = ny_dim_sub(n->cx, s->trip, 1);
-  if (s->back[i]) t = ny_ew2(n, NY_sub, ny_b_dims(&n->b, &last, 1, true), t);
-  return t ? ny_b_gather(&n->b, x, t, s->axis[i]) : NULL;
+  if (s->back[i]) t = ny_ew2(n, NY_sub, ny_dim_value(n, last), t);
+  return ny_b_gather(&n->b, x, t, s->axis[i]);
 }
 
 static ny_value *stacked(ny_node *n, const scan_node *s, ny_value *y, int i) {
@@ -338,33 +317,28 @@ static ny_value *stacked(ny_node *n, const scan_node *s, ny_value *y, int i) {
 
 static nyb_status run_scan(ny_node *n, ny_value *const *in, int n_in, ny_value **out) {
   scan_node s = {0};
+  ny_loop loop;
   ny_thing arg[MAX_CARRIED], res[MAX_CARRIED];
-  const ny_type *types[MAX_CARRIED], *i64 = ny_tensor_type(n->cx, NY_i64, 0, NULL);
+  ny_value *state[MAX_CARRIED], *y[MAX_CARRIED];
   if (!read_scan(n, in, n_in, &s)) return ny_failed(n);
   int n_out = s.n_state + s.n_stack;
-  for (int i = 0; i < n_out; i++) types[i] = i < s.n_state ? in[i]->type : i64;
-  ny_op *op = ny_build(&n->b, NY_loop, in, s.n_state, types, n_out);
-  if (!op) return ny_failed(n);
-  op->attr[NY_AT(loop, trip)].d = s.trip;
-  ny_builder outer = n->b;
-  n->b.block = op->body[0];
-  n->b.before = NULL;
-  ny_value *t = ny_block_arg(n->b.g, op->body[0], i64, NULL), *y[MAX_CARRIED];
-  for (int i = 0; i < s.n_state; i++) arg[i] = (ny_thing){.v = ny_block_arg(n->b.g, op->body[0], in[i]->type, NULL)};
-  for (int i = 0; i < s.n_scan; i++)
-    if (!(arg[s.n_state + i].v = element(n, &s, in[s.n_state + i], i, t))) return ny_failed(n);
-  for (int i = 0; i < s.n_scan; i++) arg[s.n_state + i] = (ny_thing){.v = arg[s.n_state + i].v};
+  if (!ny_loop_begin(n, s.trip, in, s.n_state, s.n_stack, &loop, state)) return ny_failed(n);
+  for (int i = 0; i < s.n_state; i++) arg[i] = (ny_thing){.v = state[i]};
+  for (int i = 0; i < s.n_scan; i++) {
+    ny_value *v = element(n, &s, in[s.n_state + i], i, loop.i);
+    if (!v) return ny_failed(n);
+    arg[s.n_state + i] = (ny_thing){.v = v};
+  }
   NY_TRY(ny_inline_graph(n, s.body, arg, s.n_state + s.n_scan, res, n_out));
-  n->b = outer;
   for (int i = 0; i < n_out; i++) {
     if (!(y[i] = res[i].v))
       return ny_node_fail(n, NYB_E_UNSUPPORTED, "value %d of the body is a sequence or optional", i);
     if (i < s.n_state && !same_types(n, in[i], y[i], "the body changes the type of state", i)) return ny_failed(n);
   }
-  if (!yield_to(n, op->body[0], y, n_out)) return ny_failed(n);
-  NY_TRY(ny_infer_op(n->b.g, op));
+  if (!ny_loop_end(n, &loop, y)) return ny_failed(n);
   for (int i = 0; i < n_out; i++)
-    if (!(out[i] = i < s.n_state ? op->out[i] : stacked(n, &s, op->out[i], i - s.n_state))) return ny_failed(n);
+    if (!(out[i] = i < s.n_state ? loop.op->out[i] : stacked(n, &s, loop.op->out[i], i - s.n_state)))
+      return ny_failed(n);
   return NYB_OK;
 }
 

@@ -150,6 +150,8 @@ static nyb_status build_node(ny_node *n) {
                         "operator %s is supported from version %d to %d of domain %s; the model uses version %d",
                         n->op_type, row->first, row->last, domain, n->version);
   NY_TRY(ny_check_signature(n));
+  for (int i = 0; i < row->n_required; i++)
+    if (!ny_need(n, i)) return ny_failed(n);
   n->arg = row->arg;
   nyb_status s = row->build(n);
   return s ? s : im->cx->diag.code;

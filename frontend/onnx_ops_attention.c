@@ -14,31 +14,16 @@ typedef struct attn {
 } attn;
 
 /* [b, s, heads*d] -> [b, heads, s, d]; 4-D tensors pass. */
-static ny_value *split_heads(ny_node *n, ny_value *x, int64_t heads) {
-  int64_t hidden;
-  if (!x || ny_rank(x) == 4) return x;
-  if (ny_rank(x) != 3 || heads <= 0) {
-    ny_node_fail(n, NYB_E_SHAPE, "rank %d with %lld heads: inputs have rank 4, or rank 3 and a number of heads",
-                 ny_rank(x), (long long)heads);
-    return NULL;
-  }
-  if (!ny_need_static(n, x, 2, "the hidden size", &hidden)) return NULL;
-  if (hidden % heads) {
-    ny_node_fail(n, NYB_E_SHAPE, "a hidden size of %lld does not split into %lld heads", (long long)hidden,
-                 (long long)heads);
-    return NULL;
-  }
-  x = ny_reshape_to(n, x, 4, (ny_dim[]){ny_size(x, 0), ny_size(x, 1), heads, hidden / heads});
-  return x ? ny_b_transpose(&n->b, x, (int[]){0, 2, 1, 3}) : NULL;
+static ny_value *by_head(ny_node *n, ny_value *x, int64_t heads) {
+  return ny_rank(x) == 4 ? x : ny_b_transpose(&n->b, ny_split_heads(n, x, heads), (int[]){0, 2, 1, 3});
 }
 
 /* Every head `times` times in a row. */
 static ny_value *repeat_heads(ny_node *n, ny_value *x, int64_t times) {
   if (!x || times == 1) return x;
   ny_dim b = ny_size(x, 0), h = ny_size(x, 1), s = ny_size(x, 2), d = ny_size(x, 3);
-  x = ny_unsqueeze_at(n, x, 2);
-  x = x ? ny_b_broadcast(&n->b, x, 5, (ny_dim[]){b, h, times, s, d}) : NULL;
-  return x ? ny_reshape_to(n, x, 4, (ny_dim[]){b, ny_dim_mul(n->cx, h, times), s, d}) : NULL;
+  x = ny_b_broadcast(&n->b, ny_unsqueeze_at(n, x, 2), 5, (ny_dim[]){b, h, times, s, d});
+  return ny_reshape_to(n, x, 4, (ny_dim[]){b, ny_dim_mul(n->cx, h, times), s, d});
 }
 
 /* Query heads per key head; 0 after failing. */
@@ -52,26 +37,19 @@ static int64_t group_size(ny_node *n, const ny_value *q, const ny_value *k) {
   return 0;
 }
 
-static ny_value *both(ny_node *n, ny_value *a, ny_value *b) { return a && b ? ny_ew2(n, NY_and, a, b) : a ? a : b; }
+static void allow(ny_node *n, attn *a, ny_value *where) {
+  a->allowed = a->allowed ? ny_ew2(n, NY_and, a->allowed, where) : where;
+}
 
 /* Position of each query minus position of each key: [q, kv], or [b, 1, q, kv] where the cache length differs by batch
  * entry. */
 static ny_value *distance(ny_node *n, const attn *a) {
   ny_value *i = ny_b_iota(&n->b, NY_i64, 2, (ny_dim[]){a->n_q, 1}, 0);
-  ny_value *j = ny_b_iota(&n->b, NY_i64, 2, (ny_dim[]){1, a->n_kv}, 1);
-  if (!i || !j) return NULL;
-  ny_value *d = ny_ew2(n, NY_sub, i, j), *offset = NULL;
-  if (a->past) {
-    ny_dim len = ny_size(a->past, 2);
-    offset = ny_b_dims(&n->b, &len, 1, true);
-  } else if (a->nonpad) {
-    ny_value *len = ny_b_dims(&n->b, &a->n_q, 1, true);
-    offset = len ? ny_ew2(n, NY_sub, a->nonpad, len) : NULL;
-    offset = offset ? ny_reshape_to(n, offset, 4, (ny_dim[]){a->batch, 1, 1, 1}) : NULL;
-  } else {
-    return d;
-  }
-  return offset && d ? ny_ew2(n, NY_add, d, offset) : NULL;
+  ny_value *d = ny_ew2(n, NY_sub, i, ny_b_iota(&n->b, NY_i64, 2, (ny_dim[]){1, a->n_kv}, 1));
+  if (a->past) return ny_ew2(n, NY_add, d, ny_dim_value(n, ny_size(a->past, 2)));
+  if (!a->nonpad) return d;
+  ny_value *offset = ny_ew2(n, NY_sub, a->nonpad, ny_dim_value(n, a->n_q));
+  return ny_ew2(n, NY_add, d, ny_reshape_to(n, offset, 4, (ny_dim[]){a->batch, 1, 1, 1}));
 }
 
 /* The mask input, padded to all keys, as `mask` or `allowed`. */
@@ -79,7 +57,7 @@ static bool read_mask(ny_node *n, attn *a) {
   ny_value *m = ny_opt(n, 3);
   if (!m) return true;
   int r = ny_rank(m);
-  if (r < 1 || r > 4) return ny_node_fail(n, NYB_E_SHAPE, "the mask has rank %d", r), false;
+  if (r < 1 || r > 4) return ny_refuse(n, NYB_E_SHAPE, "the mask has rank %d", r);
   bool logical = ny_fmt_of(m) == NY_bool;
   int64_t have, want;
   if (ny_static_size(m, r - 1, &have) && ny_dim_is_const(n->cx, a->n_kv, &want) && have < want) {
@@ -101,21 +79,18 @@ static bool hide(ny_node *n, attn *a) {
   int64_t left = ny_attr_int(n, "left_window_size", -1), right = ny_attr_int(n, "right_window_size", -1);
   bool causal = ny_attr_int(n, "is_causal", 0) != 0;
   if (left < -1 || right < -1)
-    return ny_node_fail(n, NYB_E_SHAPE, "window sizes %lld and %lld", (long long)left, (long long)right), false;
+    return ny_refuse(n, NYB_E_SHAPE, "window sizes %lld and %lld", (long long)left, (long long)right);
   if (causal || left >= 0 || right >= 0) {
     ny_value *d = distance(n, a);
-    if (!d) return false;
-    if (causal) a->allowed = both(n, a->allowed, ny_ew2s(n, NY_ge, d, 0));
-    if (left >= 0) a->allowed = both(n, a->allowed, ny_ew2s(n, NY_le, d, (double)left));
-    if (right >= 0) a->allowed = both(n, a->allowed, ny_ew2s(n, NY_ge, d, -(double)right));
-    if (!a->allowed) return false;
+    if (causal) allow(n, a, ny_ew2s(n, NY_ge, d, 0));
+    if (left >= 0) allow(n, a, ny_ew2s(n, NY_le, d, (double)left));
+    if (right >= 0) allow(n, a, ny_ew2s(n, NY_ge, d, -(double)right));
     a->rows_may_be_hidden |= left >= 0 || right >= 0 || a->nonpad;
   }
-  if (!a->nonpad) return true;
+  if (!a->nonpad) return !n->cx->diag.code;
   ny_value *j = ny_b_iota(&n->b, NY_i64, 4, (ny_dim[]){1, 1, 1, a->n_kv}, 3);
   ny_value *len = ny_reshape_to(n, a->nonpad, 4, (ny_dim[]){a->batch, 1, 1, 1});
-  ny_value *real = j && len ? ny_ew2(n, NY_lt, j, len) : NULL;
-  a->allowed = real ? both(n, a->allowed, real) : NULL;
+  allow(n, a, ny_ew2(n, NY_lt, j, len));
   a->rows_may_be_hidden = true;
   return a->allowed != NULL;
 }
@@ -124,42 +99,36 @@ static bool hide(ny_node *n, attn *a) {
 static bool bias_of(ny_node *n, const attn *a, ny_value **out) {
   *out = a->mask ? ny_cast_to(n, a->mask, ny_fmt_of(a->q)) : NULL;
   if (!a->allowed) return *out || !a->mask;
-  ny_value *lo = ny_num(n, a->q, -INFINITY), *zero = ny_num(n, a->q, 0);
-  *out = lo && zero ? ny_ew(n, NY_where, (ny_value *[]){a->allowed, *out ? *out : zero, lo}, 3) : NULL;
+  *out = ny_where(n, a->allowed, *out ? *out : ny_num(n, a->q, 0), ny_num(n, a->q, -INFINITY));
   return *out != NULL;
 }
 
 /* softmax over keys in format f, rows without keys 0, back in the format of the scores. */
 static ny_value *weights(ny_node *n, ny_value *scores, ny_value *bias, bool rows_may_be_hidden, ny_fmt f, ny_fmt back) {
-  scores = scores ? ny_cast_to(n, scores, f) : NULL;
-  if (!scores) return NULL;
-  ny_op *op = ny_build(&n->b, NY_softmax, &scores, 1, &scores->type, 1);
-  if (!op) return NULL;
-  op->attr[NY_AT(softmax, axis)].i = ny_rank(scores) - 1;
-  ny_value *p = ny_done(n, op);
-  if (p && bias && rows_may_be_hidden) {
+  ny_value *p = scores ? ny_softmax(n, ny_cast_to(n, scores, f), 3) : NULL;
+  if (bias && rows_may_be_hidden) {
     int last = ny_rank(bias) - 1;
-    ny_value *top = ny_b_reduce(&n->b, "max", bias, &last, 1, true);
-    ny_value *none = top ? ny_ew2s(n, NY_eq, top, -INFINITY) : NULL;
-    p = none ? ny_ew(n, NY_where, (ny_value *[]){none, ny_num(n, p, 0), p}, 3) : NULL;
+    ny_value *none = ny_ew2s(n, NY_eq, ny_b_reduce(&n->b, "max", bias, &last, 1, true), -INFINITY);
+    p = ny_where(n, none, ny_num(n, p, 0), p);
   }
-  return p ? ny_cast_to(n, p, back) : NULL;
+  return ny_cast_to(n, p, back);
 }
 
 static ny_value *scaled_scores(ny_node *n, ny_value *q, ny_value *k, double scale) {
-  ny_value *kt = ny_b_transpose(&n->b, k, (int[]){0, 1, 3, 2});
-  ny_value *qs = ny_ew2s(n, NY_mul, q, sqrt(scale)), *ks = kt ? ny_ew2s(n, NY_mul, kt, sqrt(scale)) : NULL;
-  return qs && ks ? ny_b_matmul(&n->b, qs, ks) : NULL;
+  ny_value *kt = ny_matrix_transpose(n, k);
+  return ny_b_matmul(&n->b, ny_ew2s(n, NY_mul, q, sqrt(scale)), ny_ew2s(n, NY_mul, kt, sqrt(scale)));
+}
+
+static double scale_of(ny_node *n, int64_t head_size) {
+  return ny_attr_float(n, "scale", 1 / sqrt((double)(head_size > 0 ? head_size : 1)));
 }
 
 static ny_value *plain(ny_node *n, const attn *a, double scale, bool causal) {
-  const ny_type *t =
-      ny_tensor_type(n->cx, ny_fmt_of(a->q), 4, (ny_dim[]){a->batch, ny_size(a->q, 1), a->n_q, ny_size(a->v, 3)});
-  ny_op *op = ny_build(&n->b, NY_attention, (ny_value *[]){a->q, a->k, a->v}, 3, &t, 1);
+  ny_op *op = ny_op_of(n, NY_attention, (ny_value *[]){a->q, a->k, a->v}, 3);
   if (!op) return NULL;
   op->attr[NY_AT(attention, scale)].f = scale;
   op->attr[NY_AT(attention, causal)].i = causal;
-  return ny_done(n, op);
+  return ny_infer(n, op);
 }
 
 static ny_value *general(ny_node *n, const attn *a, double scale) {
@@ -169,35 +138,33 @@ static ny_value *general(ny_node *n, const attn *a, double scale) {
   ny_value *bias, *shown[4] = {NULL};
   if (!ny_attr_fmt(n, "softmax_precision", f, &soft) || !bias_of(n, a, &bias)) return NULL;
   if (mode < 0 || mode > 3)
-    return ny_node_fail(n, NYB_E_UNSUPPORTED, "qk_matmul_output_mode is %lld", (long long)mode), NULL;
+    return ny_refuse_value(n, NYB_E_UNSUPPORTED, "qk_matmul_output_mode is %lld", (long long)mode);
   ny_value *s = scaled_scores(n, a->q, a->k, scale);
   shown[0] = s;
-  if (s && cap > 0) s = ny_ew2s(n, NY_mul, ny_ew1(n, NY_tanh, ny_ew2s(n, NY_div, s, cap)), cap);
+  if (cap > 0) s = ny_ew2s(n, NY_mul, ny_ew1(n, NY_tanh, ny_ew2s(n, NY_div, s, cap)), cap);
   shown[1] = s;
-  if (s && bias) s = ny_ew2(n, NY_add, s, bias);
+  if (bias) s = ny_ew2(n, NY_add, s, bias);
   shown[2] = s;
   ny_value *p = weights(n, s, bias, a->rows_may_be_hidden, soft, f);
   shown[3] = p;
-  if (!p) return NULL;
   if (ny_wanted(n, 3) && ny_out(n, 3, shown[mode])) return NULL;
   return ny_b_matmul(&n->b, p, a->v);
 }
 
 static ny_value *with_past(ny_node *n, ny_value *past, ny_value *x) {
-  return past && x ? ny_b_concat(&n->b, (ny_value *[]){past, x}, 2, 2) : x;
+  return past ? ny_b_concat(&n->b, (ny_value *[]){past, x}, 2, 2) : x;
 }
 
 nyb_status ny_op_attention(ny_node *n) {
-  ny_value *q = ny_need(n, 0), *k = ny_need(n, 1), *v = ny_need(n, 2);
-  int64_t qh = ny_attr_int(n, "q_num_heads", 0), kh = ny_attr_int(n, "kv_num_heads", 0), d;
+  ny_value *k, *v;
+  int64_t kh = ny_attr_int(n, "kv_num_heads", 0), d;
   attn a = {.past = ny_opt(n, 4), .nonpad = ny_opt(n, 6)};
-  if (!q || !k || !v) return ny_failed(n);
-  bool flat = ny_rank(q) == 3;
+  bool flat = ny_rank(n->in[0]) == 3;
   if (!a.past != !ny_opt(n, 5)) return ny_node_fail(n, NYB_E_SHAPE, "past_key and past_value come together");
   if (a.past && a.nonpad) return ny_node_fail(n, NYB_E_SHAPE, "nonpad_kv_seqlen cannot be combined with a past");
-  a.q = split_heads(n, q, qh);
-  k = with_past(n, a.past, split_heads(n, k, kh));
-  v = with_past(n, ny_opt(n, 5), split_heads(n, v, kh));
+  a.q = by_head(n, n->in[0], ny_attr_int(n, "q_num_heads", 0));
+  k = with_past(n, a.past, by_head(n, n->in[1], kh));
+  v = with_past(n, ny_opt(n, 5), by_head(n, n->in[2], kh));
   if (!a.q || !k || !v) return ny_failed(n);
   if (ny_wanted(n, 1)) NY_TRY(ny_out(n, 1, k));
   if (ny_wanted(n, 2)) NY_TRY(ny_out(n, 2, v));
@@ -207,7 +174,7 @@ nyb_status ny_op_attention(ny_node *n) {
   a.v = repeat_heads(n, v, times);
   if (!a.k || !a.v) return ny_failed(n);
   a.batch = ny_size(a.q, 0), a.n_q = ny_size(a.q, 2), a.n_kv = ny_size(a.k, 2);
-  double scale = ny_attr_has(n, "scale") ? ny_attr_float(n, "scale", 1) : 1 / sqrt((double)(d > 0 ? d : 1));
+  double scale = scale_of(n, d);
   bool window = ny_attr_int(n, "left_window_size", -1) >= 0 || ny_attr_int(n, "right_window_size", -1) >= 0;
   bool simple = !ny_opt(n, 3) && !a.nonpad && !window && !ny_wanted(n, 3) && !(ny_attr_float(n, "softcap", 0) > 0) &&
                 !ny_attr_has(n, "softmax_precision");
@@ -219,8 +186,7 @@ nyb_status ny_op_attention(ny_node *n) {
     y = general(n, &a, scale);
   if (y && flat) {
     y = ny_b_transpose(&n->b, y, (int[]){0, 2, 1, 3});
-    ny_dim hidden = y ? ny_dim_mul(n->cx, ny_size(y, 2), ny_size(y, 3)) : 0;
-    y = y ? ny_reshape_to(n, y, 3, (ny_dim[]){ny_size(y, 0), ny_size(y, 1), hidden}) : NULL;
+    y = y ? ny_reshape_to(n, y, 3, (ny_dim[]){ny_size(y, 0), ny_size(y, 1), ny_product(n, y->type->dim + 2, 2)}) : NULL;
   }
   return ny_out(n, 0, y);
 }
@@ -231,31 +197,25 @@ static ny_value *modify(ny_node *n, const char *name, ny_value *x) {
   if (!g) return x;
   ny_fmt f = ny_fmt_of(x);
   if (ny_graph_n_inputs(g) != 1 || ny_graph_n_outputs(g) != 1)
-    return ny_node_fail(n, NYB_E_UNSUPPORTED, "%s must have one input and one output", name), NULL;
+    return ny_refuse_value(n, NYB_E_UNSUPPORTED, "%s must have one input and one output", name);
   ny_thing in = {.v = x}, out = {0};
   if (ny_inline_graph(n, g, &in, 1, &out, 1)) return NULL;
-  if (!out.v) return ny_node_fail(n, NYB_E_UNSUPPORTED, "%s does not give a tensor", name), NULL;
+  if (!out.v) return ny_refuse_value(n, NYB_E_UNSUPPORTED, "%s does not give a tensor", name);
   return ny_cast_to(n, out.v, f);
 }
 
 nyb_status ny_op_flex_attention(ny_node *n) {
-  ny_value *q = ny_need(n, 0), *k = ny_need(n, 1), *v = ny_need(n, 2);
-  int64_t d;
-  if (!q || !k || !v) return ny_failed(n);
+  ny_value *q = n->in[0], *k = n->in[1], *v = n->in[2];
+  int64_t d, times;
   if (ny_rank(q) != 4 || ny_rank(k) != 4 || ny_rank(v) != 4)
     return ny_node_fail(n, NYB_E_SHAPE, "inputs must have rank 4");
-  ny_fmt f = ny_fmt_of(q), wide = ny_fmts[f].bits < 32 ? NY_f32 : f;
-  if (!ny_attr_fmt(n, "softmax_precision", wide, &wide) || !ny_need_static(n, q, 3, "the head size", &d))
+  ny_fmt wide = ny_wide(ny_fmt_of(q));
+  if (!ny_attr_fmt(n, "softmax_precision", wide, &wide) || !ny_need_static(n, q, 3, "the head size", &d) ||
+      !(times = group_size(n, q, k)))
     return ny_failed(n);
-  int64_t times = group_size(n, q, k);
-  if (!times) return ny_failed(n);
   k = repeat_heads(n, k, times);
-  v = repeat_heads(n, v, times);
-  double scale = ny_attr_has(n, "scale") ? ny_attr_float(n, "scale", 1) : 1 / sqrt((double)(d > 0 ? d : 1));
-  ny_value *s = k && v ? scaled_scores(n, q, k, scale) : NULL;
-  s = s ? modify(n, "score_mod", ny_cast_to(n, s, wide)) : NULL;
-  ny_value *p = weights(n, s, NULL, false, wide, wide);
-  p = p ? modify(n, "prob_mod", p) : NULL;
-  ny_value *y = p ? ny_b_matmul(&n->b, p, ny_cast_to(n, v, wide)) : NULL;
-  return y ? ny_out(n, 0, ny_cast_to(n, y, ny_fmt_of(v))) : ny_failed(n);
+  ny_value *s = modify(n, "score_mod", ny_cast_to(n, scaled_scores(n, q, k, scale_of(n, d)), wide));
+  ny_value *p = modify(n, "prob_mod", weights(n, s, NULL, false, wide, wide));
+  ny_value *y = ny_b_matmul(&n->b, p, ny_cast_to(n, repeat_heads(n, v, times), wide));
+  return ny_out(n, 0, ny_cast_to(n, y, ny_fmt_of(v)));
 }

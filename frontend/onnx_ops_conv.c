@@ -7,21 +7,15 @@
 
 enum { MAX_SPATIAL = NY_MAX_RANK - 2 };
 
-static bool one_list(ny_node *n, const char *name, int spatial, int64_t least, int64_t def, int64_t *out) {
-  int count = 0;
-  const int64_t *v = ny_attr_ints(n, name, &count);
-  if (v && count != spatial) {
-    ny_node_fail(n, NYB_E_SHAPE, "%s has %d entries for %d spatial dims", name, count, spatial);
-    return false;
-  }
-  for (int i = 0; i < spatial; i++) {
+static bool one_list(ny_node *n, const char *name, int count, int64_t least, int64_t def, int64_t *out) {
+  const int64_t *v;
+  if (!ny_attr_list(n, name, count, &v)) return false;
+  for (int i = 0; i < count; i++) {
     out[i] = v ? v[i] : def;
-    if (out[i] < least || out[i] > INT32_MAX) {
-      ny_node_fail(n, NYB_E_SHAPE, "%s[%d] is %lld", name, i, (long long)out[i]);
-      return false;
-    }
+    if (out[i] < least || out[i] > INT32_MAX)
+      return ny_refuse(n, NYB_E_SHAPE, "%s[%d] is %lld", name, i, (long long)out[i]);
   }
-  return !n->cx->diag.code;
+  return true;
 }
 
 /* SAME: enough padding for ceil(size / stride) results, the odd element at the end (upper) or the start (lower). */
@@ -36,46 +30,44 @@ static void same_pads(ny_node *n, const ny_value *x, ny_window *w, bool lower) {
   }
 }
 
-bool ny_window_read(ny_node *n, const ny_value *x, ny_window *w) {
-  int count = 0;
-  w->spatial = ny_rank(x) - 2;
-  if (w->spatial < 1 || w->spatial > MAX_SPATIAL) {
-    ny_node_fail(n, NYB_E_SHAPE, "the input has rank %d, not 3 to %d", ny_rank(x), (int)NY_MAX_RANK);
+bool ny_window_lists(ny_node *n, ny_window *w) {
+  int64_t pads[2 * NY_MAX_RANK];
+  int s = w->spatial;
+  if (!one_list(n, "strides", s, 1, 1, w->stride) || !one_list(n, "dilations", s, 1, 1, w->dilation) ||
+      !one_list(n, "pads", 2 * s, 0, 0, pads))
     return false;
+  for (int i = 0; i < s; i++) {
+    if (w->kernel[i] > INT32_MAX / w->dilation[i])
+      return ny_refuse(n, NYB_E_SHAPE, "a kernel of %lld with dilation %lld is too wide", (long long)w->kernel[i],
+                       (long long)w->dilation[i]);
+    w->lo[i] = pads[i];
+    w->hi[i] = pads[i + s];
   }
-  if (!one_list(n, "strides", w->spatial, 1, 1, w->stride) || !one_list(n, "dilations", w->spatial, 1, 1, w->dilation))
-    return false;
-  for (int i = 0; i < w->spatial; i++)
-    if (w->kernel[i] > INT32_MAX / w->dilation[i]) {
-      ny_node_fail(n, NYB_E_SHAPE, "a kernel of %lld with dilation %lld is too wide", (long long)w->kernel[i],
-                   (long long)w->dilation[i]);
-      return false;
-    }
-  const char *mode = ny_attr_string(n, "auto_pad", "NOTSET");
-  const int64_t *p = ny_attr_ints(n, "pads", &count);
-  if (p && count != 2 * w->spatial) {
-    ny_node_fail(n, NYB_E_SHAPE, "%d pads for %d spatial dims", count, w->spatial);
-    return false;
-  }
-  for (int i = 0; i < w->spatial; i++) {
-    w->lo[i] = p ? ny_dim_const(n->cx, p[i]) : 0;
-    w->hi[i] = p ? ny_dim_const(n->cx, p[i + w->spatial]) : 0;
-    if (p && (p[i] < 0 || p[i + w->spatial] < 0 || p[i] > INT32_MAX || p[i + w->spatial] > INT32_MAX)) {
-      ny_node_fail(n, NYB_E_UNSUPPORTED, "pads of %lld and %lld", (long long)p[i], (long long)p[i + w->spatial]);
-      return false;
-    }
-  }
-  w->same = !strcmp(mode, "SAME_UPPER") || !strcmp(mode, "SAME_LOWER");
-  if (w->same)
-    same_pads(n, x, w, !strcmp(mode, "SAME_LOWER"));
-  else if (!strcmp(mode, "VALID"))
-    memset(w->lo, 0, sizeof w->lo), memset(w->hi, 0, sizeof w->hi);
-  else if (strcmp(mode, "NOTSET") && *mode)
-    ny_node_fail(n, NYB_E_UNSUPPORTED, "auto_pad \"%s\" is not known", mode);
-  return !n->cx->diag.code;
+  return true;
 }
 
-ny_value *ny_channels_last(ny_node *n, ny_value *x) { return ny_move_axis(n, x, 1, ny_rank(x) - 1); }
+bool ny_window_read(ny_node *n, const ny_value *x, ny_window *w) {
+  enum { NOTSET, VALID, SAME_UPPER, SAME_LOWER };
+  w->spatial = ny_rank(x) - 2;
+  if (w->spatial < 1 || w->spatial > MAX_SPATIAL)
+    return ny_refuse(n, NYB_E_SHAPE, "the input has rank %d, not 3 to %d", ny_rank(x), (int)NY_MAX_RANK);
+  int mode = ny_attr_choice(n, "auto_pad", "NOTSET", "NOTSET|VALID|SAME_UPPER|SAME_LOWER");
+  if (mode < 0 || !ny_window_lists(n, w)) return false;
+  w->same = mode == SAME_UPPER || mode == SAME_LOWER;
+  if (w->same) same_pads(n, x, w, mode == SAME_LOWER);
+  if (mode == VALID) memset(w->lo, 0, sizeof w->lo), memset(w->hi, 0, sizeof w->hi);
+  return true;
+}
+
+bool ny_window_of_shape(ny_node *n, const ny_value *x, ny_window *w) {
+  int spatial = ny_rank(x) - 2;
+  if (spatial < 1 || !ny_attr_has(n, "kernel_shape"))
+    return ny_refuse(n, NYB_E_SHAPE, spatial < 1 ? "the input has rank %d, less than 3" : "kernel_shape is missing",
+                     ny_rank(x));
+  return one_list(n, "kernel_shape", spatial, 1, 1, w->kernel) && ny_window_read(n, x, w);
+}
+
+ny_value *ny_channels_last(ny_node *n, ny_value *x) { return x ? ny_move_axis(n, x, 1, ny_rank(x) - 1) : NULL; }
 ny_value *ny_channels_first(ny_node *n, ny_value *x) { return x ? ny_move_axis(n, x, ny_rank(x) - 1, 1) : NULL; }
 
 ny_value *ny_pad_spatial(ny_node *n, ny_value *x, const ny_dim *lo, const ny_dim *hi, const ny_dim *interior,
@@ -98,9 +90,7 @@ static ny_attr spatial_attr(ny_node *n, const int64_t *v, int spatial) {
   return ny_dims_attr(n->b.g, d, (size_t)spatial);
 }
 
-/* x channels last and padded, w [k.., c/group, m] */
-static ny_value *conv(ny_node *n, ny_value *x, ny_value *w, const ny_window *win, const int64_t *stride,
-                      int64_t group) {
+ny_value *ny_conv_op(ny_node *n, ny_value *x, ny_value *w, const ny_window *win, const int64_t *stride, int64_t group) {
   ny_op *op = ny_op_of(n, NY_conv, (ny_value *[]){x, w}, 2);
   if (!op) return NULL;
   op->attr[NY_AT(conv, kernel)] = spatial_attr(n, win->kernel, win->spatial);
@@ -110,42 +100,45 @@ static ny_value *conv(ny_node *n, ny_value *x, ny_value *w, const ny_window *win
   return ny_infer(n, op);
 }
 
+ny_value *ny_window_op(ny_node *n, const char *how, ny_value *x, const ny_dim *size, const ny_dim *stride,
+                       const ny_dim *dilation) {
+  ny_op *op = ny_op_of(n, NY_window, &x, 1);
+  if (!op) return NULL;
+  op->attr[NY_AT(window, op)].s = ny_intern(&n->cx->names, how);
+  op->attr[NY_AT(window, size)] = ny_dims_attr(n->b.g, size, (size_t)ny_rank(x));
+  op->attr[NY_AT(window, stride)] = ny_dims_attr(n->b.g, stride, (size_t)ny_rank(x));
+  op->attr[NY_AT(window, dilation)] = ny_dims_attr(n->b.g, dilation, (size_t)ny_rank(x));
+  return ny_infer(n, op);
+}
+
 static bool kernel_of(ny_node *n, const ny_value *x, const ny_value *w, ny_window *win) {
-  if (ny_rank(x) != ny_rank(w) || ny_rank(x) < 3) {
-    ny_node_fail(n, NYB_E_SHAPE, "input of rank %d and weights of rank %d", ny_rank(x), ny_rank(w));
-    return false;
+  const int64_t *said;
+  int spatial = ny_rank(x) - 2;
+  if (ny_rank(x) != ny_rank(w) || spatial < 1)
+    return ny_refuse(n, NYB_E_SHAPE, "input of rank %d and weights of rank %d", ny_rank(x), ny_rank(w));
+  if (!ny_attr_list(n, "kernel_shape", spatial, &said)) return false;
+  for (int i = 0; i < spatial; i++) {
+    int64_t *k = &win->kernel[i];
+    if (!ny_need_static(n, w, i + 2, "the kernel size", k)) return false;
+    if (*k < 1 || *k > INT32_MAX) return ny_refuse(n, NYB_E_SHAPE, "the kernel has size %lld", (long long)*k);
+    if (said && said[i] != *k)
+      return ny_refuse(n, NYB_E_SHAPE, "kernel_shape[%d] is %lld, but the weights have %lld", i, (long long)said[i],
+                       (long long)*k);
   }
-  for (int i = 2; i < ny_rank(w); i++) {
-    if (!ny_need_static(n, w, i, "the kernel size", &win->kernel[i - 2])) return false;
-    if (win->kernel[i - 2] < 1 || win->kernel[i - 2] > INT32_MAX) {
-      ny_node_fail(n, NYB_E_SHAPE, "the kernel has size %lld", (long long)win->kernel[i - 2]);
-      return false;
-    }
-  }
-  int count;
-  const int64_t *said = ny_attr_ints(n, "kernel_shape", &count);
-  for (int i = 0; said && i < ny_rank(x) - 2; i++)
-    if (count != ny_rank(x) - 2 || said[i] != win->kernel[i]) {
-      ny_node_fail(n, NYB_E_SHAPE, "kernel_shape and the weights differ");
-      return false;
-    }
   return ny_window_read(n, x, win);
 }
 
 static bool check_group(ny_node *n, int64_t channels, int64_t results, int64_t group) {
   if (group >= 1 && channels % group == 0 && results % group == 0) return true;
-  ny_node_fail(n, NYB_E_SHAPE, "%lld groups do not divide %lld input and %lld output channels", (long long)group,
-               (long long)channels, (long long)results);
-  return false;
+  return ny_refuse(n, NYB_E_SHAPE, "%lld groups do not divide %lld input and %lld output channels", (long long)group,
+                   (long long)channels, (long long)results);
 }
 
 static ny_value *add_bias(ny_node *n, ny_value *y, ny_value *bias) { /* y channels last */
   if (!y || !bias) return y;
-  if (ny_rank(bias) != 1)
-    ny_node_fail(n, NYB_E_SHAPE, "the bias has rank %d, not 1", ny_rank(bias));
-  else if (ny_unify(n, ny_size(bias, 0), ny_size(y, ny_rank(y) - 1), "bias and results"))
-    return ny_ew2(n, NY_add, y, bias);
-  return NULL;
+  if (ny_rank(bias) != 1) return ny_refuse_value(n, NYB_E_SHAPE, "the bias has rank %d, not 1", ny_rank(bias));
+  if (!ny_unify(n, ny_size(bias, 0), ny_size(y, ny_rank(y) - 1), "bias and results")) return NULL;
+  return ny_ew2(n, NY_add, y, bias);
 }
 
 ny_value *ny_conv(ny_node *n, ny_value *x, ny_value *w, ny_value *bias) {
@@ -163,14 +156,11 @@ ny_value *ny_conv(ny_node *n, ny_value *x, ny_value *w, ny_value *bias) {
   perm[win.spatial + 1] = 0;
   ny_value *y = ny_pad_spatial(n, ny_channels_last(n, x), win.lo, win.hi, NULL, NULL);
   ny_value *k = ny_b_transpose(&n->b, w, perm);
-  y = conv(n, y, k, &win, win.stride, group);
+  y = ny_conv_op(n, y, k, &win, win.stride, group);
   return ny_channels_first(n, add_bias(n, y, bias));
 }
 
-nyb_status ny_op_conv(ny_node *n) {
-  ny_value *x = ny_need(n, 0), *w = ny_need(n, 1);
-  return x && w ? ny_out(n, 0, ny_conv(n, x, w, ny_opt(n, 2))) : ny_failed(n);
-}
+nyb_status ny_op_conv(ny_node *n) { return ny_out(n, 0, ny_conv(n, n->in[0], n->in[1], ny_opt(n, 2))); }
 
 /* ---- ConvTranspose. Output i gets x[j] * w[i - j*stride + pad]: an ordinary convolution of x spread out by stride,
  * over the kernel flipped. */
@@ -179,10 +169,7 @@ static ny_value *flip_weights(ny_node *n, ny_value *w, const ny_window *win, int
    * k */
   ny_dim d[NY_MAX_RANK], start[NY_MAX_RANK], step[NY_MAX_RANK];
   int perm[NY_MAX_RANK], s = win->spatial;
-  if (s + 3 > NY_MAX_RANK) {
-    ny_node_fail(n, NYB_E_UNSUPPORTED, "%d spatial dims", s);
-    return NULL;
-  }
+  if (s + 3 > NY_MAX_RANK) return ny_refuse_value(n, NYB_E_UNSUPPORTED, "%d spatial dims", s);
   d[0] = group, d[1] = c / group, d[2] = m;
   for (int i = 0; i < s; i++) d[i + 3] = win->kernel[i], perm[i] = i + 3;
   perm[s] = 1, perm[s + 1] = 0, perm[s + 2] = 2;
@@ -196,7 +183,7 @@ static ny_value *flip_weights(ny_node *n, ny_value *w, const ny_window *win, int
   start[s] = start[s + 1] = 0;
   step[s] = step[s + 1] = 1;
   v = ny_reshape_to(n, v, s + 2, d);
-  return v ? ny_b_slice(&n->b, v, start, step, d) : NULL;
+  return ny_b_slice(&n->b, v, start, step, d);
 }
 
 /* Pads that give the asked for size: output_shape, or SAME (size * stride). */
@@ -204,10 +191,8 @@ static bool output_pads(ny_node *n, const ny_value *x, ny_window *w, const int64
   int64_t shape[2 * NY_MAX_RANK];
   int count = -1;
   if (!ny_ints_or_attr(n, -1, "output_shape", shape, 2 * NY_MAX_RANK, &count)) return false;
-  if (count >= 0 && count != w->spatial && count != w->spatial + 2) {
-    ny_node_fail(n, NYB_E_SHAPE, "output_shape has %d entries for %d spatial dims", count, w->spatial);
-    return false;
-  }
+  if (count >= 0 && count != w->spatial && count != w->spatial + 2)
+    return ny_refuse(n, NYB_E_SHAPE, "output_shape has %d entries for %d spatial dims", count, w->spatial);
   if (count < 0 && !w->same) return true;
   bool upper = !strcmp(ny_attr_string(n, "auto_pad", ""), "SAME_UPPER");
   for (int i = 0; i < w->spatial; i++) {
@@ -238,26 +223,24 @@ static ny_value *spread_conv(ny_node *n, ny_value *x, ny_value *w, const ny_wind
     gaps[i] = win->stride[i] - 1;
     start[i + 1] = ny_dim_sub(n->cx, win->lo[i], inside);
   }
-  ny_value *y = conv(n, ny_pad_spatial(n, ny_channels_last(n, x), full_lo, full_hi, gaps, NULL), w, win, ones, group);
+  x = ny_pad_spatial(n, ny_channels_last(n, x), full_lo, full_hi, gaps, NULL);
+  ny_value *y = ny_conv_op(n, x, w, win, ones, group);
   if (!y) return NULL;
   for (int i = 0; i < ny_rank(y); i++) count[i] = ny_size(y, i);
   for (int i = 0; i < win->spatial; i++) {
     count[i + 1] = ny_dim_sub(n->cx, ny_dim_sub(n->cx, count[i + 1], start[i + 1]), win->hi[i]);
     int64_t c;
-    if (ny_dim_is_const(n->cx, count[i + 1], &c) && c < 0) {
-      ny_node_fail(n, NYB_E_SHAPE, "the result would have size %lld", (long long)c);
-      return NULL;
-    }
+    if (ny_dim_is_const(n->cx, count[i + 1], &c) && c < 0)
+      return ny_refuse_value(n, NYB_E_SHAPE, "the result would have size %lld", (long long)c);
   }
   return ny_b_slice(&n->b, y, start, NULL, count);
 }
 
 nyb_status ny_op_conv_transpose(ny_node *n) {
-  ny_value *x = ny_need(n, 0), *w = ny_need(n, 1), *bias = ny_opt(n, 2);
+  ny_value *x = n->in[0], *w = n->in[1], *bias = ny_opt(n, 2);
   ny_window win = {0};
   int64_t c, m, group = ny_attr_int(n, "group", 1), extra[MAX_SPATIAL];
-  if (!x || !w || !kernel_of(n, x, w, &win) || !one_list(n, "output_padding", win.spatial, 0, 0, extra))
-    return ny_failed(n);
+  if (!kernel_of(n, x, w, &win) || !one_list(n, "output_padding", win.spatial, 0, 0, extra)) return ny_failed(n);
   if (!ny_need_static(n, w, 0, "the number of channels", &c) || !ny_need_static(n, w, 1, "the number of results", &m))
     return ny_failed(n);
   if (!check_group(n, c, group, group) || m > INT32_MAX || group > INT32_MAX) return ny_failed(n);
@@ -268,6 +251,6 @@ nyb_status ny_op_conv_transpose(ny_node *n) {
     int64_t h;
     if (ny_dim_is_const(n->cx, win.hi[i], &h) && h < 0) extra[i] -= h, win.hi[i] = 0;
   }
-  ny_value *k = flip_weights(n, w, &win, c, m, group), *y = k ? spread_conv(n, x, k, &win, extra, group) : NULL;
+  ny_value *y = spread_conv(n, x, flip_weights(n, w, &win, c, m, group), &win, extra, group);
   return ny_out(n, 0, ny_channels_first(n, add_bias(n, y, bias)));
 }

@@ -8,16 +8,8 @@
 
 /* Input i as a constant, with its number of elements. */
 static bool data_of(ny_node *n, int i, ny_tensor *t, int64_t *count) {
-  if (!ny_need(n, i)) return false;
-  if (!ny_onnx_const(n, i, t))
-    return ny_node_fail(n, NYB_E_UNSUPPORTED, "input %d is not a constant: the size of the result depends on data", i),
-           false;
-  return ny_type_static_count(n->cx, t->type, count);
-}
-
-static double number(const ny_tensor *t, int64_t i) {
-  ny_fmt f = (ny_fmt)t->type->fmt;
-  return ny_is_float(f) ? ny_get_f(f, t->data, (uint64_t)i) : (double)ny_get_i(f, t->data, (uint64_t)i);
+  if (ny_onnx_const(n, i, t)) return ny_type_static_count(n->cx, t->type, count);
+  return ny_refuse(n, NYB_E_UNSUPPORTED, "input %d is not a constant: the size of the result depends on data", i);
 }
 
 /* Coordinates of the elements that are not 0, one column each. */
@@ -26,10 +18,10 @@ nyb_status ny_op_non_zero(ny_node *n) {
   int64_t count, found = 0;
   if (!data_of(n, 0, &t, &count)) return ny_failed(n);
   int rank = t.type->rank;
-  for (int64_t i = 0; i < count; i++) found += number(&t, i) != 0;
+  for (int64_t i = 0; i < count; i++) found += ny_number(&t, i) != 0;
   int64_t *at = NY_NEW_ARRAY(n->tmp, int64_t, found * rank + 1), k = 0, shape[2] = {rank, found};
   for (int64_t i = 0; i < count; i++) {
-    if (number(&t, i) == 0) continue;
+    if (ny_number(&t, i) == 0) continue;
     int64_t rest = i;
     for (int d = rank - 1; d >= 0; rest /= t.type->dim[d--]) at[d * found + k] = rest % t.type->dim[d];
     k++;
@@ -108,9 +100,9 @@ nyb_status ny_op_unique(ny_node *n) {
   for (int64_t i = 0; i < s.size; i++) group[i] = rank[group[i]];
   for (int64_t i = 0; i < kept; i++) index[rank[i]] = first[i];
   for (int64_t i = 0; i < kept; i++) counts[rank[i]] = many[i];
-  ny_value *x = ny_need(n, 0), *at = ny_const_ints(n, NY_i64, 1, &kept, index);
+  ny_value *x = n->in[0], *at = ny_const_ints(n, NY_i64, 1, &kept, index);
   if (flat) x = ny_reshape_to(n, x, 1, &count);
-  NY_TRY(ny_out(n, 0, x && at ? ny_b_gather(&n->b, x, at, axis) : NULL));
+  NY_TRY(ny_out(n, 0, ny_b_gather(&n->b, x, at, axis)));
   if (ny_wanted(n, 1)) NY_TRY(ny_out(n, 1, at));
   if (ny_wanted(n, 2)) NY_TRY(ny_out(n, 2, ny_const_ints(n, NY_i64, 1, &s.size, group)));
   return ny_wanted(n, 3) ? ny_out(n, 3, ny_const_ints(n, NY_i64, 1, &kept, counts)) : NYB_OK;
@@ -123,7 +115,7 @@ typedef struct box {
 
 static box box_at(const ny_tensor *t, int64_t i, bool centre) {
   double v[4];
-  for (int k = 0; k < 4; k++) v[k] = number(t, i * 4 + k);
+  for (int k = 0; k < 4; k++) v[k] = ny_number(t, i * 4 + k);
   if (centre) return (box){{v[0] - v[2] / 2, v[1] - v[3] / 2}, {v[0] + v[2] / 2, v[1] + v[3] / 2}};
   return (box){{fmin(v[0], v[2]), fmin(v[1], v[3])}, {fmax(v[0], v[2]), fmax(v[1], v[3])}};
 }
@@ -150,12 +142,12 @@ typedef struct nms {
 /* The boxes chosen for one class, best score first. */
 static int64_t choose(const nms *m, int64_t batch, int64_t row, int64_t *chosen, bool *dead) {
   int64_t count = 0;
-  for (int64_t i = 0; i < m->n_boxes; i++) dead[i] = !(number(&m->scores, row * m->n_boxes + i) > m->least);
+  for (int64_t i = 0; i < m->n_boxes; i++) dead[i] = !(ny_number(&m->scores, row * m->n_boxes + i) > m->least);
   while (count < m->most) {
     int64_t best = -1;
     for (int64_t i = 0; i < m->n_boxes; i++)
       if (!dead[i] &&
-          (best < 0 || number(&m->scores, row * m->n_boxes + i) > number(&m->scores, row * m->n_boxes + best)))
+          (best < 0 || ny_number(&m->scores, row * m->n_boxes + i) > ny_number(&m->scores, row * m->n_boxes + best)))
         best = i;
     if (best < 0) break;
     dead[best] = true;

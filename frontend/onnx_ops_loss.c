@@ -11,188 +11,125 @@ typedef struct loss {
 } loss;
 
 static bool loss_of(ny_node *n, const ny_value *x, loss *l) {
-  ny_value *t = ny_need(n, 1), *w = ny_opt(n, 2);
-  if (!t) return false;
-  if (ny_rank(x) < 2 || ny_rank(t) != ny_rank(x) - 1) {
-    ny_node_fail(n, NYB_E_SHAPE, "scores of rank %d need a target of rank %d, not %d", ny_rank(x), ny_rank(x) - 1,
-                 ny_rank(t));
-    return false;
-  }
+  ny_value *t = n->in[1], *w = ny_opt(n, 2);
+  if (ny_rank(x) < 2 || ny_rank(t) != ny_rank(x) - 1)
+    return ny_refuse(n, NYB_E_SHAPE, "scores of rank %d need a target of rank %d, not %d", ny_rank(x), ny_rank(x) - 1,
+                     ny_rank(t));
   *l = (loss){.target = t};
   if (ny_attr_has(n, "ignore_index")) {
-    ny_value *mark = ny_num(n, t, (double)ny_attr_int(n, "ignore_index", 0));
-    l->ignored = mark ? ny_ew2(n, NY_eq, t, mark) : NULL;
-    if (!l->ignored) return false;
-    l->target = ny_ew(n, NY_where, (ny_value *[]){l->ignored, ny_num(n, t, 0), t}, 3);
+    l->ignored = ny_ew2s(n, NY_eq, t, (double)ny_attr_int(n, "ignore_index", 0));
+    l->target = ny_where(n, l->ignored, ny_num(n, t, 0), t);
   }
-  if (!l->target) return false;
-  ny_value *like = w ? ny_b_gather(&n->b, w, l->target, 0) : NULL;
-  if (w && !like) return false;
-  if (!like && l->ignored)
-    like = ny_cast_to(n, ny_ew1(n, NY_not, l->ignored), ny_fmt_of(x));
-  else if (l->ignored)
-    like = ny_ew(n, NY_where, (ny_value *[]){l->ignored, ny_num(n, like, 0), like}, 3);
-  l->weight = like;
-  return like || (!w && !l->ignored);
+  if (w) l->weight = ny_b_gather(&n->b, w, l->target, 0);
+  if (w && l->ignored) l->weight = ny_where(n, l->ignored, ny_num(n, l->weight, 0), l->weight);
+  if (!w && l->ignored) l->weight = ny_cast_to(n, ny_ew1(n, NY_not, l->ignored), ny_fmt_of(x));
+  return !n->cx->diag.code;
 }
 
-static ny_value *reduce_all(ny_node *n, ny_value *x) {
-  int axes[NY_MAX_RANK];
-  if (!x) return NULL;
-  for (int i = 0; i < ny_rank(x); i++) axes[i] = i;
-  return ny_rank(x) ? ny_b_reduce(&n->b, "sum", x, axes, ny_rank(x), false) : x;
+static ny_value *sum_all(ny_node *n, ny_value *x) {
+  int axes[NY_MAX_RANK] = {0, 1, 2, 3, 4, 5, 6, 7};
+  return x && ny_rank(x) ? ny_b_reduce(&n->b, "sum", x, axes, ny_rank(x), false) : x;
 }
 
 /* logp: [N, C, d...] log-probabilities. */
 static ny_value *nll(ny_node *n, ny_value *logp) {
-  const char *how = ny_attr_string(n, "reduction", "mean");
-  loss l;
-  if (!loss_of(n, logp, &l)) return NULL;
-  ny_value *at = ny_unsqueeze_at(n, l.target, 1);
-  if (!at) return NULL;
-  const ny_type *t = ny_type_with_fmt(n->cx, at->type, ny_fmt_of(logp));
-  ny_op *g = ny_build(&n->b, NY_gather_elements, (ny_value *[]){logp, at}, 2, &t, 1);
-  if (!g) return NULL;
-  g->attr[NY_AT(gather_elements, axis)].i = 1;
-  ny_value *y = ny_ew1(n, NY_neg, ny_squeeze_at(n, ny_done(n, g), 1));
-  if (y && l.ignored) y = ny_ew(n, NY_where, (ny_value *[]){l.ignored, ny_num(n, y, 0), y}, 3);
-  if (y && l.weight) y = ny_ew2(n, NY_mul, y, l.weight);
-  if (!y || !strcmp(how, "none")) return y;
-  ny_value *sum = reduce_all(n, y);
-  if (!sum || !strcmp(how, "sum")) return sum;
-  if (strcmp(how, "mean")) {
-    ny_node_fail(n, NYB_E_UNSUPPORTED, "reduction is \"%s\", not none, sum or mean", how);
-    return NULL;
-  }
-  ny_value *many = NULL;
-  if (l.weight) {
-    many = reduce_all(n, l.weight);
-  } else {
-    ny_dim count = ny_type_count(n->cx, y->type);
-    many = ny_b_dims(&n->b, &count, 1, true);
-    many = many ? ny_cast_to(n, many, ny_fmt_of(y)) : NULL;
-  }
-  return many ? ny_ew2(n, NY_div, sum, many) : NULL;
+  enum { MEAN, SUM, NONE };
+  int how = ny_attr_choice(n, "reduction", "mean", "mean|sum|none");
+  loss l = {0};
+  if (how < 0 || !logp || !loss_of(n, logp, &l)) return NULL;
+  ny_value *picked = ny_gather_elements(n, logp, ny_unsqueeze_at(n, l.target, 1), 1);
+  ny_value *y = ny_ew1(n, NY_neg, ny_squeeze_at(n, picked, 1));
+  if (l.ignored) y = ny_where(n, l.ignored, ny_num(n, y, 0), y);
+  if (l.weight) y = ny_ew2(n, NY_mul, y, l.weight);
+  if (how == NONE || !y) return y;
+  ny_value *sum = sum_all(n, y);
+  if (how == SUM) return sum;
+  ny_value *many =
+      l.weight ? sum_all(n, l.weight) : ny_cast_to(n, ny_dim_value(n, ny_type_count(n->cx, y->type)), ny_fmt_of(y));
+  return ny_ew2(n, NY_div, sum, many);
 }
 
-nyb_status ny_op_nll_loss(ny_node *n) {
-  ny_value *x = ny_need(n, 0);
-  return x ? ny_out(n, 0, nll(n, x)) : ny_failed(n);
-}
+nyb_status ny_op_nll_loss(ny_node *n) { return ny_out(n, 0, nll(n, n->in[0])); }
 
 nyb_status ny_op_softmax_loss(ny_node *n) {
-  ny_value *x = ny_need(n, 0);
-  if (!x) return ny_failed(n);
-  if (ny_rank(x) < 2)
-    return ny_node_fail(n, NYB_E_SHAPE, "scores need a class dimension, their rank is %d", ny_rank(x));
-  int axis = 1;
-  ny_value *m = ny_b_reduce(&n->b, "max", x, &axis, 1, true);
-  ny_value *d = m ? ny_ew2(n, NY_sub, x, m) : NULL;
-  ny_value *s = d ? ny_b_reduce(&n->b, "sum", ny_ew1(n, NY_exp, d), &axis, 1, true) : NULL;
-  ny_value *logp = s ? ny_ew2(n, NY_sub, d, ny_ew1(n, NY_log, s)) : NULL;
-  if (!logp) return ny_failed(n);
+  if (ny_rank(n->in[0]) < 2)
+    return ny_node_fail(n, NYB_E_SHAPE, "scores need a class dimension, their rank is %d", ny_rank(n->in[0]));
+  ny_value *logp = ny_log_softmax(n, n->in[0], 1);
   if (ny_wanted(n, 1)) NY_TRY(ny_out(n, 1, logp));
   return ny_out(n, 0, nll(n, logp));
 }
 
 /* ---- ai.onnx.preview.training. Inputs: rate, step, then one group per kind of state; outputs grouped the same way
- * without gradients. */
+   without gradients. */
 static ny_value *fma_(ny_node *n, ny_value *x, double scale, ny_value *plus) { /* scale * x + plus */
-  ny_value *s = x ? ny_ew2s(n, NY_mul, x, scale) : NULL;
-  return s ? ny_ew2(n, NY_add, s, plus) : NULL;
+  return ny_ew2(n, NY_add, ny_ew2s(n, NY_mul, x, scale), plus);
 }
 
-/* How many tensors are optimised, from `groups` inputs each; fails unless it comes out even. */
-static int tensors(ny_node *n, int groups) {
-  int k = (n->n_in - 2) / groups;
-  if (n->n_in > 2 && (n->n_in - 2) % groups == 0) return k;
-  ny_node_fail(n, NYB_E_SHAPE, "%d inputs do not make a rate, a step and groups of %d", n->n_in, groups);
-  return 0;
-}
+typedef struct step {
+  ny_value *x, *g, *v, *h; /* the tensor, its gradient and state; g with the regularisation of x */
+  ny_value *rate, *t;      /* scalars in the format of x; t: how many steps there were */
+  ny_value *x_new, *v_new, *h_new;
+} step;
+typedef void step_fn(ny_node *n, step *s);
 
-static ny_value *scalar_of(ny_node *n, int i, ny_fmt f) {
-  ny_value *v = ny_need(n, i);
-  if (v && ny_rank(v)) v = ny_reshape_to(n, v, 0, NULL);
-  return v ? ny_cast_to(n, v, f) : NULL;
-}
-
-nyb_status ny_op_momentum(ny_node *n) {
-  int k = tensors(n, 3);
-  double norm = ny_attr_float(n, "norm_coefficient", 0), alpha = ny_attr_float(n, "alpha", 0),
-         beta = ny_attr_float(n, "beta", 0);
-  bool nesterov = !strcmp(ny_attr_string(n, "mode", "standard"), "nesterov");
-  if (!k) return ny_failed(n);
+/* `groups` of n_state + 2: x, g, then the state. */
+static nyb_status optimise(ny_node *n, int n_state, step_fn *fn) {
+  int groups = n_state + 2, k = (n->n_in - 2) / groups;
+  double norm = ny_attr_float(n, "norm_coefficient", 0);
+  if (k < 1 || (n->n_in - 2) % groups)
+    return ny_node_fail(n, NYB_E_SHAPE, "%d inputs do not make a rate, a step and groups of %d", n->n_in, groups);
   for (int i = 0; i < k; i++) {
-    ny_value *x = ny_need(n, 2 + i), *g = ny_need(n, 2 + k + i), *v = ny_need(n, 2 + 2 * k + i);
-    ny_value *r = x ? scalar_of(n, 0, ny_fmt_of(x)) : NULL, *t = ny_need(n, 1);
-    if (!x || !g || !v || !r || !t) return ny_failed(n);
-    ny_value *first = ny_ew2s(n, NY_le, t, 0); /* the first step takes the whole gradient */
-    ny_value *b = ny_ew(n, NY_where, (ny_value *[]){first, ny_num(n, x, 1), ny_num(n, x, beta)}, 3);
-    ny_value *reg = fma_(n, x, norm, g);
-    ny_value *v_new = b && reg ? fma_(n, v, alpha, ny_ew2(n, NY_mul, reg, b)) : NULL;
-    ny_value *step = nesterov ? fma_(n, v_new, alpha, reg) : v_new;
-    ny_value *x_new = step ? ny_ew2(n, NY_sub, x, ny_ew2(n, NY_mul, step, r)) : NULL;
-    if (!x_new) return ny_failed(n);
-    NY_TRY(ny_out(n, i, x_new));
-    NY_TRY(ny_out(n, k + i, v_new));
+    for (int j = 0; j < groups; j++)
+      if (!ny_need(n, 2 + j * k + i)) return ny_failed(n);
+    step s = {.x = n->in[2 + i], .v = n->in[2 + 2 * k + i], .h = n_state > 1 ? n->in[2 + 3 * k + i] : NULL};
+    s.g = fma_(n, s.x, norm, n->in[2 + k + i]);
+    s.rate = ny_cast_to(n, ny_reshape_to(n, n->in[0], 0, NULL), ny_fmt_of(s.x));
+    s.t = ny_cast_to(n, ny_reshape_to(n, n->in[1], 0, NULL), ny_fmt_of(s.x));
+    fn(n, &s);
+    NY_TRY(ny_out(n, i, s.x_new));
+    NY_TRY(ny_out(n, k + i, s.v_new));
+    if (n_state > 1) NY_TRY(ny_out(n, 2 * k + i, s.h_new));
   }
   return NYB_OK;
 }
 
-nyb_status ny_op_adagrad(ny_node *n) {
-  int k = tensors(n, 3);
-  double norm = ny_attr_float(n, "norm_coefficient", 0), eps = ny_attr_float(n, "epsilon", 1e-6),
-         decay = ny_attr_float(n, "decay_factor", 0);
-  if (!k) return ny_failed(n);
-  for (int i = 0; i < k; i++) {
-    ny_value *x = ny_need(n, 2 + i), *g = ny_need(n, 2 + k + i), *h = ny_need(n, 2 + 2 * k + i);
-    ny_value *r = x ? scalar_of(n, 0, ny_fmt_of(x)) : NULL, *t = x ? scalar_of(n, 1, ny_fmt_of(x)) : NULL;
-    if (!x || !g || !h || !r || !t) return ny_failed(n);
-    ny_value *slow = ny_ew2s(n, NY_add, ny_ew2s(n, NY_mul, t, decay), 1);
-    ny_value *rate = slow ? ny_ew2(n, NY_div, r, slow) : NULL;
-    ny_value *reg = fma_(n, x, norm, g);
-    ny_value *h_new = reg ? ny_ew2(n, NY_add, h, ny_ew2(n, NY_mul, reg, reg)) : NULL;
-    ny_value *den = h_new ? ny_ew2s(n, NY_add, ny_ew1(n, NY_sqrt, h_new), eps) : NULL;
-    ny_value *x_new = den && rate ? ny_ew2(n, NY_sub, x, ny_ew2(n, NY_mul, rate, ny_ew2(n, NY_div, reg, den))) : NULL;
-    if (!x_new) return ny_failed(n);
-    NY_TRY(ny_out(n, i, x_new));
-    NY_TRY(ny_out(n, k + i, h_new));
-  }
-  return NYB_OK;
+static void momentum(ny_node *n, step *s) {
+  double alpha = ny_attr_float(n, "alpha", 0), beta = ny_attr_float(n, "beta", 0);
+  bool nesterov = ny_attr_choice(n, "mode", "standard", "standard|nesterov") == 1;
+  ny_value *first = ny_ew2s(n, NY_le, s->t, 0); /* the first step takes the whole gradient */
+  ny_value *b = ny_where(n, first, ny_num(n, s->x, 1), ny_num(n, s->x, beta));
+  s->v_new = fma_(n, s->v, alpha, ny_ew2(n, NY_mul, s->g, b));
+  ny_value *move = nesterov ? fma_(n, s->v_new, alpha, s->g) : s->v_new;
+  s->x_new = ny_ew2(n, NY_sub, s->x, ny_ew2(n, NY_mul, move, s->rate));
 }
 
-/* r * sqrt(1 - beta^t) / (1 - alpha^t), or r at step 0. */
-static ny_value *adam_rate(ny_node *n, ny_value *r, ny_value *t, double alpha, double beta) {
-  ny_value *one = ny_num(n, r, 1);
-  ny_value *b = ny_ew2(n, NY_pow, ny_num(n, r, beta), t), *a = ny_ew2(n, NY_pow, ny_num(n, r, alpha), t);
-  if (!one || !a || !b) return NULL;
-  ny_value *up = ny_ew2(n, NY_mul, r, ny_ew1(n, NY_sqrt, ny_ew2(n, NY_sub, one, b)));
-  ny_value *rate = ny_ew2(n, NY_div, up, ny_ew2(n, NY_sub, one, a));
-  return ny_ew(n, NY_where, (ny_value *[]){ny_ew2s(n, NY_gt, t, 0), rate, r}, 3);
+static void adagrad(ny_node *n, step *s) {
+  double eps = ny_attr_float(n, "epsilon", 1e-6), decay = ny_attr_float(n, "decay_factor", 0);
+  ny_value *rate = ny_ew2(n, NY_div, s->rate, ny_ew2s(n, NY_add, ny_ew2s(n, NY_mul, s->t, decay), 1));
+  s->v_new = ny_ew2(n, NY_add, s->v, ny_ew2(n, NY_mul, s->g, s->g));
+  ny_value *den = ny_ew2s(n, NY_add, ny_ew1(n, NY_sqrt, s->v_new), eps);
+  s->x_new = ny_ew2(n, NY_sub, s->x, ny_ew2(n, NY_mul, rate, ny_ew2(n, NY_div, s->g, den)));
 }
 
-nyb_status ny_op_adam(ny_node *n) {
-  int k = tensors(n, 4);
-  double norm = ny_attr_float(n, "norm_coefficient", 0), post = ny_attr_float(n, "norm_coefficient_post", 0);
-  double alpha = ny_attr_float(n, "alpha", 0.9), beta = ny_attr_float(n, "beta", 0.999),
-         eps = ny_attr_float(n, "epsilon", 1e-6);
-  if (!k) return ny_failed(n);
-  for (int i = 0; i < k; i++) {
-    ny_value *x = ny_need(n, 2 + i), *g = ny_need(n, 2 + k + i), *v = ny_need(n, 2 + 2 * k + i),
-             *h = ny_need(n, 2 + 3 * k + i);
-    ny_value *r = x ? scalar_of(n, 0, ny_fmt_of(x)) : NULL, *t = x ? scalar_of(n, 1, ny_fmt_of(x)) : NULL;
-    if (!x || !g || !v || !h || !r || !t) return ny_failed(n);
-    ny_value *reg = fma_(n, x, norm, g);
-    ny_value *v_new = reg ? fma_(n, v, alpha, ny_ew2s(n, NY_mul, reg, 1 - alpha)) : NULL;
-    ny_value *h_new = reg ? fma_(n, h, beta, ny_ew2s(n, NY_mul, ny_ew2(n, NY_mul, reg, reg), 1 - beta)) : NULL;
-    ny_value *den = h_new ? ny_ew2s(n, NY_add, ny_ew1(n, NY_sqrt, h_new), eps) : NULL;
-    ny_value *rate = adam_rate(n, r, t, alpha, beta);
-    ny_value *move = den && rate ? ny_ew2(n, NY_mul, rate, ny_ew2(n, NY_div, v_new, den)) : NULL;
-    ny_value *x_new = move ? ny_ew2s(n, NY_mul, ny_ew2(n, NY_sub, x, move), 1 - post) : NULL;
-    if (!x_new) return ny_failed(n);
-    NY_TRY(ny_out(n, i, x_new));
-    NY_TRY(ny_out(n, k + i, v_new));
-    NY_TRY(ny_out(n, 2 * k + i, h_new));
-  }
-  return NYB_OK;
+/* 1 - b^t */
+static ny_value *unbias(ny_node *n, const step *s, double b) {
+  return ny_ew2(n, NY_sub, ny_num(n, s->x, 1), ny_ew2(n, NY_pow, ny_num(n, s->x, b), s->t));
 }
+
+static void adam(ny_node *n, step *s) {
+  double post = ny_attr_float(n, "norm_coefficient_post", 0), eps = ny_attr_float(n, "epsilon", 1e-6);
+  double alpha = ny_attr_float(n, "alpha", 0.9), beta = ny_attr_float(n, "beta", 0.999);
+  s->v_new = fma_(n, s->v, alpha, ny_ew2s(n, NY_mul, s->g, 1 - alpha));
+  s->h_new = fma_(n, s->h, beta, ny_ew2s(n, NY_mul, ny_ew2(n, NY_mul, s->g, s->g), 1 - beta));
+  ny_value *den = ny_ew2s(n, NY_add, ny_ew1(n, NY_sqrt, s->h_new), eps);
+  /* rate * sqrt(1 - beta^t) / (1 - alpha^t), or the rate itself at step 0 */
+  ny_value *up = ny_ew2(n, NY_mul, s->rate, ny_ew1(n, NY_sqrt, unbias(n, s, beta)));
+  ny_value *rate = ny_ew2(n, NY_div, up, unbias(n, s, alpha));
+  rate = ny_where(n, ny_ew2s(n, NY_gt, s->t, 0), rate, s->rate);
+  ny_value *move = ny_ew2(n, NY_mul, rate, ny_ew2(n, NY_div, s->v_new, den));
+  s->x_new = ny_ew2s(n, NY_mul, ny_ew2(n, NY_sub, s->x, move), 1 - post);
+}
+
+nyb_status ny_op_momentum(ny_node *n) { return optimise(n, 1, momentum); }
+nyb_status ny_op_adagrad(ny_node *n) { return optimise(n, 1, adagrad); }
+nyb_status ny_op_adam(ny_node *n) { return optimise(n, 2, adam); }

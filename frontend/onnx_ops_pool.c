@@ -1,27 +1,10 @@
-/* Pools: a window over the padded input. MaxPool pads with the lowest value; AveragePool divides the sum by a count
-   that is itself a windowed sum, over ones, so that every combination of ceil_mode, dilation and count_include_pad
-   comes out of one rule (and folds to a constant). */
+/* Pools: a window over the padded input, and MaxUnpool. MaxPool pads with the lowest value; AveragePool divides the sum
+   by a count that is itself a windowed sum, over ones, so that every combination of ceil_mode, dilation and
+   count_include_pad comes out of one rule (and folds to a constant). */
 #include <math.h>
 #include <string.h>
 #include "onnx.h"
 #include "onnx_conv.h"
-
-static bool read_pool(ny_node *n, const ny_value *x, ny_window *w) {
-  int count = 0;
-  const int64_t *k = ny_attr_ints(n, "kernel_shape", &count);
-  if (!k || count != ny_rank(x) - 2 || count > NY_MAX_RANK) {
-    ny_node_fail(n, NYB_E_SHAPE, "kernel_shape has %d entries for an input of rank %d", count, ny_rank(x));
-    return false;
-  }
-  for (int i = 0; i < count; i++) {
-    w->kernel[i] = k[i];
-    if (k[i] < 1 || k[i] > INT32_MAX) {
-      ny_node_fail(n, NYB_E_SHAPE, "kernel_shape[%d] is %lld", i, (long long)k[i]);
-      return false;
-    }
-  }
-  return ny_window_read(n, x, w);
-}
 
 /* Extra padding at the end so that a last, partial window exists; a window that would start in it does not count. */
 static void ceil_pads(ny_node *n, const ny_value *x, const ny_window *w, ny_dim *more) {
@@ -43,19 +26,13 @@ static void ceil_pads(ny_node *n, const ny_value *x, const ny_window *w, ny_dim 
 
 static ny_value *window(ny_node *n, const char *op_name, ny_value *x, const ny_window *w) { /* channels last, padded */
   ny_dim size[NY_MAX_RANK], stride[NY_MAX_RANK], dil[NY_MAX_RANK];
-  ny_op *op = ny_op_of(n, NY_window, &x, 1);
-  if (!op) return NULL;
-  for (int i = 0; i < ny_rank(x); i++) {
+  for (int i = 0; x && i < ny_rank(x); i++) {
     bool slides = i >= 1 && i <= w->spatial;
     size[i] = slides ? w->kernel[i - 1] : 1;
     stride[i] = slides ? w->stride[i - 1] : 1;
     dil[i] = slides ? w->dilation[i - 1] : 1;
   }
-  op->attr[NY_AT(window, op)].s = ny_intern(&n->cx->names, op_name);
-  op->attr[NY_AT(window, size)] = ny_dims_attr(n->b.g, size, (size_t)ny_rank(x));
-  op->attr[NY_AT(window, stride)] = ny_dims_attr(n->b.g, stride, (size_t)ny_rank(x));
-  op->attr[NY_AT(window, dilation)] = ny_dims_attr(n->b.g, dil, (size_t)ny_rank(x));
-  return ny_infer(n, op);
+  return ny_window_op(n, op_name, x, size, stride, dil);
 }
 
 static ny_value *lowest(ny_node *n, const ny_value *x) {
@@ -91,44 +68,53 @@ static ny_value *counts(ny_node *n, const ny_value *x, const ny_window *w, const
   return ny_fold(n, window(n, "sum", ny_pad_spatial(n, ones, lo, hi, NULL, NULL), w));
 }
 
+/* What every pool begins with; more: padding beyond w->hi. */
+static bool read_pool(ny_node *n, ny_window *w, ny_dim *more) {
+  if (!ny_window_of_shape(n, n->in[0], w)) return false;
+  ceil_pads(n, n->in[0], w, more);
+  return true;
+}
+
 nyb_status ny_op_average_pool(ny_node *n) {
-  ny_value *x = ny_need(n, 0);
+  ny_value *x = n->in[0];
   ny_window w = {0};
   ny_dim more[NY_MAX_RANK];
-  if (!x || !read_pool(n, x, &w)) return ny_failed(n);
-  ceil_pads(n, x, &w, more);
+  if (!read_pool(n, &w, more)) return ny_failed(n);
   ny_value *sum = window(n, "sum", padded(n, x, &w, more, NULL), &w);
   ny_value *count = counts(n, x, &w, more, ny_attr_int(n, "count_include_pad", 0) != 0);
   return ny_out(n, 0, ny_channels_first(n, ny_ew2(n, NY_div, sum, count)));
 }
 
-/* (sum |x|^p)^(1/p) */
-nyb_status ny_op_lp_pool(ny_node *n) {
-  ny_value *x = ny_need(n, 0);
-  ny_window w = {0};
-  ny_dim more[NY_MAX_RANK];
-  if (!x || !read_pool(n, x, &w)) return ny_failed(n);
-  double p = (double)ny_attr_int(n, "p", 2);
-  ceil_pads(n, x, &w, more);
-  ny_value *a = ny_ew1(n, NY_abs, x), *raised = p == 2   ? ny_ew2(n, NY_mul, x, x)
-                                                : p == 1 ? a
-                                                         : ny_ew2s(n, NY_pow, a, p);
-  ny_value *sum = raised ? window(n, "sum", padded(n, raised, &w, more, NULL), &w) : NULL;
-  return ny_out(n, 0,
-                ny_channels_first(n, p == 1   ? sum
-                                     : p == 2 ? ny_ew1(n, NY_sqrt, sum)
-                                              : ny_ew2s(n, NY_pow, sum, 1 / p)));
+/* ---- Lp: (sum |x|^p)^(1/p) */
+static ny_value *raised(ny_node *n, double p) {
+  ny_value *x = n->in[0];
+  if (p == 2) return ny_ew2(n, NY_mul, x, x);
+  return p == 1 ? ny_ew1(n, NY_abs, x) : ny_ew2s(n, NY_pow, ny_ew1(n, NY_abs, x), p);
+}
+static ny_value *root(ny_node *n, ny_value *sum, double p) {
+  return p == 1 ? sum : p == 2 ? ny_ew1(n, NY_sqrt, sum) : ny_ew2s(n, NY_pow, sum, 1 / p);
 }
 
-nyb_status ny_op_global_lp_pool(ny_node *n) {
-  ny_value *x = ny_need(n, 0);
+nyb_status ny_op_lp_pool(ny_node *n) {
+  ny_window w = {0};
+  ny_dim more[NY_MAX_RANK];
+  double p = (double)ny_attr_int(n, "p", 2);
+  if (!read_pool(n, &w, more)) return ny_failed(n);
+  ny_value *sum = window(n, "sum", padded(n, raised(n, p), &w, more, NULL), &w);
+  return ny_out(n, 0, ny_channels_first(n, root(n, sum, p)));
+}
+
+/* ---- Everything after batch and channel */
+nyb_status ny_op_global_pool(ny_node *n) {
+  enum { AVERAGE, MAX, LP }; /* arg */
+  ny_value *x = n->in[0];
   int axes[NY_MAX_RANK], count = 0;
-  if (!x) return ny_failed(n);
   double p = (double)ny_attr_int(n, "p", 2);
   for (int i = 2; i < ny_rank(x); i++) axes[count++] = i;
-  ny_value *raised = ny_ew2s(n, NY_pow, ny_ew1(n, NY_abs, x), p);
-  ny_value *sum = raised ? ny_b_reduce(&n->b, "sum", raised, axes, count, true) : NULL;
-  return ny_out(n, 0, ny_ew2s(n, NY_pow, sum, 1 / p));
+  if (n->arg == LP) return ny_out(n, 0, root(n, ny_b_reduce(&n->b, "sum", raised(n, p), axes, count, true), p));
+  if (!count) return ny_out(n, 0, x);
+  return ny_out(n, 0,
+                n->arg == MAX ? ny_b_reduce(&n->b, "max", x, axes, count, true) : ny_mean(n, x, axes, count, true));
 }
 
 /* ---- Positions of the maxima: every place of the window is a strided slice of the padded input; which of them wins
@@ -149,9 +135,7 @@ static ny_value *place(ny_node *n, ny_value *x, const ny_value *y, const ny_wind
 static ny_value *iota_like(ny_node *n, const ny_value *y, int axis) {
   return ny_b_iota(&n->b, NY_i64, ny_rank(y), y->type->dim, axis);
 }
-static ny_value *times_dim(ny_node *n, ny_value *v, ny_dim d) {
-  return ny_ew2(n, NY_mul, v, ny_b_dims(&n->b, &d, 1, true));
-}
+static ny_value *times_dim(ny_node *n, ny_value *v, ny_dim d) { return ny_ew2(n, NY_mul, v, ny_dim_value(n, d)); }
 
 /* winner: which place of the window, i64 of the result's shape. */
 static ny_value *positions(ny_node *n, const ny_value *x, const ny_value *y, const ny_window *w, ny_value *winner) {
@@ -163,7 +147,7 @@ static ny_value *positions(ny_node *n, const ny_value *x, const ny_value *y, con
     ny_value *from = ny_ew2s(n, NY_mul, iota_like(n, y, i + 2), (double)w->stride[i]);
     winner = ny_ew2s(n, NY_div, winner, (double)w->kernel[i]);
     coord[i] = ny_ew2(n, NY_add, from, ny_ew2s(n, NY_mul, k, (double)w->dilation[i]));
-    coord[i] = ny_ew2(n, NY_sub, coord[i], ny_b_dims(&n->b, &w->lo[i], 1, true));
+    coord[i] = ny_ew2(n, NY_sub, coord[i], ny_dim_value(n, w->lo[i]));
   }
   for (int j = 0; j < w->spatial; j++) {
     int i = by_column ? w->spatial - 1 - j : j;
@@ -177,28 +161,45 @@ static ny_value *max_indices(ny_node *n, ny_value *x, const ny_value *y, const n
   ny_value *v[MAX_PLACES];
   for (int i = 0; i < w->spatial; i++) {
     places *= w->kernel[i];
-    if (places > MAX_PLACES) {
-      ny_node_fail(n, NYB_E_UNSUPPORTED, "indices of windows of more than %d elements", (int)MAX_PLACES);
-      return NULL;
-    }
+    if (places > MAX_PLACES)
+      return ny_refuse_value(n, NYB_E_UNSUPPORTED, "indices of windows of more than %d elements", (int)MAX_PLACES);
   }
   ny_value *pad = ny_channels_first(n, padded(n, x, w, more, lowest(n, x)));
   for (int64_t k = 0; k < places; k++)
     if (!pad || !(v[k] = place(n, pad, y, w, k))) return NULL;
-  ny_value *all = ny_b_concat(&n->b, v, (int)places, 0);
-  ny_op *op = ny_op_of(n, NY_argreduce, &all, 1);
-  if (!op) return NULL;
-  op->attr[NY_AT(argreduce, axis)].i = 0;
-  return positions(n, x, y, w, ny_infer(n, op));
+  return positions(n, x, y, w, ny_arg_reduce(n, ny_b_concat(&n->b, v, (int)places, 0), "max", 0, false));
 }
 
 nyb_status ny_op_max_pool(ny_node *n) {
-  ny_value *x = ny_need(n, 0);
+  ny_value *x = n->in[0];
   ny_window w = {0};
   ny_dim more[NY_MAX_RANK];
-  if (!x || !read_pool(n, x, &w)) return ny_failed(n);
-  ceil_pads(n, x, &w, more);
+  if (!read_pool(n, &w, more)) return ny_failed(n);
   ny_value *y = ny_channels_first(n, window(n, "max", padded(n, x, &w, more, lowest(n, x)), &w));
   if (y && ny_wanted(n, 1)) NY_TRY(ny_out(n, 1, max_indices(n, x, y, &w, more)));
   return ny_out(n, 0, y);
+}
+
+/* Values go to flat positions of the tensor that the pooling window implies; output_shape may pad it at the end. */
+nyb_status ny_op_max_unpool(ny_node *n) {
+  ny_value *x = n->in[0];
+  int rank = ny_rank(x), count;
+  ny_window w = {0};
+  ny_dim shape[NY_MAX_RANK], want[NY_MAX_RANK], lo[NY_MAX_RANK] = {0}, hi[NY_MAX_RANK];
+  if (!ny_window_of_shape(n, x, &w)) return ny_failed(n);
+  shape[0] = ny_size(x, 0), shape[1] = ny_size(x, 1);
+  for (int i = 0; i < w.spatial; i++) {
+    ny_dim span = ny_dim_mul(n->cx, ny_dim_sub(n->cx, ny_size(x, i + 2), 1), w.stride[i]);
+    shape[i + 2] = ny_dim_add(n->cx, span, ny_dim_const(n->cx, w.kernel[i] - w.lo[i] - w.hi[i]));
+  }
+  ny_dim total = ny_product(n, shape, rank), flat = ny_type_count(n->cx, x->type);
+  if (!ny_opt(n, 2) && !ny_numbers_fit(n, 1, 0, total, "index")) return ny_failed(n);
+  ny_value *y = ny_full(n, ny_fmt_of(x), 1, &total, 0);
+  y = ny_scatter_elements(n, y, ny_reshape_to(n, n->in[1], 1, &flat), ny_reshape_to(n, x, 1, &flat), 0, "set");
+  y = ny_reshape_to(n, y, rank, shape);
+  if (!y || !ny_opt(n, 2)) return ny_out(n, 0, y);
+  if (!ny_node_dims(n, 2, want, NY_MAX_RANK, &count)) return ny_failed(n);
+  if (count != rank) return ny_node_fail(n, NYB_E_SHAPE, "output_shape has %d numbers for rank %d", count, rank);
+  for (int i = 0; i < rank; i++) hi[i] = ny_dim_sub(n->cx, want[i], shape[i]);
+  return ny_out(n, 0, ny_b_pad(&n->b, y, NULL, lo, hi, NULL, "constant"));
 }

@@ -1,6 +1,6 @@
-/* Resize, one axis after the other. Each result is a weighted sum of `taps` neighbours along the axis: positions and
-   weights are computed by IR ops from an iota, in f64, and fold to constants where sizes are static. Nearest by a whole
-   factor is a broadcast and costs nothing. */
+/* Resize and Upsample, its name before opset 10, one axis after the other. Each result is a weighted sum of `taps`
+   neighbours along the axis: positions and weights are computed by IR ops from an iota, in f64, and fold to constants
+   where sizes are static. Nearest by a whole factor is a broadcast and costs nothing. */
 #include <math.h>
 #include <string.h>
 #include "onnx.h"
@@ -33,7 +33,7 @@ typedef struct resize {
 static ny_value *as_f64(ny_node *n, ny_dim d) {
   int64_t c;
   if (ny_dim_is_const(n->cx, d, &c)) return ny_b_scalar(&n->b, NY_f64, (double)c);
-  return ny_cast_to(n, ny_b_dims(&n->b, &d, 1, true), NY_f64);
+  return ny_cast_to(n, ny_dim_value(n, d), NY_f64);
 }
 
 static ny_value *ratio_of(const resize *r, const axis_spec *a, ny_dim in) {
@@ -106,15 +106,7 @@ static ny_value *kernel_at(const resize *r, ny_value *d) {
   ny_value *far_part = ny_ew2(n, NY_sub, ny_ew2s(n, NY_mul, d3, a), ny_ew2s(n, NY_mul, d2, 5 * a));
   far_part = ny_ew2s(n, NY_add, ny_ew2(n, NY_add, far_part, ny_ew2s(n, NY_mul, d, 8 * a)), -4 * a);
   ny_value *is_near = ny_ew2s(n, NY_le, d, 1), *is_far = ny_ew2s(n, NY_lt, d, 2), *zero = ny_num(n, d, 0);
-  return ny_ew(n, NY_where,
-               (ny_value *[]){is_near, near_part, ny_ew(n, NY_where, (ny_value *[]){is_far, far_part, zero}, 3)}, 3);
-}
-
-static ny_value *along(ny_node *n, ny_value *v, int axis, int rank) { /* [o] -> [o,1,..] to meet `axis` */
-  ny_dim d[NY_MAX_RANK];
-  if (!v) return NULL;
-  for (int i = 0; i < rank - axis; i++) d[i] = i ? 1 : ny_size(v, 0);
-  return ny_reshape_to(n, v, rank - axis, d);
+  return ny_where(n, is_near, near_part, ny_where(n, is_far, far_part, zero));
 }
 
 enum { MAX_TAPS = 128 };
@@ -130,14 +122,13 @@ static bool make_taps(const resize *r, const axis_spec *a, ny_value *x, ny_dim i
   int start = (int)floor(-reach / shrink) + 1;
   t->n = 2 - 2 * start;
   if (t->n > MAX_TAPS)
-    return ny_node_fail(n, NYB_E_UNSUPPORTED, "antialiasing over %d neighbours, more than %d", t->n, (int)MAX_TAPS) ==
-           NYB_OK;
+    return ny_refuse(n, NYB_E_UNSUPPORTED, "antialiasing over %d neighbours, more than %d", t->n, (int)MAX_TAPS);
   ny_value *base = ny_ew2s(n, NY_add, ny_ew1(n, NY_ceil, x), -1), *part = ny_ew2(n, NY_sub, x, base), *sum = NULL;
   for (int k = 0; k < t->n; k++) {
     ny_value *inside, *off = ny_ew1(n, NY_abs, ny_ew2(n, NY_sub, ny_num(n, part, start + k), part));
     t->index[k] = tap_index(n, base, start + k, in, &inside);
     t->weight[k] = kernel_at(r, ny_ew2s(n, NY_mul, off, shrink));
-    if (r->exclude) t->weight[k] = ny_ew(n, NY_where, (ny_value *[]){inside, t->weight[k], ny_num(n, part, 0)}, 3);
+    if (r->exclude) t->weight[k] = ny_where(n, inside, t->weight[k], ny_num(n, part, 0));
     sum = k ? ny_ew2(n, NY_add, sum, t->weight[k]) : t->weight[k];
   }
   bool normalise = r->exclude || shrink != 1;
@@ -150,8 +141,7 @@ static ny_value *weighted(const resize *r, ny_value *v, int axis, const taps *t)
   ny_value *acc = NULL;
   for (int k = 0; k < t->n; k++) {
     ny_value *index = ny_fold(n, t->index[k]), *w = ny_fold(n, ny_cast_to(n, t->weight[k], ny_fmt_of(v)));
-    ny_value *g = index ? ny_b_gather(&n->b, v, index, axis) : NULL,
-             *term = ny_ew2(n, NY_mul, g, along(n, w, axis, ny_rank(v)));
+    ny_value *term = ny_ew2(n, NY_mul, ny_b_gather(&n->b, v, index, axis), ny_along(n, w, axis, ny_rank(v)));
     acc = k ? ny_ew2(n, NY_add, acc, term) : term;
   }
   return acc;
@@ -173,9 +163,8 @@ static ny_value *repeat(ny_node *n, ny_value *v, int axis, const axis_spec *a) {
   for (int i = 0; i <= rank; i++)
     d[i] = i <= axis ? s[i] : i == axis + 1 ? ny_dim_const(n->cx, (int64_t)a->scale) : s[i - 1];
   ny_value *wide = ny_unsqueeze_at(n, v, axis + 1);
-  wide = wide ? ny_b_broadcast(&n->b, wide, rank + 1, d) : NULL;
   s[axis] = a->out;
-  return ny_reshape_to(n, wide, rank, s);
+  return ny_reshape_to(n, ny_b_broadcast(&n->b, wide, rank + 1, d), rank, s);
 }
 
 static ny_value *one_axis(const resize *r, ny_value *v, int axis) {
@@ -188,8 +177,7 @@ static ny_value *one_axis(const resize *r, ny_value *v, int axis) {
   ny_value *x = position(r, a, in), *y;
   if (!x) return NULL;
   if (r->nearest) {
-    ny_value *index = ny_fold(n, nearest_index(r, x, in));
-    y = index ? ny_b_gather(&n->b, v, index, axis) : NULL;
+    y = ny_b_gather(&n->b, v, ny_fold(n, nearest_index(r, x, in)), axis);
   } else {
     taps t = {.n = 0};
     y = make_taps(r, a, x, in, &t) ? weighted(r, v, axis, &t) : NULL;
@@ -197,34 +185,19 @@ static ny_value *one_axis(const resize *r, ny_value *v, int axis) {
   if (r->coord != TF_CROP || !y) return y;
   ny_value *last = ny_ew2s(n, NY_add, as_f64(n, in), -1);
   ny_value *inside = ny_ew2(n, NY_and, ny_ew2s(n, NY_ge, x, 0), ny_ew2(n, NY_le, x, last));
-  return ny_ew(n, NY_where,
-               (ny_value *[]){along(n, ny_fold(n, inside), axis, ny_rank(y)), y, ny_num(n, y, r->extrapolation)}, 3);
+  return ny_where(n, ny_along(n, ny_fold(n, inside), axis, ny_rank(y)), y, ny_num(n, y, r->extrapolation));
 }
 
 /* ---- Reading the node */
-static bool choose(ny_node *n, const char *attr, const char *def, const char *const *names, int count, int *out) {
-  const char *s = ny_attr_string(n, attr, def);
-  for (int i = 0; i < count; i++)
-    if (!strcmp(s, names[i])) {
-      *out = i;
-      return true;
-    }
-  ny_node_fail(n, NYB_E_UNSUPPORTED, "%s \"%s\" is not supported", attr, s);
-  return false;
-}
-
 static bool read_modes(ny_node *n, resize *r) {
-  static const char *const coords[] = {"half_pixel",          "asymmetric",         "pytorch_half_pixel",
-                                       "align_corners",       "tf_crop_and_resize", "half_pixel_symmetric",
-                                       "tf_half_pixel_for_nn"};
-  static const char *const nears[] = {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"};
-  static const char *const modes[] = {"nearest", "linear", "cubic"};
-  int c, k, m;
   bool first = n->version < 11; /* before there were modes: asymmetric, rounding down */
-  if (!choose(n, "coordinate_transformation_mode", first ? "asymmetric" : "half_pixel", coords, 7, &c)) return false;
-  if (!choose(n, "nearest_mode", first ? "floor" : "round_prefer_floor", nears, 4, &k) ||
-      !choose(n, "mode", "nearest", modes, 3, &m))
-    return false;
+  int c = ny_attr_choice(n, "coordinate_transformation_mode", first ? "asymmetric" : "half_pixel",
+                         "half_pixel|asymmetric|pytorch_half_pixel|align_corners|tf_crop_and_resize|"
+                         "half_pixel_symmetric|tf_half_pixel_for_nn");
+  int k = ny_attr_choice(n, "nearest_mode", first ? "floor" : "round_prefer_floor",
+                         "round_prefer_floor|round_prefer_ceil|floor|ceil");
+  int m = ny_attr_choice(n, "mode", "nearest", "nearest|linear|cubic");
+  if (c < 0 || k < 0 || m < 0) return false;
   r->coord = (coord)c;
   r->near = (near)k;
   r->nearest = m == 0;
@@ -236,29 +209,12 @@ static bool read_modes(ny_node *n, resize *r) {
   return !n->cx->diag.code;
 }
 
-static bool read_floats(ny_node *n, int i, double *out, int cap, int *count) {
-  ny_tensor t;
-  int64_t k;
-  *count = 0;
-  if (!ny_opt(n, i)) return true;
-  if (!ny_onnx_const(n, i, &t) || !ny_type_static_count(n->cx, t.type, &k) || k > cap ||
-      !ny_is_float((ny_fmt)t.type->fmt)) {
-    ny_node_fail(n, NYB_E_UNSUPPORTED, "input %d (\"%s\") must be at most %d constant numbers", i, ny_input_name(n, i),
-                 cap);
-    return false;
-  }
-  for (int64_t j = 0; j < k; j++) out[j] = ny_get_f((ny_fmt)t.type->fmt, t.data, (uint64_t)j);
-  *count = (int)k;
-  return true;
-}
-
 /* floor(size * scale) as an expression: scale must be a fraction with a small denominator when the size is a symbol. */
 static bool scaled_size(ny_node *n, ny_dim in, double scale, ny_dim *out) {
   int64_t c;
   if (ny_dim_is_const(n->cx, in, &c)) {
     double v = floor((double)c * (double)(float)scale);
-    if (!(v >= 0 && v < 1e12))
-      return ny_node_fail(n, NYB_E_SHAPE, "scale %g of size %lld", scale, (long long)c) == NYB_OK;
+    if (!(v >= 0 && v < 1e12)) return ny_refuse(n, NYB_E_SHAPE, "scale %g of size %lld", scale, (long long)c);
     *out = ny_dim_const(n->cx, (int64_t)v);
     return true;
   }
@@ -268,8 +224,7 @@ static bool scaled_size(ny_node *n, ny_dim in, double scale, ny_dim *out) {
     *out = ny_dim_div(n->cx, ny_dim_mul(n->cx, in, ny_dim_const(n->cx, (int64_t)p)), ny_dim_const(n->cx, q));
     return true;
   }
-  ny_node_fail(n, NYB_E_UNSUPPORTED, "scale %g of a size that is not known at import (--dim NAME=N)", scale);
-  return false;
+  return ny_refuse(n, NYB_E_UNSUPPORTED, "scale %g of a size that is not known at import (--dim NAME=N)", scale);
 }
 
 /* not_larger, not_smaller: one scale for all axes. */
@@ -279,7 +234,7 @@ static bool keep_ratio(ny_node *n, ny_value *x, resize *r, const int *axes, int 
   for (int i = 0; i < count; i++) {
     if (!ny_need_static(n, x, axes[i], "a size whose ratio is kept", &in)) return false;
     if (!ny_dim_is_const(n->cx, r->axis[axes[i]].out, &want) || in < 1)
-      return ny_node_fail(n, NYB_E_UNSUPPORTED, "keeping the aspect ratio needs constant sizes") == NYB_OK;
+      return ny_refuse(n, NYB_E_UNSUPPORTED, "keeping the aspect ratio needs constant sizes");
     double s = (double)want / (double)in;
     best = i == 0 || (smaller ? s < best : s > best) ? s : best;
   }
@@ -291,15 +246,25 @@ static bool keep_ratio(ny_node *n, ny_value *x, resize *r, const int *axes, int 
   return true;
 }
 
-static bool read_sizes(ny_node *n, ny_value *x, resize *r, const int *axes, int count, int scales_at) {
+/* Scales are an attribute of Upsample until opset 8, then input 1, then input 2 beside roi. */
+static bool read_scales(ny_node *n, double *scale, int *count) {
+  if (n->version >= 9) return ny_node_floats(n, n->version < 11 ? 1 : 2, scale, NY_MAX_RANK, count);
+  const double *s = ny_attr_floats(n, "scales", count);
+  if (*count > NY_MAX_RANK) return ny_refuse(n, NYB_E_SHAPE, "%d scales", *count);
+  if (s) memcpy(scale, s, sizeof *s * (size_t)*count);
+  return !n->cx->diag.code;
+}
+
+static bool read_sizes(ny_node *n, ny_value *x, resize *r, const int *axes, int count) {
+  enum { STRETCH, NOT_LARGER, NOT_SMALLER };
   double scale[NY_MAX_RANK];
   ny_dim size[NY_MAX_RANK];
   int n_scale = 0, n_size = 0;
-  const char *policy = ny_attr_string(n, "keep_aspect_ratio_policy", "stretch");
-  if (!read_floats(n, scales_at, scale, NY_MAX_RANK, &n_scale)) return false;
+  int policy = ny_attr_choice(n, "keep_aspect_ratio_policy", "stretch", "stretch|not_larger|not_smaller");
+  if (policy < 0 || !read_scales(n, scale, &n_scale)) return false;
   if (!n_scale && n->version >= 11 && !ny_node_dims(n, 3, size, NY_MAX_RANK, &n_size)) return false;
   if ((n_scale ? n_scale : n_size) != count)
-    return ny_node_fail(n, NYB_E_SHAPE, "%d scales and %d sizes for %d axes", n_scale, n_size, count) == NYB_OK;
+    return ny_refuse(n, NYB_E_SHAPE, "%d scales and %d sizes for %d axes", n_scale, n_size, count);
   for (int i = 0; i < count; i++) {
     axis_spec *a = &r->axis[axes[i]];
     ny_dim in = ny_size(x, axes[i]);
@@ -315,31 +280,25 @@ static bool read_sizes(ny_node *n, ny_value *x, resize *r, const int *axes, int 
         a->scale = (double)co / (double)ci;
     }
   }
-  if (n_scale || !strcmp(policy, "stretch")) return true;
-  return keep_ratio(n, x, r, axes, count, !strcmp(policy, "not_larger"));
+  return n_scale || policy == STRETCH || keep_ratio(n, x, r, axes, count, policy == NOT_LARGER);
 }
 
 nyb_status ny_op_resize(ny_node *n) {
-  ny_value *x = ny_need(n, 0);
+  ny_value *x = n->in[0];
   resize r = {.n = n};
   int64_t list[NY_MAX_RANK];
-  int axes[NY_MAX_RANK], count = -1, n_roi = 0;
+  int axes[NY_MAX_RANK], n_axes, n_roi = 0;
   double roi[2 * NY_MAX_RANK];
-  if (!x || !read_modes(n, &r) || !ny_ints_or_attr(n, -1, "axes", list, NY_MAX_RANK, &count)) return ny_failed(n);
-  if (count < 0)
-    count = ny_rank(x);
-  else
-    r.axis[0].roi_end = 0;
-  for (int i = 0; i < count; i++) {
-    axes[i] = i;
-    if (ny_attr_has(n, "axes") && !ny_axis(n, list[i], ny_rank(x), &axes[i])) return ny_failed(n);
+  if (!read_modes(n, &r) || !ny_ints_or_attr(n, -1, "axes", list, NY_MAX_RANK, &n_axes)) return ny_failed(n);
+  int count = n_axes < 0 ? ny_rank(x) : n_axes;
+  for (int i = 0; i < count; i++)
+    if (!ny_axis(n, n_axes < 0 ? i : list[i], ny_rank(x), &axes[i])) return ny_failed(n);
+  if (r.coord == TF_CROP) {
+    if (!ny_node_floats(n, 1, roi, 2 * NY_MAX_RANK, &n_roi)) return ny_failed(n);
+    if (n_roi != 2 * count) return ny_node_fail(n, NYB_E_SHAPE, "%d numbers in roi for %d axes", n_roi, count);
+    for (int i = 0; i < count; i++) r.axis[axes[i]].roi_start = roi[i], r.axis[axes[i]].roi_end = roi[i + count];
   }
-  if (r.coord == TF_CROP && (!read_floats(n, 1, roi, 2 * NY_MAX_RANK, &n_roi) || n_roi != 2 * count))
-    return n->cx->diag.code ? ny_failed(n)
-                            : ny_node_fail(n, NYB_E_SHAPE, "%d numbers in roi for %d axes", n_roi, count);
-  for (int i = 0; i < count && r.coord == TF_CROP; i++)
-    r.axis[axes[i]].roi_start = roi[i], r.axis[axes[i]].roi_end = roi[i + count];
-  if (!read_sizes(n, x, &r, axes, count, n->version < 11 ? 1 : 2)) return ny_failed(n);
+  if (!read_sizes(n, x, &r, axes, count)) return ny_failed(n);
   ny_fmt f = ny_fmt_of(x);
   ny_value *v = r.nearest || ny_is_float(f) ? x : ny_cast_to(n, x, NY_f32);
   for (int i = 0; i < ny_rank(x) && v; i++) {

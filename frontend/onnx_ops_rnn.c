@@ -65,8 +65,7 @@ static bool one_activation(ny_node *n, const char *name, act_lists *l, activatio
     out->scaled_tanh = !strcmp(known[i].name, "ScaledTanh");
     return true;
   }
-  ny_node_fail(n, NYB_E_UNSUPPORTED, "activation \"%s\" is not known", name);
-  return false;
+  return ny_refuse(n, NYB_E_UNSUPPORTED, "activation \"%s\" is not known", name);
 }
 
 static bool activations(ny_node *n, int cell, int dirs, activation act[2][3]) {
@@ -76,10 +75,8 @@ static bool activations(ny_node *n, int cell, int dirs, activation act[2][3]) {
   l.name = ny_attr_strings(n, "activations", &l.n_name);
   l.alpha = ny_attr_floats(n, "activation_alpha", &l.n_alpha);
   l.beta = ny_attr_floats(n, "activation_beta", &l.n_beta);
-  if (l.n_name && l.n_name != dirs * count[cell]) {
-    ny_node_fail(n, NYB_E_PARSE, "%d activations, not %d", l.n_name, dirs * count[cell]);
-    return false;
-  }
+  if (l.n_name && l.n_name != dirs * count[cell])
+    return ny_refuse(n, NYB_E_PARSE, "%d activations, not %d", l.n_name, dirs * count[cell]);
   for (int d = 0; d < dirs; d++)
     for (int i = 0; i < count[cell]; i++)
       if (!one_activation(n, l.n_name ? l.name[d * count[cell] + i] : def[cell][i], &l, &act[d][i])) return false;
@@ -99,21 +96,20 @@ static ny_value *activate(const rnn *r, int which, ny_value *x) {
 }
 
 /* ---- One step: state (and peepholes) in, state out. Gates in ONNX's order. */
-static ny_value *gate(const rnn *r, ny_value *all, int i) {
-  int axis = ny_rank(all) - 1;
-  return ny_slice_axis(r->n, all, axis, ny_dim_const(r->n->cx, i * r->hidden), ny_dim_const(r->n->cx, r->hidden));
+/* Gates from.. of a tensor whose dim `axis` holds gates side by side. */
+static ny_value *gates(const rnn *r, ny_value *all, int axis, int from, int count) {
+  return ny_slice_axis(r->n, all, axis, ny_dim_const(r->n->cx, from * r->hidden),
+                       ny_dim_const(r->n->cx, count * r->hidden));
 }
+static ny_value *gate(const rnn *r, ny_value *all, int i) { return all ? gates(r, all, ny_rank(all) - 1, i, 1) : NULL; }
 
 static ny_value *peep(const rnn *r, ny_value *g, int i, ny_value *c) {
-  if (!r->p) return g;
-  ny_value *w = ny_slice_axis(r->n, r->p, 0, ny_dim_const(r->n->cx, i * r->hidden), ny_dim_const(r->n->cx, r->hidden));
-  return ny_ew2(r->n, NY_add, g, ny_ew2(r->n, NY_mul, w, c));
+  return r->p ? ny_ew2(r->n, NY_add, g, ny_ew2(r->n, NY_mul, gate(r, r->p, i), c)) : g;
 }
 
 static bool lstm_step(const rnn *r, ny_value *xt, ny_value *const *old, ny_value **fresh) {
   ny_node *n = r->n;
   ny_value *h = old[0], *c = old[1], *all = ny_ew2(n, NY_add, xt, ny_b_matmul(&n->b, h, r->r));
-  if (!all) return false;
   ny_value *i = activate(r, 0, peep(r, gate(r, all, 0), 0, c));
   ny_value *f =
       r->input_forget ? ny_ew2(n, NY_sub, ny_num(n, all, 1), i) : activate(r, 0, peep(r, gate(r, all, 2), 2, c));
@@ -127,25 +123,14 @@ static bool lstm_step(const rnn *r, ny_value *xt, ny_value *const *old, ny_value
   return fresh[0] && fresh[1];
 }
 
-static ny_value *cols(const rnn *r, ny_value *m, int from, int count) {
-  return ny_slice_axis(r->n, m, 1, ny_dim_const(r->n->cx, from * r->hidden), ny_dim_const(r->n->cx, count * r->hidden));
-}
-
 static bool gru_step(const rnn *r, ny_value *xt, ny_value *const *old, ny_value **fresh) {
   ny_node *n = r->n;
-  ny_value *h = old[0], *zr = ny_b_matmul(&n->b, h, cols(r, r->r, 0, 2)), *rh = cols(r, r->r, 2, 1);
-  if (!zr || !rh) return false;
+  ny_value *h = old[0], *zr = ny_b_matmul(&n->b, h, gates(r, r->r, 1, 0, 2)), *rh = gates(r, r->r, 1, 2, 1);
   ny_value *z = activate(r, 0, ny_ew2(n, NY_add, gate(r, xt, 0), gate(r, zr, 0)));
-  ny_value *reset = activate(r, 0, ny_ew2(n, NY_add, gate(r, xt, 1), gate(r, zr, 1))), *part;
-  if (r->linear_before_reset) {
-    part = ny_b_matmul(&n->b, h, rh);
-    if (r->rb_h) part = ny_ew2(n, NY_add, part, r->rb_h);
-    part = ny_ew2(n, NY_mul, reset, part);
-  } else {
-    ny_value *kept = ny_ew2(n, NY_mul, reset, h);
-    part = kept ? ny_b_matmul(&n->b, kept, rh) : NULL;
-    if (r->rb_h) part = ny_ew2(n, NY_add, part, r->rb_h);
-  }
+  ny_value *reset = activate(r, 0, ny_ew2(n, NY_add, gate(r, xt, 1), gate(r, zr, 1)));
+  ny_value *part = ny_b_matmul(&n->b, r->linear_before_reset ? h : ny_ew2(n, NY_mul, reset, h), rh);
+  if (r->rb_h) part = ny_ew2(n, NY_add, part, r->rb_h);
+  if (r->linear_before_reset) part = ny_ew2(n, NY_mul, reset, part);
   ny_value *g = activate(r, 1, ny_ew2(n, NY_add, gate(r, xt, 2), part));
   ny_value *keep = ny_ew2(n, NY_mul, z, h), *take = ny_ew2(n, NY_mul, ny_ew2(n, NY_sub, ny_num(n, h, 1), z), g);
   fresh[0] = ny_ew2(n, NY_add, take, keep);
@@ -167,48 +152,34 @@ static bool step(const rnn *r, ny_value *xt, ny_value *t, ny_value *const *old, 
   fresh[2] = fresh[0];
   if (!r->lens) return true;
   ny_value *in_time = ny_unsqueeze_at(n, ny_ew2(n, NY_lt, t, r->lens), 1);
-  fresh[2] = ny_ew(n, NY_where, (ny_value *[]){in_time, fresh[0], ny_num(n, fresh[0], 0)}, 3);
-  for (int i = 0; i < r->n_state; i++) fresh[i] = ny_ew(n, NY_where, (ny_value *[]){in_time, fresh[i], old[i]}, 3);
+  fresh[2] = ny_where(n, in_time, fresh[0], ny_num(n, fresh[0], 0));
+  for (int i = 0; i < r->n_state; i++) fresh[i] = ny_where(n, in_time, fresh[i], old[i]);
   return fresh[0] && fresh[2];
 }
 
 static ny_value *time_of(const rnn *r, ny_value *i) {
   if (!r->reverse) return i;
-  ny_dim last = ny_dim_sub(r->n->cx, r->steps, 1);
-  return ny_ew2(r->n, NY_sub, ny_b_dims(&r->n->b, &last, 1, true), i);
+  return ny_ew2(r->n, NY_sub, ny_dim_value(r->n, ny_dim_sub(r->n->cx, r->steps, 1)), i);
 }
 
 /* Runs one direction; y [s, b, h]; the final states replace r->state. */
 static ny_value *run(rnn *r) {
   ny_node *n = r->n;
-  ny_value *fresh[3] = {NULL, NULL, NULL};
+  ny_value *fresh[3] = {NULL, NULL, NULL}, *old[2] = {NULL, NULL};
+  ny_loop loop;
   if (r->steps == 1) {
     ny_value *xt = ny_squeeze_at(n, r->x, 0), *zero = r->lens ? ny_b_scalar(&n->b, NY_i64, 0) : NULL;
     if (!xt || !step(r, xt, zero, r->state, fresh)) return NULL;
     memcpy(r->state, fresh, sizeof r->state);
     return ny_unsqueeze_at(n, fresh[2], 0);
   }
-  const ny_type *types[3];
-  for (int i = 0; i < r->n_state; i++) types[i] = r->state[i]->type;
-  types[r->n_state] =
-      ny_tensor_type(n->cx, ny_fmt_of(r->state[0]), 3, (ny_dim[]){r->steps, r->batch, ny_dim_const(n->cx, r->hidden)});
-  ny_op *loop = ny_build(&n->b, NY_loop, r->state, r->n_state, types, r->n_state + 1);
-  if (!loop) return NULL;
-  loop->attr[NY_AT(loop, trip)].d = r->steps;
-  ny_builder outer = n->b;
-  n->b.block = loop->body[0], n->b.before = NULL;
-  ny_value *i = ny_block_arg(n->b.g, loop->body[0], ny_tensor_type(n->cx, NY_i64, 0, NULL), NULL),
-           *old[2] = {NULL, NULL};
-  for (int k = 0; k < r->n_state; k++) old[k] = ny_block_arg(n->b.g, loop->body[0], r->state[k]->type, NULL);
-  ny_value *t = time_of(r, i), *xt = t ? ny_b_gather(&n->b, r->x, t, 0) : NULL, *last[3];
+  if (!ny_loop_begin(n, r->steps, r->state, r->n_state, 1, &loop, old)) return NULL;
+  ny_value *t = time_of(r, loop.i), *xt = ny_b_gather(&n->b, r->x, t, 0);
   if (!xt || !step(r, xt, t, old, fresh)) return NULL;
-  for (int k = 0; k < r->n_state; k++) last[k] = fresh[k];
-  last[r->n_state] = fresh[2];
-  if (!ny_build(&n->b, NY_yield, last, r->n_state + 1, NULL, 0)) return NULL;
-  n->b = outer;
-  if (ny_infer_op(n->b.g, loop)) return NULL;
-  for (int k = 0; k < r->n_state; k++) r->state[k] = loop->out[k];
-  ny_value *y = loop->out[r->n_state];
+  fresh[r->n_state] = fresh[2];
+  if (!ny_loop_end(n, &loop, fresh)) return NULL;
+  for (int k = 0; k < r->n_state; k++) r->state[k] = loop.op->out[k];
+  ny_value *y = loop.op->out[r->n_state];
   if (!r->reverse) return y;
   ny_dim start[3] = {ny_dim_sub(n->cx, r->steps, 1), 0, 0}, back[3] = {ny_dim_const(n->cx, -1), 1, 1};
   return ny_b_slice(&n->b, y, start, back, y->type->dim);
@@ -218,8 +189,6 @@ static ny_value *run(rnn *r) {
 static ny_value *of_direction(ny_node *n, ny_value *v, int d) {
   return v ? ny_squeeze_at(n, ny_slice_axis(n, v, 0, d, 1), 0) : NULL;
 }
-
-static ny_value *transposed(ny_node *n, ny_value *m) { return m ? ny_b_transpose(&n->b, m, (int[]){1, 0}) : NULL; }
 
 static bool biases(rnn *r, ny_value *b) {
   ny_node *n = r->n;
@@ -240,17 +209,15 @@ static ny_value *first_state(rnn *r, ny_value *given, int d) {
   return ny_full(r->n, ny_fmt_of(r->x), 2, (ny_dim[]){r->batch, r->hidden}, 0);
 }
 
-static bool check_sizes(ny_node *n, ny_value *x, ny_value *w, ny_value *rw, int gates, int dirs, int64_t *hidden) {
-  if (ny_rank(x) != 3 || ny_rank(w) != 3 || ny_rank(rw) != 3) {
-    ny_node_fail(n, NYB_E_SHAPE, "X, W and R have ranks %d, %d and %d, not 3", ny_rank(x), ny_rank(w), ny_rank(rw));
-    return false;
-  }
+static bool check_sizes(ny_node *n, ny_value *x, ny_value *w, ny_value *rw, int n_gates, int dirs, int64_t *hidden) {
+  if (ny_rank(x) != 3 || ny_rank(w) != 3 || ny_rank(rw) != 3)
+    return ny_refuse(n, NYB_E_SHAPE, "X, W and R have ranks %d, %d and %d, not 3", ny_rank(x), ny_rank(w), ny_rank(rw));
   if (!ny_need_static(n, rw, 2, "the hidden size", hidden)) return false;
   if (*hidden < 1 || *hidden > INT32_MAX) ny_node_fail(n, NYB_E_SHAPE, "the hidden size is %lld", (long long)*hidden);
   if (ny_attr_int(n, "hidden_size", *hidden) != *hidden)
     ny_node_fail(n, NYB_E_SHAPE, "hidden_size is %lld, R has %lld", (long long)ny_attr_int(n, "hidden_size", 0),
                  (long long)*hidden);
-  ny_dim wide = ny_dim_const(n->cx, gates * *hidden);
+  ny_dim wide = ny_dim_const(n->cx, n_gates * *hidden);
   return !n->cx->diag.code && ny_unify(n, ny_size(w, 1), wide, "rows of W") &&
          ny_unify(n, ny_size(rw, 1), wide, "rows of R") && ny_unify(n, ny_size(w, 0), dirs, "directions of W") &&
          ny_unify(n, ny_size(rw, 0), dirs, "directions of R") &&
@@ -267,9 +234,9 @@ static bool direction(rnn *r, int d, ny_value *x) {
   ny_node *n = r->n;
   ny_value *w = of_direction(n, n->in[1], d), *b = of_direction(n, ny_opt(n, 3), d);
   bool batch_first = ny_attr_int(n, "layout", 0) != 0;
-  w = transposed(n, w);
-  r->r = transposed(n, of_direction(n, n->in[2], d));
-  r->x = w ? ny_b_matmul(&n->b, x, w) : NULL;
+  w = ny_matrix_transpose(n, w);
+  r->r = ny_matrix_transpose(n, of_direction(n, n->in[2], d));
+  r->x = ny_b_matmul(&n->b, x, w);
   if (!r->x || !r->r || (b && !biases(r, b))) return false;
   r->state[0] = first_state(r, state_in(n, 5, batch_first), d);
   if (r->cell == LSTM) r->state[1] = first_state(r, state_in(n, 6, batch_first), d);
@@ -289,34 +256,35 @@ static nyb_status results(ny_node *n, ny_value *const *y, ny_value *(*state)[2],
   ny_value *part[2];
   if (ny_wanted(n, 0)) {
     for (int d = 0; d < dirs; d++) part[d] = ny_unsqueeze_at(n, y[d], 1);
-    ny_value *all = part[0] && part[dirs - 1] ? ny_b_concat(&n->b, part, dirs, 1) : NULL; /* [s, d, b, h] */
-    NY_TRY(ny_out(n, 0, all && batch_first ? ny_b_transpose(&n->b, all, (int[]){2, 0, 1, 3}) : all));
+    ny_value *all = ny_b_concat(&n->b, part, dirs, 1); /* [s, d, b, h] */
+    NY_TRY(ny_out(n, 0, batch_first ? ny_b_transpose(&n->b, all, (int[]){2, 0, 1, 3}) : all));
   }
   for (int k = 0; k < 2; k++) {
     if (!ny_wanted(n, k + 1)) continue;
     for (int d = 0; d < dirs; d++) part[d] = ny_unsqueeze_at(n, state[d][k], 0);
-    ny_value *all = part[0] && part[dirs - 1] ? ny_b_concat(&n->b, part, dirs, 0) : NULL; /* [d, b, h] */
-    NY_TRY(ny_out(n, k + 1, all && batch_first ? ny_b_transpose(&n->b, all, (int[]){1, 0, 2}) : all));
+    ny_value *all = ny_b_concat(&n->b, part, dirs, 0); /* [d, b, h] */
+    NY_TRY(ny_out(n, k + 1, batch_first ? ny_b_transpose(&n->b, all, (int[]){1, 0, 2}) : all));
   }
   return NYB_OK;
 }
 
 nyb_status ny_op_rnn(ny_node *n) {
   static const int gates_of[3] = {4, 3, 1};
-  ny_value *x = ny_need(n, 0), *w = ny_need(n, 1), *rw = ny_need(n, 2), *y[2] = {NULL, NULL},
-           *state[2][2] = {{NULL, NULL}, {NULL, NULL}};
-  const char *dir = ny_attr_string(n, "direction", "forward");
-  bool both = !strcmp(dir, "bidirectional"), batch_first = ny_attr_int(n, "layout", 0) != 0;
-  int dirs = both ? 2 : 1, gates = gates_of[n->arg];
+  enum { FORWARD, REVERSE, BIDIRECTIONAL };
+  ny_value *x = n->in[0], *y[2] = {NULL, NULL}, *state[2][2] = {{NULL, NULL}, {NULL, NULL}};
+  int dir = ny_attr_choice(n, "direction", "forward", "forward|reverse|bidirectional");
+  bool batch_first = ny_attr_int(n, "layout", 0) != 0;
+  int dirs = dir == BIDIRECTIONAL ? 2 : 1, n_gates = gates_of[n->arg];
   activation act[2][3];
   int64_t hidden;
-  if (!x || !w || !rw || !check_sizes(n, x, w, rw, gates, dirs, &hidden) || !activations(n, n->arg, dirs, act))
+  if (dir < 0 || !check_sizes(n, x, n->in[1], n->in[2], n_gates, dirs, &hidden) || !activations(n, n->arg, dirs, act))
     return ny_failed(n);
   if (batch_first) x = ny_b_transpose(&n->b, x, (int[]){1, 0, 2});
   for (int d = 0; d < dirs && x; d++) {
-    rnn r = {.n = n, .cell = n->arg, .gates = gates, .hidden = hidden, .steps = ny_size(x, 0), .batch = ny_size(x, 1)};
+    rnn r = {
+        .n = n, .cell = n->arg, .gates = n_gates, .hidden = hidden, .steps = ny_size(x, 0), .batch = ny_size(x, 1)};
     r.n_state = n->arg == LSTM ? 2 : 1;
-    r.reverse = d == 1 || !strcmp(dir, "reverse");
+    r.reverse = d == 1 || dir == REVERSE;
     r.clip = ny_attr_float(n, "clip", 0);
     r.input_forget = ny_attr_int(n, "input_forget", 0) != 0;
     r.linear_before_reset = ny_attr_int(n, "linear_before_reset", 0) != 0;

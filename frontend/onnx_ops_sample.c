@@ -2,6 +2,7 @@
    channels]; a sample is the sum over its taps (1 nearest, 2 linear, 4 cubic an axis) of a gathered row times a weight.
  */
 #include "onnx.h"
+#include "onnx_conv.h"
 
 #include <math.h>
 #include <string.h>
@@ -26,9 +27,8 @@ static ny_value *reflect(ny_node *n, ny_value *x, double lo, double hi) {
   if (!(span > 0)) return clamp(n, x, lo, hi);
   ny_value *d = ny_ew1(n, NY_abs, ny_ew2s(n, NY_sub, x, lo));
   ny_value *m = ny_ew2s(n, NY_rem, d, 2 * span);
-  ny_value *back = m ? ny_ew2(n, NY_sub, ny_num(n, m, 2 * span), m) : NULL;
-  ny_value *r = m ? ny_ew2(n, NY_min, m, back) : NULL;
-  return ny_ew2s(n, NY_add, r, lo);
+  ny_value *back = ny_ew2(n, NY_sub, ny_num(n, m, 2 * span), m);
+  return ny_ew2s(n, NY_add, ny_ew2(n, NY_min, m, back), lo);
 }
 
 /* A coordinate outside the image, before the taps are taken. */
@@ -37,7 +37,7 @@ static ny_value *inside(ny_node *n, const image *im, ny_value *x, int axis) {
   if (im->pad == ZEROS || !x) return x;
   ny_value *out = ny_ew2(n, NY_or, ny_ew2s(n, NY_lt, x, lo), ny_ew2s(n, NY_gt, x, hi));
   ny_value *with = im->pad == BORDER ? clamp(n, x, 0, (double)(im->size[axis] - 1)) : reflect(n, x, lo, hi);
-  return ny_ew(n, NY_where, (ny_value *[]){out, with, x}, 3);
+  return ny_where(n, out, with, x);
 }
 
 /* Weight of tap t for a fraction in 0..1. */
@@ -70,8 +70,7 @@ static bool taps_of(ny_node *n, const image *im, ny_value *x, int axis, tap out[
     out[t] = (tap){.weight = tap_weight(n, frac, im->taps, t)};
     if (im->pad == ZEROS) out[t].valid = ny_ew2(n, NY_and, ny_ew2s(n, NY_ge, i, 0), ny_ew2s(n, NY_le, i, last));
     if (im->pad == REFLECTION) i = ny_ew1(n, NY_trunc, reflect(n, i, im->lo[axis], im->hi[axis]));
-    i = clamp(n, i, 0, last);
-    out[t].at = i ? ny_cast_to(n, i, NY_i64) : NULL;
+    out[t].at = ny_cast_to(n, clamp(n, i, 0, last), NY_i64);
     if (!out[t].at) return false;
   }
   return true;
@@ -79,14 +78,9 @@ static bool taps_of(ny_node *n, const image *im, ny_value *x, int axis, tap out[
 
 /* The row at position `at` [batch, points] of each image: [batch, points, channels]. */
 static ny_value *rows_at(ny_node *n, const image *im, ny_value *at) {
-  ny_value *index = ny_unsqueeze_at(n, at, 2);
-  if (!index) return NULL;
-  const ny_type *t =
-      ny_tensor_type(n->cx, ny_fmt_of(im->rows), 3, (ny_dim[]){ny_size(at, 0), ny_size(at, 1), ny_size(im->rows, 2)});
-  ny_op *op = ny_build(&n->b, NY_gather_nd, (ny_value *[]){im->rows, index}, 2, &t, 1);
-  if (!op) return NULL;
-  op->attr[NY_AT(gather_nd, batch)].i = 1;
-  return ny_done(n, op);
+  ny_op *op = ny_op_of(n, NY_gather_nd, (ny_value *[]){im->rows, ny_unsqueeze_at(n, at, 2)}, 2);
+  if (op) op->attr[NY_AT(gather_nd, batch)].i = 1;
+  return ny_infer(n, op);
 }
 
 static ny_value *both(ny_node *n, ny_kind k, ny_value *a, ny_value *b) {
@@ -108,8 +102,8 @@ static ny_value *sample(ny_node *n, const image *im, ny_value *const *coord) {
       valid = both(n, NY_and, valid, t->valid);
       weight = both(n, NY_mul, weight, t->weight);
     }
-    ny_value *v = at ? rows_at(n, im, at) : NULL;
-    if (v && valid) v = ny_ew(n, NY_where, (ny_value *[]){ny_unsqueeze_at(n, valid, 2), v, ny_num(n, v, 0)}, 3);
+    ny_value *v = rows_at(n, im, at);
+    if (valid) v = ny_where(n, ny_unsqueeze_at(n, valid, 2), v, ny_num(n, v, 0));
     if (v && weight) v = ny_ew2(n, NY_mul, v, ny_cast_to(n, ny_unsqueeze_at(n, weight, 2), ny_fmt_of(v)));
     if (!v) return NULL;
     sum = both(n, NY_add, sum, v);
@@ -119,32 +113,27 @@ static ny_value *sample(ny_node *n, const image *im, ny_value *const *coord) {
 
 /* [n, c, sizes...] -> [n, positions, c] */
 static ny_value *rows_of(ny_node *n, ny_value *x) {
-  ny_dim many = 1;
-  for (int i = 2; i < ny_rank(x); i++) many = ny_dim_mul(n->cx, many, ny_size(x, i));
+  ny_dim many = ny_product(n, x->type->dim + 2, ny_rank(x) - 2);
   x = ny_reshape_to(n, x, 3, (ny_dim[]){ny_size(x, 0), ny_size(x, 1), many});
   return ny_b_transpose(&n->b, x, (int[]){0, 2, 1});
 }
 
 static bool read_mode(ny_node *n, image *im) {
-  const char *mode = ny_attr_string(n, "mode", n->version < 20 ? "bilinear" : "linear"),
-             *pad = ny_attr_string(n, "padding_mode", "zeros");
-  im->taps = !strcmp(mode, "nearest")                               ? 1
-             : !strcmp(mode, "linear") || !strcmp(mode, "bilinear") ? 2
-             : !strcmp(mode, "cubic") || !strcmp(mode, "bicubic")   ? 4
-                                                                    : 0;
-  im->pad = !strcmp(pad, "zeros") ? ZEROS : !strcmp(pad, "border") ? BORDER : REFLECTION;
-  if (!im->taps || (im->pad == REFLECTION && strcmp(pad, "reflection"))) {
-    ny_node_fail(n, NYB_E_UNSUPPORTED, "mode \"%s\" with padding_mode \"%s\"", mode, pad);
-    return false;
-  }
+  static const int taps[] = {1, 2, 2, 4, 4};
+  int pad = ny_attr_choice(n, "padding_mode", "zeros", "zeros|border|reflection");
+  int mode =
+      ny_attr_choice(n, "mode", n->version < 20 ? "bilinear" : "linear", "nearest|linear|bilinear|cubic|bicubic");
+  if (pad < 0 || mode < 0) return false;
+  im->pad = (padding)pad;
+  im->taps = taps[mode];
   return true;
 }
 
 nyb_status ny_op_grid_sample(ny_node *n) {
-  ny_value *x = ny_need(n, 0), *grid = ny_need(n, 1), *coord[MAX_AXES];
+  ny_value *x = n->in[0], *grid = n->in[1], *coord[MAX_AXES];
   image im = {0};
   bool corners = ny_attr_int(n, "align_corners", 0) != 0;
-  if (!x || !grid || !read_mode(n, &im)) return ny_failed(n);
+  if (!read_mode(n, &im)) return ny_failed(n);
   im.axes = ny_rank(x) - 2;
   int64_t width;
   if (im.axes < 1 || im.axes > MAX_AXES || ny_rank(grid) != ny_rank(x))
@@ -158,11 +147,11 @@ nyb_status ny_op_grid_sample(ny_node *n) {
     im.lo[i] = corners ? 0 : -0.5;
     im.hi[i] = (double)im.size[i] - (corners ? 1 : 0.5);
   }
-  ny_dim points = 1, shape[NY_MAX_RANK] = {ny_size(x, 0), ny_size(x, 1)};
-  for (int i = 0; i < im.axes; i++)
-    points = ny_dim_mul(n->cx, points, ny_size(grid, i + 1)), shape[i + 2] = ny_size(grid, i + 1);
+  ny_dim points = ny_product(n, grid->type->dim + 1, im.axes), shape[NY_MAX_RANK] = {ny_size(x, 0), ny_size(x, 1)};
+  for (int i = 0; i < im.axes; i++) shape[i + 2] = ny_size(grid, i + 1);
   ny_value *g = ny_reshape_to(n, grid, 3, (ny_dim[]){ny_size(grid, 0), points, im.axes});
-  g = g && ny_fmts[ny_fmt_of(g)].bits < 32 ? ny_cast_to(n, g, NY_f32) : g;
+  g = ny_cast_to(n, g, ny_wide(ny_fmt_of(grid)));
+  if (!g) return ny_failed(n);
   for (int i = 0; i < im.axes; i++) { /* the last axis comes first in a grid point */
     ny_value *v = ny_ew2s(n, NY_add, ny_squeeze_at(n, ny_slice_axis(n, g, 2, im.axes - 1 - i, 1), 2), 1);
     double size = (double)im.size[i];
@@ -171,50 +160,44 @@ nyb_status ny_op_grid_sample(ny_node *n) {
     coord[i] = im.taps == 1 ? ny_ew1(n, NY_round, v) : v;
   }
   im.rows = rows_of(n, x);
-  ny_value *y = sample(n, &im, coord);
-  y = y ? ny_b_transpose(&n->b, y, (int[]){0, 2, 1}) : NULL;
-  return y ? ny_out(n, 0, ny_reshape_to(n, y, im.axes + 2, shape)) : ny_failed(n);
+  return ny_out(n, 0, ny_reshape_to(n, ny_matrix_transpose(n, sample(n, &im, coord)), im.axes + 2, shape));
 }
 
 /* ---- DeformConv: sample every kernel position at its offset, then one matmul a group */
 typedef struct deform {
-  int64_t c, m, k[2], size[2], out[2], pad[4], stride[2], dilation[2], group, og;
+  ny_window w;
+  int64_t c, m, size[2], out[2], group, og;
 } deform;
 
-static bool deform_of(ny_node *n, const ny_value *x, const ny_value *w, const ny_value *offset, deform *d) {
-  int np, ns, nd;
-  const int64_t *p = ny_attr_ints(n, "pads", &np), *s = ny_attr_ints(n, "strides", &ns),
-                *di = ny_attr_ints(n, "dilations", &nd);
+static bool deform_of(ny_node *n, deform *d) {
+  const ny_value *x = n->in[0], *w = n->in[1], *offset = n->in[2];
   d->group = ny_attr_int(n, "group", 1), d->og = ny_attr_int(n, "offset_group", 1);
-  if (ny_rank(x) != 4 || ny_rank(w) != 4 || ny_rank(offset) != 4 || (np && np != 4) || (ns && ns != 2) ||
-      (nd && nd != 2))
-    return ny_node_fail(n, NYB_E_UNSUPPORTED, "only images of two dimensions are supported"), false;
+  if (ny_rank(x) != 4 || ny_rank(w) != 4 || ny_rank(offset) != 4)
+    return ny_refuse(n, NYB_E_UNSUPPORTED, "only images of two dimensions are supported");
   if (!ny_need_static(n, x, 1, "the number of channels", &d->c) ||
       !ny_need_static(n, w, 0, "the number of filters", &d->m))
     return false;
-  for (int i = 0; i < 2; i++) {
+  for (int i = 0; i < 2; i++)
     if (!ny_need_static(n, x, i + 2, "the size of the image", &d->size[i]) ||
-        !ny_need_static(n, w, i + 2, "the kernel", &d->k[i]) ||
+        !ny_need_static(n, w, i + 2, "the kernel", &d->w.kernel[i]) ||
         !ny_need_static(n, offset, i + 2, "the size of the offsets", &d->out[i]))
       return false;
-    d->pad[i] = np ? p[i] : 0, d->pad[i + 2] = np ? p[i + 2] : 0, d->stride[i] = ns ? s[i] : 1,
-    d->dilation[i] = nd ? di[i] : 1;
-  }
+  d->w.spatial = 2;
+  if (!ny_window_lists(n, &d->w)) return false;
   bool ok = d->group > 0 && d->og > 0 && d->c % d->group == 0 && d->c % d->og == 0 && d->m % d->group == 0 &&
             d->size[0] > 0 && d->size[1] > 0;
-  return ok || (ny_node_fail(n, NYB_E_SHAPE, "%lld channels in %lld groups and %lld offset groups", (long long)d->c,
-                             (long long)d->group, (long long)d->og),
-                false);
+  return ok || ny_refuse(n, NYB_E_SHAPE, "%lld channels in %lld groups and %lld offset groups", (long long)d->c,
+                         (long long)d->group, (long long)d->og);
 }
 
 /* Pixel coordinates on one axis: [batch*og, k*k*out*out]. */
 static ny_value *deform_coord(ny_node *n, const deform *d, ny_value *offset, int axis, ny_dim points) {
-  int64_t kk = d->k[0] * d->k[1], cells = d->out[0] * d->out[1], shape[4] = {1, kk, d->out[0], d->out[1]};
+  int64_t kk = d->w.kernel[0] * d->w.kernel[1], cells = d->out[0] * d->out[1], shape[4] = {1, kk, d->out[0], d->out[1]};
   double *base = NY_NEW_ARRAY(n->tmp, double, kk *cells + 1);
   for (int64_t i = 0; i < kk * cells; i++) {
     int64_t k = i / cells, o = i % cells;
-    int64_t ki = axis ? k % d->k[1] : k / d->k[1], oi = axis ? o % d->out[1] : o / d->out[1];
-    base[i] = (double)(oi * d->stride[axis] - d->pad[axis] + ki * d->dilation[axis]);
+    int64_t ki = axis ? k % d->w.kernel[1] : k / d->w.kernel[1], oi = axis ? o % d->out[1] : o / d->out[1];
+    base[i] = (double)(oi * d->w.stride[axis] - d->w.lo[axis] + ki * d->w.dilation[axis]);
   }
   ny_dim batch = ny_dim_mul(n->cx, ny_size(offset, 0), ny_dim_const(n->cx, d->og));
   ny_value *o = ny_reshape_to(n, offset, 5, (ny_dim[]){batch, kk, 2, d->out[0], d->out[1]});
@@ -224,24 +207,22 @@ static ny_value *deform_coord(ny_node *n, const deform *d, ny_value *offset, int
 }
 
 nyb_status ny_op_deform_conv(ny_node *n) {
-  ny_value *x = ny_need(n, 0), *w = ny_need(n, 1), *offset = ny_need(n, 2), *bias = ny_opt(n, 3), *mask = ny_opt(n, 4);
+  ny_value *x = n->in[0], *offset = n->in[2], *bias = ny_opt(n, 3), *mask = ny_opt(n, 4);
   deform d = {0};
-  if (!x || !w || !offset || !deform_of(n, x, w, offset, &d)) return ny_failed(n);
-  int64_t kk = d.k[0] * d.k[1], cells = d.out[0] * d.out[1], cg = d.c / d.group, co = d.c / d.og;
+  if (!deform_of(n, &d)) return ny_failed(n);
+  int64_t kk = d.w.kernel[0] * d.w.kernel[1], cells = d.out[0] * d.out[1], cg = d.c / d.group, co = d.c / d.og;
   ny_dim N = ny_size(x, 0), batch = ny_dim_mul(n->cx, N, ny_dim_const(n->cx, d.og)), points = kk * cells;
   image im = {.axes = 2, .taps = 2, .pad = ZEROS, .size = {d.size[0], d.size[1]}};
   im.rows = ny_reshape_to(n, x, 3, (ny_dim[]){batch, co, d.size[0] * d.size[1]});
-  im.rows = im.rows ? ny_b_transpose(&n->b, im.rows, (int[]){0, 2, 1}) : NULL;
+  im.rows = ny_matrix_transpose(n, im.rows);
   ny_value *coord[2] = {deform_coord(n, &d, offset, 0, points), deform_coord(n, &d, offset, 1, points)};
-  ny_value *v = im.rows && coord[0] && coord[1] ? sample(n, &im, coord) : NULL;
-  if (v && mask) v = ny_ew2(n, NY_mul, v, ny_reshape_to(n, mask, 3, (ny_dim[]){batch, points, 1}));
-  v = v ? ny_b_transpose(&n->b, v, (int[]){0, 2, 1}) : NULL; /* [n*og, c/og, kk*cells] */
-  v = v ? ny_reshape_to(n, v, 4, (ny_dim[]){N, d.group, cg * kk, cells}) : NULL;
-  ny_value *f = ny_reshape_to(n, w, 3, (ny_dim[]){d.group, d.m / d.group, cg * kk});
-  ny_value *y = v && f ? ny_b_matmul(&n->b, f, v) : NULL;
-  y = y ? ny_reshape_to(n, y, 4, (ny_dim[]){N, d.m, d.out[0], d.out[1]}) : NULL;
-  if (y && bias) y = ny_ew2(n, NY_add, y, ny_reshape_to(n, bias, 3, (ny_dim[]){d.m, 1, 1}));
-  return ny_out(n, 0, y);
+  ny_value *v = sample(n, &im, coord);
+  if (mask) v = ny_ew2(n, NY_mul, v, ny_reshape_to(n, mask, 3, (ny_dim[]){batch, points, 1}));
+  v = ny_matrix_transpose(n, v); /* [n*og, c/og, kk*cells] */
+  v = ny_reshape_to(n, v, 4, (ny_dim[]){N, d.group, cg * kk, cells});
+  ny_value *f = ny_reshape_to(n, n->in[1], 3, (ny_dim[]){d.group, d.m / d.group, cg * kk});
+  ny_value *y = ny_reshape_to(n, ny_b_matmul(&n->b, f, v), 4, (ny_dim[]){N, d.m, d.out[0], d.out[1]});
+  return ny_out(n, 0, bias ? ny_ew2(n, NY_add, y, ny_along(n, bias, 1, 4)) : y);
 }
 
 /* ---- RoiAlign: a fixed number of samples a bin; each is bilinear, clamped to the image, 0 when far outside */
@@ -251,8 +232,8 @@ typedef struct roi_axis {
 
 static bool roi_axis_of(ny_node *n, ny_value *rois, int column, int64_t size, int64_t bins, int64_t samples,
                         roi_axis *a) {
-  bool half =
-      n->version >= 16 && !strcmp(ny_attr_string(n, "coordinate_transformation_mode", "half_pixel"), "half_pixel");
+  bool half = n->version >= 16 &&
+              !ny_attr_choice(n, "coordinate_transformation_mode", "half_pixel", "half_pixel|output_half_pixel");
   double scale = ny_attr_float(n, "spatial_scale", 1), offset = half ? 0.5 : 0;
   int64_t many = bins * samples, shape[2] = {1, many};
   double *at = NY_NEW_ARRAY(n->tmp, double, many + 1);
@@ -281,24 +262,20 @@ static ny_value *roi_corner(ny_node *n, ny_value *rows, ny_value *base, const ro
   ny_value *at = ny_ew2(n, NY_add, ny_ew2(n, NY_add, ny_ew2s(n, NY_mul, iy, (double)width), ix), base);
   ny_value *w = ny_ew2(n, NY_mul, ny_unsqueeze_at(n, wy, 2), ny_unsqueeze_at(n, wx, 1));
   ny_value *valid = ny_ew2(n, NY_and, ny_unsqueeze_at(n, y->valid, 2), ny_unsqueeze_at(n, x->valid, 1));
-  if (!at || !w || !valid) return NULL;
-  w = ny_ew(n, NY_where, (ny_value *[]){valid, w, ny_num(n, w, 0)}, 3);
-  ny_value *v = ny_b_gather(&n->b, rows, at, 0);
-  return ny_ew2(n, NY_mul, v, ny_unsqueeze_at(n, w, 3));
+  w = ny_where(n, valid, w, ny_num(n, w, 0));
+  return ny_ew2(n, NY_mul, ny_b_gather(&n->b, rows, at, 0), ny_unsqueeze_at(n, w, 3));
 }
 
 nyb_status ny_op_roi_align(ny_node *n) {
-  ny_value *x = ny_need(n, 0), *rois = ny_need(n, 1), *which = ny_need(n, 2);
+  ny_value *x = n->in[0], *rois = n->in[1], *which = n->in[2];
   int64_t oh = ny_attr_int(n, "output_height", 1), ow = ny_attr_int(n, "output_width", 1),
           s = ny_attr_int(n, "sampling_ratio", 0), h, w;
-  const char *mode = ny_attr_string(n, "mode", "avg");
-  bool max = !strcmp(mode, "max");
-  if (!x || !rois || !which) return ny_failed(n);
+  int max = ny_attr_choice(n, "mode", "avg", "avg|max");
   if (ny_rank(x) != 4 || ny_rank(rois) != 2 || oh < 1 || ow < 1 || oh > 4096 || ow > 4096 || s > 64)
     return ny_node_fail(n, NYB_E_SHAPE, "output %lld x %lld of rank %d", (long long)oh, (long long)ow, ny_rank(x));
   if (s < 1) return ny_node_fail(n, NYB_E_UNSUPPORTED, "sampling_ratio 0 makes the number of samples depend on data");
-  if (!max && strcmp(mode, "avg")) return ny_node_fail(n, NYB_E_UNSUPPORTED, "mode is \"%s\"", mode);
-  if (!ny_need_static(n, x, 2, "the height", &h) || !ny_need_static(n, x, 3, "the width", &w)) return ny_failed(n);
+  if (max < 0 || !ny_need_static(n, x, 2, "the height", &h) || !ny_need_static(n, x, 3, "the width", &w))
+    return ny_failed(n);
   roi_axis ya, xa;
   if (!roi_axis_of(n, rois, 1, h, oh, s, &ya) || !roi_axis_of(n, rois, 0, w, ow, s, &xa)) return ny_failed(n);
   ny_dim many = ny_dim_mul(n->cx, ny_size(x, 0), ny_dim_const(n->cx, h * w)), r = ny_size(rois, 0), c = ny_size(x, 1);
@@ -308,22 +285,21 @@ nyb_status ny_op_roi_align(ny_node *n) {
   base = ny_reshape_to(n, base, 3, (ny_dim[]){r, 1, 1});
   for (int i = 0; i < 4; i++) {
     ny_value *v = roi_corner(n, rows, base, &ya, &xa, w, i);
-    sum = sum ? ny_ew2(n, max ? NY_max : NY_add, sum, v) : v;
-    if (!sum) return ny_failed(n);
+    sum = i ? ny_ew2(n, max ? NY_max : NY_add, sum, v) : v;
   }
   sum = ny_reshape_to(n, sum, 6, (ny_dim[]){r, oh, s, ow, s, c});
-  ny_value *y = sum ? ny_b_reduce(&n->b, max ? "max" : "sum", sum, (int[]){2, 4}, 2, false) : NULL;
-  if (y && !max) y = ny_ew2s(n, NY_div, y, (double)(s * s));
-  return y ? ny_out(n, 0, ny_b_transpose(&n->b, y, (int[]){0, 3, 1, 2})) : ny_failed(n);
+  ny_value *y = ny_b_reduce(&n->b, max ? "max" : "sum", sum, (int[]){2, 4}, 2, false);
+  if (!max) y = ny_ew2s(n, NY_div, y, (double)(s * s));
+  return ny_out(n, 0, ny_b_transpose(&n->b, y, (int[]){0, 3, 1, 2}));
 }
 
 /* ---- AffineGrid: theta times the homogeneous coordinates of every cell, in f64 because they cancel around 0 */
 nyb_status ny_op_affine_grid(ny_node *n) {
-  ny_value *theta = ny_need(n, 0);
+  ny_value *theta = n->in[0];
   int64_t size[5];
   int count;
   bool corners = ny_attr_int(n, "align_corners", 0) != 0;
-  if (!theta || !ny_node_ints(n, 1, size, 5, &count)) return ny_failed(n);
+  if (!ny_node_ints(n, 1, size, 5, &count)) return ny_failed(n);
   if (count < 4 || ny_rank(theta) != 3)
     return ny_node_fail(n, NYB_E_SHAPE, "size has %d numbers, theta rank %d", count, ny_rank(theta));
   int axes = count - 2;
@@ -345,12 +321,10 @@ nyb_status ny_op_affine_grid(ny_node *n) {
     }
     at[i * (axes + 1) + axes] = 1;
   }
-  ny_value *grid = ny_const_floats(n, NY_f64, 2, shape, at), *t = ny_cast_to(n, theta, NY_f64);
-  t = grid && t ? ny_b_transpose(&n->b, t, (int[]){0, 2, 1}) : NULL;
-  ny_value *y = t ? ny_b_matmul(&n->b, grid, t) : NULL;
+  ny_value *grid = ny_const_floats(n, NY_f64, 2, shape, at);
+  ny_value *y = ny_b_matmul(&n->b, grid, ny_matrix_transpose(n, ny_cast_to(n, theta, NY_f64)));
   ny_dim out[5] = {ny_size(theta, 0)};
   for (int i = 0; i < axes; i++) out[i + 1] = size[i + 2];
   out[axes + 1] = axes;
-  y = y ? ny_cast_to(n, y, ny_fmt_of(theta)) : NULL;
-  return y ? ny_out(n, 0, ny_reshape_to(n, y, axes + 2, out)) : ny_failed(n);
+  return ny_out(n, 0, ny_reshape_to(n, ny_cast_to(n, y, ny_fmt_of(theta)), axes + 2, out));
 }

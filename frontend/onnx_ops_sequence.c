@@ -5,10 +5,8 @@
 enum { MAX_ITEMS = 4096 };
 
 static ny_list *new_list(ny_node *n, int count, ny_fmt f) {
-  if (count > MAX_ITEMS) {
-    ny_node_fail(n, NYB_E_LIMIT, "a sequence of %d items; at most %d are supported", count, (int)MAX_ITEMS);
-    return NULL;
-  }
+  if (count > MAX_ITEMS)
+    return ny_refuse_value(n, NYB_E_LIMIT, "a sequence of %d items; at most %d are supported", count, (int)MAX_ITEMS);
   ny_list *l = NY_NEW(n->tmp, ny_list);
   *l = (ny_list){.item = NY_NEW_ARRAY(n->tmp, ny_thing, count + 1), .n = count, .fmt = f};
   return l;
@@ -20,20 +18,17 @@ static nyb_status out_list(ny_node *n, int i, ny_list *l) {
 
 static const ny_list *need_list(ny_node *n, int i) {
   if (i < n->n_in && n->in_thing[i].list) return n->in_thing[i].list;
-  ny_node_fail(n, NYB_E_TYPE, "input %d must be a sequence", i);
-  return NULL;
+  return ny_refuse_value(n, NYB_E_TYPE, "input %d must be a sequence", i);
 }
 
 /* The position in input i, counted from the end when negative; `def` when absent. Below `limit`. */
 static bool position(ny_node *n, int i, int64_t size, int64_t def, int64_t limit, int *out) {
-  int64_t at = def;
-  int count = 1;
-  if (ny_opt(n, i) && !ny_node_ints(n, i, &at, 1, &count)) return false;
+  int64_t at;
+  if (!ny_node_int(n, i, def, &at)) return false;
   if (at < 0) at += size;
   *out = (int)at;
-  if (count == 1 && at >= 0 && at < limit) return true;
-  ny_node_fail(n, NYB_E_SHAPE, "position %lld in a sequence of %lld", (long long)at, (long long)size);
-  return false;
+  if (at >= 0 && at < limit) return true;
+  return ny_refuse(n, NYB_E_SHAPE, "position %lld in a sequence of %lld", (long long)at, (long long)size);
 }
 
 nyb_status ny_op_sequence_empty(ny_node *n) {
@@ -93,7 +88,7 @@ nyb_status ny_op_concat_from_sequence(ny_node *n) {
   ny_value **v = NY_NEW_ARRAY(n->tmp, ny_value *, l->n);
   for (int i = 0; i < l->n; i++) {
     if (!l->item[i].v) return ny_node_fail(n, NYB_E_TYPE, "item %d of the sequence is not a tensor", i);
-    if (!ny_axis(n, ny_attr_int(n, "axis", 0), ny_rank(l->item[i].v) + stack, &axis)) return ny_failed(n);
+    if (!ny_attr_axis(n, 0, ny_rank(l->item[i].v) + stack, &axis)) return ny_failed(n);
     v[i] = stack ? ny_unsqueeze_at(n, l->item[i].v, axis) : l->item[i].v;
     if (!v[i] || ny_rank(v[i]) != ny_rank(v[0]))
       return v[i] ? ny_node_fail(n, NYB_E_SHAPE, "items have different ranks") : ny_failed(n);
@@ -129,12 +124,11 @@ static int piece_sizes(ny_node *n, int64_t size, int64_t *piece, bool *scalar) {
 }
 
 nyb_status ny_op_split_to_sequence(ny_node *n) {
-  ny_value *x = ny_need(n, 0);
+  ny_value *x = n->in[0];
   int64_t size, piece[MAX_ITEMS], start = 0;
   int axis;
   bool scalar;
-  if (!x || !ny_axis(n, ny_attr_int(n, "axis", 0), ny_rank(x), &axis) ||
-      !ny_need_static(n, x, axis, "the size to split", &size))
+  if (!ny_attr_axis(n, 0, ny_rank(x), &axis) || !ny_need_static(n, x, axis, "the size to split", &size))
     return ny_failed(n);
   int count = piece_sizes(n, size, piece, &scalar);
   ny_list *l = count < 0 ? NULL : new_list(n, count, ny_fmt_of(x));

@@ -5,8 +5,7 @@
 enum { MAX_LIST = 64 };
 
 nyb_status ny_op_shape(ny_node *n) {
-  ny_value *x = ny_need(n, 0);
-  if (!x) return ny_failed(n);
+  ny_value *x = n->in[0];
   int64_t rank = ny_rank(x), start = ny_attr_int(n, "start", 0), end = ny_attr_int(n, "end", rank);
   start = start < 0 ? start + rank : start;
   end = end < 0 ? end + rank : end;
@@ -15,12 +14,7 @@ nyb_status ny_op_shape(ny_node *n) {
   return ny_out(n, 0, ny_b_dims(&n->b, x->type->dim + start, (int)(end - start), false));
 }
 
-nyb_status ny_op_size(ny_node *n) {
-  ny_value *x = ny_need(n, 0);
-  if (!x) return ny_failed(n);
-  ny_dim count = ny_type_count(n->cx, x->type);
-  return ny_out(n, 0, ny_b_dims(&n->b, &count, 1, true));
-}
+nyb_status ny_op_size(ny_node *n) { return ny_out(n, 0, ny_dim_value(n, ny_type_count(n->cx, n->in[0]->type))); }
 
 /* The tensor an attribute "value" or one of its short forms holds. */
 nyb_status ny_op_constant(ny_node *n) {
@@ -56,25 +50,17 @@ nyb_status ny_op_constant_of_shape(ny_node *n) {
   ny_value *x = ny_attr_tensor(n, "value");
   if (n->cx->diag.code) return ny_failed(n);
   if (!x) x = ny_b_scalar(&n->b, NY_f32, 0);
-  x = ny_reshape_to(n, x, 0, NULL);
   for (int i = 0; i < rank; i++) {
     int64_t c;
     if (ny_dim_is_const(n->cx, d[i], &c) && c < 0)
       return ny_node_fail(n, NYB_E_SHAPE, "size %lld of dim %d is negative", (long long)c, i);
   }
-  return ny_out(n, 0, x && rank ? ny_b_broadcast(&n->b, x, rank, d) : x);
-}
-
-static ny_dim count_except(ny_node *n, const ny_dim *d, int rank, int skip) {
-  ny_dim p = 1;
-  for (int i = 0; i < rank; i++)
-    if (i != skip) p = ny_dim_mul(n->cx, p, d[i]);
-  return p;
+  return ny_out(n, 0, ny_b_broadcast(&n->b, ny_reshape_to(n, x, 0, NULL), rank, d));
 }
 
 /* total / rest, cancelling factors both have: sizes are positive where a quotient is asked for. */
 static ny_dim quotient(ny_node *n, ny_value *x, const ny_dim *d, int rank, int skip) {
-  ny_dim mine[NY_MAX_RANK], other = 1, total = 1;
+  ny_dim mine[NY_MAX_RANK], other = 1;
   int left = ny_rank(x);
   memcpy(mine, x->type->dim, sizeof mine);
   for (int i = 0; i < rank; i++) {
@@ -86,7 +72,7 @@ static ny_dim quotient(ny_node *n, ny_value *x, const ny_dim *d, int rank, int s
     else
       other = ny_dim_mul(n->cx, other, d[i]);
   }
-  for (int i = 0; i < left; i++) total = ny_dim_mul(n->cx, total, mine[i]);
+  ny_dim total = ny_product(n, mine, left);
   return other == 1 ? total : ny_dim_div(n->cx, total, other);
 }
 
@@ -96,41 +82,37 @@ static bool fill_reshape(ny_node *n, ny_value *x, ny_dim *d, int rank, bool allo
     int64_t c;
     if (!ny_dim_is_const(n->cx, d[i], &c)) continue;
     if (c == 0 && !allow_zero) {
-      if (i >= ny_rank(x)) {
-        ny_node_fail(n, NYB_E_SHAPE, "size 0 at %d copies a dim that the input of rank %d does not have", i,
-                     ny_rank(x));
-        return false;
-      }
+      if (i >= ny_rank(x))
+        return ny_refuse(n, NYB_E_SHAPE, "size 0 at %d copies a dim that the input of rank %d does not have", i,
+                         ny_rank(x));
       d[i] = ny_size(x, i);
     } else if (c == -1 && infer < 0) {
       infer = i;
     } else if (c < 0) {
-      ny_node_fail(n, NYB_E_SHAPE, "size %lld at %d is not valid in a reshape", (long long)c, i);
-      return false;
+      return ny_refuse(n, NYB_E_SHAPE, "size %lld at %d is not valid in a reshape", (long long)c, i);
     }
   }
   if (infer < 0) return true;
-  if (count_except(n, d, rank, infer) == 0) {
-    ny_node_fail(n, NYB_E_SHAPE, "the size at %d cannot be inferred from an empty tensor", infer);
-    return false;
-  }
+  d[infer] = 1;
+  if (ny_product(n, d, rank) == 0)
+    return ny_refuse(n, NYB_E_SHAPE, "the size at %d cannot be inferred from an empty tensor", infer);
   d[infer] = quotient(n, x, d, rank, infer);
   return true;
 }
 
 nyb_status ny_op_reshape(ny_node *n) {
-  ny_value *x = ny_need(n, 0);
+  ny_value *x = n->in[0];
   ny_dim d[NY_MAX_RANK];
   int rank;
-  if (!x || !ny_node_dims(n, 1, d, NY_MAX_RANK, &rank)) return ny_failed(n);
+  if (!ny_node_dims(n, 1, d, NY_MAX_RANK, &rank)) return ny_failed(n);
   if (!fill_reshape(n, x, d, rank, ny_attr_int(n, "allowzero", 0) != 0)) return ny_failed(n);
   return ny_out(n, 0, ny_reshape_to(n, x, rank, d));
 }
 
 nyb_status ny_op_squeeze(ny_node *n) {
-  ny_value *x = ny_need(n, 0);
+  ny_value *x = n->in[0];
   int axes[NY_MAX_RANK], count;
-  if (!x || !ny_axes_or_attr(n, n->version < 13 ? -1 : 1, "axes", ny_rank(x), axes, &count)) return ny_failed(n);
+  if (!ny_axes_or_attr(n, n->version < 13 ? -1 : 1, "axes", ny_rank(x), axes, &count)) return ny_failed(n);
   if (count < 0) {
     count = 0;
     for (int i = 0; i < ny_rank(x); i++)
@@ -141,46 +123,32 @@ nyb_status ny_op_squeeze(ny_node *n) {
 }
 
 nyb_status ny_op_unsqueeze(ny_node *n) {
-  ny_value *x = ny_need(n, 0);
+  ny_value *x = n->in[0];
   int64_t list[NY_MAX_RANK];
-  int axes[NY_MAX_RANK], count = 0;
-  if (!x || !ny_ints_or_attr(n, n->version < 13 ? -1 : 1, "axes", list, NY_MAX_RANK, &count)) return ny_failed(n);
+  int axis, count = 0;
+  if (!ny_ints_or_attr(n, n->version < 13 ? -1 : 1, "axes", list, NY_MAX_RANK, &count)) return ny_failed(n);
   int rank = ny_rank(x) + (count > 0 ? count : 0);
   if (rank > NY_MAX_RANK)
     return ny_node_fail(n, NYB_E_UNSUPPORTED, "the result has %d dimensions, more than %d", rank, (int)NY_MAX_RANK);
   uint32_t added = 0;
-  for (int i = 0; i < count; i++) {
-    if (!ny_axis(n, list[i], rank, &axes[i])) return ny_failed(n);
-    if (added >> axes[i] & 1) return ny_node_fail(n, NYB_E_SHAPE, "axis %d is listed twice", axes[i]);
-    added |= 1u << axes[i];
-  }
+  for (int i = 0; i < count; i++)
+    if (!ny_axis_once(n, list[i], rank, &added, &axis)) return ny_failed(n);
   ny_dim d[NY_MAX_RANK];
   for (int i = 0, k = 0; i < rank; i++) d[i] = added >> i & 1 ? 1 : ny_size(x, k++);
   return ny_out(n, 0, ny_reshape_to(n, x, rank, d));
 }
 
 nyb_status ny_op_transpose(ny_node *n) {
-  ny_value *x = ny_need(n, 0);
-  int count, perm[NY_MAX_RANK];
-  const int64_t *p = ny_attr_ints(n, "perm", &count);
-  if (!x || n->cx->diag.code) return ny_failed(n);
-  int rank = ny_rank(x);
-  if (p && count != rank)
-    return ny_node_fail(n, NYB_E_SHAPE, "perm has %d entries for a tensor of rank %d", count, rank);
+  ny_value *x = n->in[0];
+  const int64_t *p;
+  int rank = ny_rank(x), perm[NY_MAX_RANK];
+  if (!ny_attr_list(n, "perm", rank, &p)) return ny_failed(n);
   uint32_t seen = 0;
-  bool same = true;
   for (int i = 0; i < rank; i++) {
-    if (!p)
-      perm[i] = rank - 1 - i;
-    else if (p[i] < 0 || p[i] >= rank)
-      return ny_node_fail(n, NYB_E_SHAPE, "perm has an entry %lld for rank %d", (long long)p[i], rank);
-    else
-      perm[i] = (int)p[i];
-    seen |= 1u << perm[i];
-    same &= perm[i] == i;
+    if (p && p[i] < 0) return ny_node_fail(n, NYB_E_SHAPE, "perm has an entry %lld", (long long)p[i]);
+    if (!ny_axis_once(n, p ? p[i] : rank - 1 - i, rank, &seen, &perm[i])) return ny_failed(n);
   }
-  if (seen != (1u << rank) - 1) return ny_node_fail(n, NYB_E_SHAPE, "perm is not a permutation of 0..%d", rank - 1);
-  return ny_out(n, 0, same ? x : ny_b_transpose(&n->b, x, perm));
+  return ny_out(n, 0, ny_b_transpose(&n->b, x, perm));
 }
 
 /* Sizes do not stretch in a concatenation: where one input has size 1, the others must, and those whose size is an
@@ -198,8 +166,8 @@ static bool no_stretch(ny_node *n, ny_value **v, int axis) {
 
 nyb_status ny_op_concat(ny_node *n) {
   int axis;
-  ny_value *first = ny_need(n, 0);
-  if (!first || !ny_axis(n, ny_attr_int(n, "axis", 1), ny_rank(first), &axis)) return ny_failed(n);
+  ny_value *first = n->in[0];
+  if (!ny_attr_axis(n, 1, ny_rank(first), &axis)) return ny_failed(n);
   ny_value **v = NY_NEW_ARRAY(n->tmp, ny_value *, n->n_in);
   for (int i = 0; i < n->n_in; i++) {
     if (!(v[i] = ny_need(n, i))) return ny_failed(n);
@@ -241,10 +209,10 @@ static bool split_sizes(ny_node *n, ny_value *x, int axis, ny_dim *size, int par
 }
 
 nyb_status ny_op_split(ny_node *n) {
-  ny_value *x = ny_need(n, 0);
+  ny_value *x = n->in[0];
   ny_dim size[MAX_LIST], at = 0;
   int axis, parts = n->n_out;
-  if (!x || !ny_axis(n, ny_attr_int(n, "axis", 0), ny_rank(x), &axis)) return ny_failed(n);
+  if (!ny_attr_axis(n, 0, ny_rank(x), &axis)) return ny_failed(n);
   if (n->version >= 18) parts = (int)ny_attr_int(n, "num_outputs", n->n_out);
   if (parts != n->n_out) return ny_node_fail(n, NYB_E_PARSE, "num_outputs is %d but the node has %d", parts, n->n_out);
   if (parts < 1 || parts > MAX_LIST)
@@ -258,10 +226,10 @@ nyb_status ny_op_split(ny_node *n) {
 }
 
 nyb_status ny_op_expand(ny_node *n) {
-  ny_value *x = ny_need(n, 0);
+  ny_value *x = n->in[0];
   ny_dim d[NY_MAX_RANK];
   int count;
-  if (!x || !ny_node_dims(n, 1, d, NY_MAX_RANK, &count)) return ny_failed(n);
+  if (!ny_node_dims(n, 1, d, NY_MAX_RANK, &count)) return ny_failed(n);
   int rank = count > ny_rank(x) ? count : ny_rank(x);
   ny_dim out[NY_MAX_RANK];
   for (int i = 0; i < rank; i++) {
@@ -314,19 +282,17 @@ bool ny_indices_fit(ny_node *n, int input, ny_dim size) {
   for (int64_t i = 0; i < count; i++) {
     int64_t k = ny_get_i((ny_fmt)t.type->fmt, t.data, (uint64_t)i), need = k < 0 ? k == INT64_MIN ? k : -k : k;
     need += k >= 0 && k < INT64_MAX;
-    if (known && (need < 0 || need > limit)) {
-      ny_node_fail(n, NYB_E_SHAPE, "index %lld is outside a size of %lld", (long long)k, (long long)limit);
-      return false;
-    }
+    if (known && (need < 0 || need > limit))
+      return ny_refuse(n, NYB_E_SHAPE, "index %lld is outside a size of %lld", (long long)k, (long long)limit);
     least = need < 0 ? INT64_MAX : need > least ? need : least;
   }
   return known || ny_require_least(n, size, least, "a size that holds the indices");
 }
 
 nyb_status ny_op_gather(ny_node *n) {
-  ny_value *x = ny_need(n, 0), *at = ny_need(n, 1);
+  ny_value *x = n->in[0], *at = n->in[1];
   int axis;
-  if (!x || !at || !ny_axis(n, ny_attr_int(n, "axis", 0), ny_rank(x), &axis)) return ny_failed(n);
+  if (!ny_attr_axis(n, 0, ny_rank(x), &axis)) return ny_failed(n);
   if (!ny_is_int(ny_fmt_of(at)))
     return ny_node_fail(n, NYB_E_TYPE, "indices are %s, not integers", ny_fmts[ny_fmt_of(at)].name);
   if (!ny_indices_fit(n, 1, ny_size(x, axis))) return ny_failed(n);
@@ -334,4 +300,12 @@ nyb_status ny_op_gather(ny_node *n) {
   if (rank > NY_MAX_RANK)
     return ny_node_fail(n, NYB_E_UNSUPPORTED, "the result has %d dimensions, more than %d", rank, (int)NY_MAX_RANK);
   return ny_out(n, 0, ny_b_gather(&n->b, x, at, axis));
+}
+
+nyb_status ny_op_flatten(ny_node *n) {
+  int64_t axis = ny_attr_int(n, "axis", 1);
+  int rank = ny_rank(n->in[0]);
+  if (axis < -rank || axis > rank)
+    return ny_node_fail(n, NYB_E_SHAPE, "axis %lld is outside a tensor of rank %d", (long long)axis, rank);
+  return ny_out(n, 0, ny_flatten_at(n, n->in[0], (int)(axis < 0 ? axis + rank : axis)));
 }

@@ -18,8 +18,7 @@ static ny_value *dft_matrix(ny_node *n, const dft *d, ny_fmt f) {
   int64_t rows = d->in * d->in_parts, cols = d->out * d->out_parts, shape[2] = {rows, cols};
   if (d->len < 1 || d->in < 0 || d->len > MAX_MATRIX || rows > MAX_MATRIX || cols > MAX_MATRIX ||
       rows * cols > MAX_MATRIX)
-    return ny_node_fail(n, NYB_E_LIMIT, "a transform of length %lld is too long for its matrix", (long long)d->len),
-           NULL;
+    return ny_refuse_value(n, NYB_E_LIMIT, "a transform of length %lld is too long for its matrix", (long long)d->len);
   double *m = NY_NEW_ARRAY(n->tmp, double, rows *cols + 1), scale = d->inverse ? 1 / (double)d->len : 1;
   for (int64_t r = 0; r < d->in; r++)
     for (int64_t c = 0; c < d->out; c++) {
@@ -59,7 +58,7 @@ static bool dft_of(ny_node *n, const ny_value *x, int axis, int64_t want, dft *d
       !ny_need_static(n, x, ny_rank(x) - 1, "the last dimension", &parts))
     return false;
   if (parts != 1 && parts != 2)
-    return ny_node_fail(n, NYB_E_SHAPE, "the last dimension is %lld, not 1 or 2", (long long)parts), false;
+    return ny_refuse(n, NYB_E_SHAPE, "the last dimension is %lld, not 1 or 2", (long long)parts);
   bool irfft = d->inverse && d->onesided;
   d->len = want > 0 ? want : irfft ? 2 * (size - 1) : size;
   int64_t half = d->len / 2 + 1, most = irfft ? half : d->len;
@@ -67,42 +66,34 @@ static bool dft_of(ny_node *n, const ny_value *x, int axis, int64_t want, dft *d
   d->out = d->onesided && !d->inverse ? half : d->len;
   d->in_parts = (int)parts;
   d->out_parts = irfft ? 1 : 2;
-  return d->len > 0 || (ny_node_fail(n, NYB_E_SHAPE, "a transform of length %lld", (long long)d->len), false);
-}
-
-static bool one_int(ny_node *n, int i, int64_t def, int64_t *out) {
-  int count;
-  *out = def;
-  if (!ny_opt(n, i)) return true;
-  if (!ny_node_ints(n, i, out, 1, &count)) return false;
-  return count == 1 || (ny_node_fail(n, NYB_E_SHAPE, "input %d has %d elements, not 1", i, count), false);
+  return d->len > 0 || ny_refuse(n, NYB_E_SHAPE, "a transform of length %lld", (long long)d->len);
 }
 
 nyb_status ny_op_dft(ny_node *n) {
-  ny_value *x = ny_need(n, 0);
+  ny_value *x = n->in[0];
   dft d = {.inverse = ny_attr_int(n, "inverse", 0) != 0, .onesided = ny_attr_int(n, "onesided", 0) != 0};
   int64_t len, at = ny_attr_int(n, "axis", 1);
-  int axis, rank;
-  if (!x || !one_int(n, 1, 0, &len) || (n->version >= 20 && !one_int(n, 2, -2, &at))) return ny_failed(n);
-  rank = ny_rank(x);
+  int axis, rank = ny_rank(x);
+  if (!ny_node_int(n, 1, 0, &len) || (n->version >= 20 && !ny_node_int(n, 2, -2, &at))) return ny_failed(n);
   if (!ny_axis(n, at, rank, &axis)) return ny_failed(n);
   if (rank < 2 || axis == rank - 1)
     return ny_node_fail(n, NYB_E_SHAPE, "axis %d of rank %d is not a signal axis", axis, rank);
   if (!dft_of(n, x, axis, len, &d)) return ny_failed(n);
   ny_value *y = transformed(n, ny_move_axis(n, x, axis, rank - 2), &d);
-  return y ? ny_out(n, 0, ny_move_axis(n, y, rank - 2, axis)) : ny_failed(n);
+  return ny_out(n, 0, ny_move_axis(n, y, rank - 2, axis));
 }
 
 nyb_status ny_op_stft(ny_node *n) {
-  ny_value *x = ny_need(n, 0), *window = ny_opt(n, 2);
+  ny_value *x = n->in[0], *window = ny_opt(n, 2);
   int64_t step, len = 0, size;
   dft d = {.onesided = ny_attr_int(n, "onesided", 1) != 0};
-  if (!x || !one_int(n, 1, 0, &step)) return ny_failed(n);
-  if (ny_rank(x) != 3 || !ny_need_static(n, x, 1, "the length of the signal", &size))
-    return ny_rank(x) == 3 ? ny_failed(n) : ny_node_fail(n, NYB_E_SHAPE, "the signal has rank %d, not 3", ny_rank(x));
-  if (window && (ny_rank(window) != 1 || !ny_need_static(n, window, 0, "the length of the window", &len)))
+  if (ny_rank(x) != 3) return ny_node_fail(n, NYB_E_SHAPE, "the signal has rank %d, not 3", ny_rank(x));
+  if (window && ny_rank(window) != 1)
+    return ny_node_fail(n, NYB_E_SHAPE, "the window has rank %d, not 1", ny_rank(window));
+  if (!ny_node_int(n, 1, 0, &step) || !ny_need_static(n, x, 1, "the length of the signal", &size) ||
+      (window && !ny_need_static(n, window, 0, "the length of the window", &len)))
     return ny_failed(n);
-  if (!one_int(n, 3, len ? len : size, &len)) return ny_failed(n);
+  if (!ny_node_int(n, 3, len ? len : size, &len)) return ny_failed(n);
   if (step < 1 || len < 1 || len > size)
     return ny_node_fail(n, NYB_E_SHAPE, "frames of %lld every %lld in %lld samples", (long long)len, (long long)step,
                         (long long)size);
@@ -112,7 +103,7 @@ nyb_status ny_op_stft(ny_node *n) {
   int64_t *at = NY_NEW_ARRAY(n->tmp, int64_t, frames * len);
   for (int64_t i = 0; i < frames * len; i++) at[i] = i / len * step + i % len;
   ny_value *f = ny_b_gather(&n->b, x, ny_const_ints(n, NY_i64, 2, shape, at), 1);
-  if (f && window) f = ny_ew2(n, NY_mul, f, ny_reshape_to(n, window, 2, (ny_dim[]){len, 1}));
+  if (window) f = ny_ew2(n, NY_mul, f, ny_reshape_to(n, window, 2, (ny_dim[]){len, 1}));
   if (!f || !dft_of(n, f, 2, len, &d)) return ny_failed(n);
   return ny_out(n, 0, transformed(n, f, &d));
 }
@@ -122,14 +113,14 @@ nyb_status ny_op_window(ny_node *n) {
   static const double coef[][3] = {{0.5, 0.5, 0}, {25.0 / 46, 21.0 / 46, 0}, {0.42, 0.5, 0.08}};
   int64_t size;
   ny_fmt f;
-  if (!ny_need(n, 0) || !one_int(n, 0, 0, &size) || !ny_attr_fmt(n, "output_datatype", NY_f32, &f)) return ny_failed(n);
+  if (!ny_node_int(n, 0, 0, &size) || !ny_attr_fmt(n, "output_datatype", NY_f32, &f)) return ny_failed(n);
   if (size < 0 || size > MAX_MATRIX) return ny_node_fail(n, NYB_E_SHAPE, "a window of %lld samples", (long long)size);
   double *w = NY_NEW_ARRAY(n->tmp, double, size + 1), len = (double)(ny_attr_int(n, "periodic", 1) ? size : size - 1);
   const double *c = coef[n->arg];
   for (int64_t i = 0; i < size; i++)
     w[i] = c[0] - c[1] * cos(2 * pi * (double)i / len) + c[2] * cos(4 * pi * (double)i / len);
   ny_value *y = ny_const_floats(n, NY_f64, 1, &size, w);
-  return y ? ny_out(n, 0, ny_cast_to(n, y, f)) : ny_failed(n);
+  return ny_out(n, 0, ny_cast_to(n, y, f));
 }
 
 /* Triangles between neighbouring mel frequencies, as bins of the spectrum. */
@@ -150,7 +141,7 @@ nyb_status ny_op_mel_weights(ny_node *n) {
   double in[5];
   ny_fmt f;
   for (int i = 0; i < 5; i++)
-    if (!ny_need(n, i) || !ny_node_scalar(n, i, 0, &in[i])) return ny_failed(n);
+    if (!ny_node_scalar(n, i, 0, &in[i])) return ny_failed(n);
   if (!ny_attr_fmt(n, "output_datatype", NY_f32, &f)) return ny_failed(n);
   if (!(in[0] >= 1 && in[0] < 65536 && in[1] >= 1 && in[1] < 65536 && in[2] > 0 && in[3] >= 0 && in[4] > in[3]))
     return ny_node_fail(n, NYB_E_SHAPE, "%g mel bins of a transform of %g at %g Hz from %g to %g Hz", in[0], in[1],
@@ -167,5 +158,5 @@ nyb_status ny_op_mel_weights(ny_node *n) {
   if (!mel_fill(m, bins, mels, at))
     return ny_node_fail(n, NYB_E_SHAPE, "%g Hz lies beyond the %lld bins of the spectrum", in[4], (long long)bins);
   ny_value *y = ny_const_floats(n, NY_f64, 2, shape, m);
-  return y ? ny_out(n, 0, ny_cast_to(n, y, f)) : ny_failed(n);
+  return ny_out(n, 0, ny_cast_to(n, y, f));
 }

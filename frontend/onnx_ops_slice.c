@@ -72,8 +72,8 @@ static cut cut_axis(ny_node *n, ny_dim size, ny_dim start, ny_dim end, int64_t s
 static ny_value *gather_cut(ny_node *n, ny_value *x, int axis, const cut *c) {
   ny_value *at = ny_b_iota(&n->b, NY_i64, 1, &c->count, 0);
   if (c->step != 1) at = ny_ew2s(n, NY_mul, at, (double)c->step);
-  if (c->start != 0) at = ny_ew2(n, NY_add, at, ny_b_dims(&n->b, &c->start, 1, true));
-  return at ? ny_b_gather(&n->b, x, at, axis) : NULL;
+  if (c->start != 0) at = ny_ew2(n, NY_add, at, ny_dim_value(n, c->start));
+  return ny_b_gather(&n->b, x, at, axis);
 }
 
 static ny_value *apply(ny_node *n, ny_value *x, const cut *c) {
@@ -116,10 +116,8 @@ static bool read_bounds(ny_node *n, bounds *b) {
     if (ny_opt(n, 3) && !ny_node_ints(n, 3, b->axes, NY_MAX_RANK, &n_axes)) return false;
     if (ny_opt(n, 4) && !ny_node_ints(n, 4, b->step, NY_MAX_RANK, &n_step)) return false;
   }
-  if (b->n < 0 || n_end != b->n || (n_axes >= 0 && n_axes != b->n) || (n_step >= 0 && n_step != b->n)) {
-    ny_node_fail(n, NYB_E_SHAPE, "%d starts, %d ends, %d axes and %d steps", b->n, n_end, n_axes, n_step);
-    return false;
-  }
+  if (b->n < 0 || n_end != b->n || (n_axes >= 0 && n_axes != b->n) || (n_step >= 0 && n_step != b->n))
+    return ny_refuse(n, NYB_E_SHAPE, "%d starts, %d ends, %d axes and %d steps", b->n, n_end, n_axes, n_step);
   for (int i = 0; i < b->n; i++) {
     if (n_axes < 0) b->axes[i] = i;
     if (n_step < 0) b->step[i] = 1;
@@ -128,17 +126,15 @@ static bool read_bounds(ny_node *n, bounds *b) {
 }
 
 nyb_status ny_op_slice(ny_node *n) {
-  ny_value *x = ny_need(n, 0);
+  ny_value *x = n->in[0];
   bounds b;
   cut c[NY_MAX_RANK];
   uint32_t seen = 0;
-  if (!x || !read_bounds(n, &b)) return ny_failed(n);
+  if (!read_bounds(n, &b)) return ny_failed(n);
   for (int i = 0; i < ny_rank(x); i++) c[i] = (cut){.count = ny_size(x, i), .exact = ny_size(x, i), .step = 1};
   for (int i = 0; i < b.n; i++) {
     int axis;
-    if (!ny_axis(n, b.axes[i], ny_rank(x), &axis)) return ny_failed(n);
-    if (seen >> axis & 1) return ny_node_fail(n, NYB_E_SHAPE, "axis %d is listed twice", axis);
-    seen |= 1u << axis;
+    if (!ny_axis_once(n, b.axes[i], ny_rank(x), &seen, &axis)) return ny_failed(n);
     int64_t step = b.step[i];
     if (step == 0) return ny_node_fail(n, NYB_E_SHAPE, "step %d is 0", i);
     if (step > INT32_MAX) step = INT32_MAX;
@@ -167,10 +163,7 @@ static bool read_pads(ny_node *n, int rank, padding *p) {
   }
   if (n->version >= 18 && ny_opt(n, 3) && !ny_node_ints(n, 3, axes, NY_MAX_RANK, &n_axes)) return false;
   int each = n_axes >= 0 ? n_axes : rank;
-  if (count != 2 * each) {
-    ny_node_fail(n, NYB_E_SHAPE, "%d pads for %d axes", count, each);
-    return false;
-  }
+  if (count != 2 * each) return ny_refuse(n, NYB_E_SHAPE, "%d pads for %d axes", count, each);
   for (int i = 0; i < each; i++) {
     int axis = i;
     if (n_axes >= 0 && !ny_axis(n, axes[i], rank, &axis)) return false;
@@ -190,28 +183,23 @@ static ny_value *crop(ny_node *n, ny_value *x, padding *p) {
     if (ny_dim_is_const(n->cx, p->hi[i], &c) && c < 0) to = ny_dim_const(n->cx, -c), p->hi[i] = 0;
     if (from == 0 && to == 0) continue;
     ny_dim left = ny_dim_sub(n->cx, ny_size(x, i), ny_dim_add(n->cx, from, to));
-    if (ny_dim_is_const(n->cx, left, &c) && c < 0) {
-      ny_node_fail(n, NYB_E_SHAPE, "more is cropped from axis %d than there is", i);
-      return NULL;
-    }
+    if (ny_dim_is_const(n->cx, left, &c) && c < 0)
+      return ny_refuse_value(n, NYB_E_SHAPE, "more is cropped from axis %d than there is", i);
     x = ny_slice_axis(n, x, i, from, left);
   }
   return x;
 }
 
 nyb_status ny_op_pad(ny_node *n) {
-  ny_value *x = ny_need(n, 0), *fill = NULL;
+  ny_value *x = n->in[0], *fill = NULL;
   padding p = {.any = false};
   const char *mode = ny_attr_string(n, "mode", "constant");
-  if (!x || !read_pads(n, ny_rank(x), &p)) return ny_failed(n);
-  if (strcmp(mode, "constant") && strcmp(mode, "reflect") && strcmp(mode, "edge") && strcmp(mode, "wrap"))
-    return ny_node_fail(n, NYB_E_UNSUPPORTED, "mode \"%s\" is not supported", mode);
+  int kind = ny_attr_choice(n, "mode", "constant", "constant|reflect|edge|wrap");
+  if (kind < 0 || !read_pads(n, ny_rank(x), &p)) return ny_failed(n);
   if (!p.any) return ny_out(n, 0, x);
-  if (!strcmp(mode, "constant")) {
+  if (kind == 0) {
     if (n->version < 11 && ny_attr_has(n, "value")) fill = ny_num(n, x, ny_attr_float(n, "value", 0));
     if (n->version >= 11 && ny_opt(n, 2)) fill = ny_reshape_to(n, ny_cast_to(n, n->in[2], ny_fmt_of(x)), 0, NULL);
-    if (n->cx->diag.code) return ny_failed(n);
   }
-  x = crop(n, x, &p);
-  return ny_out(n, 0, x ? ny_b_pad(&n->b, x, fill, p.lo, p.hi, NULL, mode) : NULL);
+  return ny_out(n, 0, ny_b_pad(&n->b, crop(n, x, &p), fill, p.lo, p.hi, NULL, mode));
 }

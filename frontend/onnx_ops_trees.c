@@ -20,8 +20,7 @@ typedef struct forest {
 
 static bool alloc_forest(ny_node *n, forest *f) {
   if (f->n < 1 || f->n > MAX_NODES || f->n_targets < 1 || f->n_targets > MAX_NODES / f->n)
-    return ny_node_fail(n, NYB_E_LIMIT, "%lld nodes with %lld targets", (long long)f->n, (long long)f->n_targets),
-           false;
+    return ny_refuse(n, NYB_E_LIMIT, "%lld nodes with %lld targets", (long long)f->n, (long long)f->n_targets);
   f->feature = NY_NEW_ARRAY(n->tmp, int64_t, f->n), f->yes = NY_NEW_ARRAY(n->tmp, int64_t, f->n),
   f->no = NY_NEW_ARRAY(n->tmp, int64_t, f->n);
   f->mode = NY_NEW_ARRAY(n->tmp, uint8_t, f->n), f->missing = NY_NEW_ARRAY(n->tmp, uint8_t, f->n);
@@ -38,8 +37,7 @@ static bool measure(ny_node *n, forest *f) {
           *next = NY_NEW_ARRAY(n->tmp, int64_t, f->n + f->n_roots), count = 0;
   for (int64_t i = 0; i < f->n_roots; i++) {
     if (f->root[i] < 0 || f->root[i] >= f->n)
-      return ny_node_fail(n, NYB_E_SHAPE, "a tree starts at node %lld of %lld", (long long)f->root[i], (long long)f->n),
-             false;
+      return ny_refuse(n, NYB_E_SHAPE, "a tree starts at node %lld of %lld", (long long)f->root[i], (long long)f->n);
     if (!seen[f->root[i]]) now[count++] = f->root[i], seen[f->root[i]] = 1;
   }
   for (f->depth = 0; count; f->depth++) {
@@ -48,20 +46,18 @@ static bool measure(ny_node *n, forest *f) {
       int64_t to[2] = {f->yes[now[i]], f->no[now[i]]};
       for (int k = 0; k < 2; k++) {
         if (to[k] < 0 || to[k] >= f->n)
-          return ny_node_fail(n, NYB_E_SHAPE, "a branch leads to node %lld of %lld", (long long)to[k], (long long)f->n),
-                 false;
+          return ny_refuse(n, NYB_E_SHAPE, "a branch leads to node %lld of %lld", (long long)to[k], (long long)f->n);
         bool leaf = f->yes[to[k]] == to[k] && f->no[to[k]] == to[k];
         if (to[k] == now[i] || (k && to[1] == to[0]) || leaf) continue;
         if (seen[to[k]])
-          return ny_node_fail(n, NYB_E_SHAPE, "node %lld is reached twice: the trees are not trees", (long long)to[k]),
-                 false;
+          return ny_refuse(n, NYB_E_SHAPE, "node %lld is reached twice: the trees are not trees", (long long)to[k]);
         seen[to[k]] = 1;
         next[more++] = to[k];
       }
     }
     int64_t *swap = now;
     now = next, next = swap, count = more;
-    if (f->depth > MAX_DEPTH) return ny_node_fail(n, NYB_E_LIMIT, "trees deeper than %d", (int)MAX_DEPTH), false;
+    if (f->depth > MAX_DEPTH) return ny_refuse(n, NYB_E_LIMIT, "trees deeper than %d", (int)MAX_DEPTH);
   }
   return true;
 }
@@ -83,7 +79,7 @@ static ny_value *decide(ny_node *n, const forest *f, ny_value *x, ny_value *at) 
   for (int m = 0; m < N_MODES; m++) {
     if (!used[m]) continue;
     ny_value *c = m == MEMBER ? any_member(n, f, x, at) : ny_ew2(n, kind[m], x, split);
-    yes = yes ? ny_ew(n, NY_where, (ny_value *[]){ny_ew2s(n, NY_eq, mode, m), c, yes}, 3) : c;
+    yes = yes ? ny_where(n, ny_ew2s(n, NY_eq, mode, m), c, yes) : c;
   }
   if (missing) {
     ny_value *tracks = ny_cast_to(n, ny_b_gather(&n->b, ny_const_data(n, NY_u8, 1, &f->n, f->missing), at, 0), NY_bool);
@@ -100,15 +96,10 @@ static ny_value *walk(ny_node *n, const forest *f, ny_value *x, const char *op) 
   ny_value *feature = ny_const_ints(n, NY_i64, 1, &f->n, f->feature), *yes = ny_const_ints(n, NY_i64, 1, &f->n, f->yes),
            *no = ny_const_ints(n, NY_i64, 1, &f->n, f->no);
   for (int64_t d = 0; d < f->depth && at; d++) {
-    ny_value *which = ny_b_gather(&n->b, feature, at, 0);
-    if (!which) return NULL;
-    const ny_type *t = ny_type_with_fmt(n->cx, which->type, ny_fmt_of(x));
-    ny_op *g = ny_build(&n->b, NY_gather_elements, (ny_value *[]){x, which}, 2, &t, 1);
-    if (!g) return NULL;
-    g->attr[NY_AT(gather_elements, axis)].i = 1;
-    ny_value *v = ny_done(n, g), *go = v ? decide(n, f, v, at) : NULL;
+    ny_value *v = ny_gather_elements(n, x, ny_b_gather(&n->b, feature, at, 0), 1);
+    ny_value *go = v ? decide(n, f, v, at) : NULL;
     if (!go) break; /* no node has branches */
-    at = ny_ew(n, NY_where, (ny_value *[]){go, ny_b_gather(&n->b, yes, at, 0), ny_b_gather(&n->b, no, at, 0)}, 3);
+    at = ny_where(n, go, ny_b_gather(&n->b, yes, at, 0), ny_b_gather(&n->b, no, at, 0));
   }
   ny_value *w = ny_b_gather(&n->b, ny_const_floats(n, ny_fmt_of(x), 2, table, f->weight), at, 0);
   return ny_b_reduce(&n->b, op, w, (int[]){1}, 1, false);
@@ -116,25 +107,20 @@ static ny_value *walk(ny_node *n, const forest *f, ny_value *x, const char *op) 
 
 static nyb_status finish(ny_node *n, forest *f, int aggregate, const double *base, int post) {
   static const char *const op[] = {"sum", "sum", "min", "max"};
-  ny_value *x = ny_need(n, 0);
+  ny_value *x = n->in[0];
   int64_t width;
-  if (!x || !measure(n, f)) return ny_failed(n);
-  if (ny_rank(x) != 2 || !ny_need_static(n, x, 1, "the number of features", &width))
-    return ny_rank(x) == 2 ? ny_failed(n) : ny_node_fail(n, NYB_E_SHAPE, "the input has rank %d, not 2", ny_rank(x));
+  if (ny_rank(x) != 2) return ny_node_fail(n, NYB_E_SHAPE, "the input has rank %d, not 2", ny_rank(x));
+  if (!measure(n, f) || !ny_need_static(n, x, 1, "the number of features", &width)) return ny_failed(n);
   for (int64_t i = 0; i < f->n; i++)
     if (f->feature[i] < 0 || f->feature[i] >= width)
       return ny_node_fail(n, NYB_E_SHAPE, "feature %lld of %lld", (long long)f->feature[i], (long long)width);
   if (!ny_is_float(ny_fmt_of(x))) x = ny_cast_to(n, x, NY_f32);
   ny_value *y = x ? walk(n, f, x, op[aggregate]) : NULL;
   if (aggregate == 0) y = ny_ew2s(n, NY_div, y, (double)f->n_roots);
-  if (aggregate >= 2 && y) y = ny_ew(n, NY_where, (ny_value *[]){ny_ew1(n, NY_isinf, y), ny_num(n, y, 0), y}, 3);
+  if (aggregate >= 2) y = ny_where(n, ny_ew1(n, NY_isinf, y), ny_num(n, y, 0), y);
   if (y && base) y = ny_ew2(n, NY_add, y, ny_const_floats(n, ny_fmt_of(y), 1, &f->n_targets, base));
   if (post == 2) y = ny_ew1(n, NY_sigmoid, y);
-  if (post == 1 && y) {
-    ny_op *s = ny_build(&n->b, NY_softmax, &y, 1, &y->type, 1);
-    if (s) s->attr[NY_AT(softmax, axis)].i = 1;
-    y = ny_done(n, s);
-  }
+  if (post == 1) y = ny_softmax(n, y, 1);
   return ny_out(n, 0, y);
 }
 
@@ -145,11 +131,9 @@ static const double *tensor_numbers(ny_node *n, const char *name, int64_t want, 
   if (!v) return NULL;
   if (!ny_value_const(n, v, &t) || !ny_type_static_count(n->cx, t.type, got)) return NULL;
   if (want >= 0 && *got != want)
-    return ny_node_fail(n, NYB_E_SHAPE, "%s has %lld elements, not %lld", name, (long long)*got, (long long)want), NULL;
+    return ny_refuse_value(n, NYB_E_SHAPE, "%s has %lld elements, not %lld", name, (long long)*got, (long long)want);
   double *out = NY_NEW_ARRAY(n->tmp, double, *got + 1);
-  ny_fmt f = (ny_fmt)t.type->fmt;
-  for (int64_t i = 0; i < *got; i++)
-    out[i] = ny_is_float(f) ? ny_get_f(f, t.data, (uint64_t)i) : (double)ny_get_i(f, t.data, (uint64_t)i);
+  for (int64_t i = 0; i < *got; i++) out[i] = ny_number(&t, i);
   return out;
 }
 
@@ -157,23 +141,26 @@ static const int64_t *ints_of(ny_node *n, const char *name, int64_t want) {
   int count;
   const int64_t *v = ny_attr_ints(n, name, &count);
   if (count != want)
-    return ny_node_fail(n, NYB_E_SHAPE, "%s has %d elements, not %lld", name, count, (long long)want), NULL;
+    return ny_refuse_value(n, NYB_E_SHAPE, "%s has %d elements, not %lld", name, count, (long long)want);
   return v;
 }
+
+/* What a leaf that says nothing adds to: average, sum, min, max. */
+static double neutral(int aggregate) { return aggregate < 2 ? 0 : aggregate == 2 ? INFINITY : -INFINITY; }
 
 /* Sets for the member nodes, in their order, each ended by NaN. */
 static bool read_members(ny_node *n, forest *f) {
   int64_t count, at = 0, widest = 1;
   const double *v = tensor_numbers(n, "membership_values", -1, &count);
   for (int64_t i = 0, run = 0; i < count; i++) run = isnan(v[i]) ? 0 : run + 1, widest = run > widest ? run : widest;
-  if (widest > MAX_NODES / f->n) return ny_node_fail(n, NYB_E_LIMIT, "sets of %lld members", (long long)widest), false;
+  if (widest > MAX_NODES / f->n) return ny_refuse(n, NYB_E_LIMIT, "sets of %lld members", (long long)widest);
   f->member_width = widest;
   f->member = NY_NEW_ARRAY(n->tmp, double, f->n *widest);
   for (int64_t i = 0; i < f->n * widest; i++) f->member[i] = NAN;
   for (int64_t i = 0; i < f->n; i++) {
     if (f->mode[i] != MEMBER) continue;
     for (int64_t k = 0; at < count && !isnan(v[at]); k++) f->member[i * widest + k] = v[at++];
-    if (at++ >= count) return ny_node_fail(n, NYB_E_SHAPE, "membership_values end before the sets do"), false;
+    if (at++ >= count) return ny_refuse(n, NYB_E_SHAPE, "membership_values end before the sets do");
   }
   return true;
 }
@@ -198,9 +185,7 @@ nyb_status ny_op_tree_ensemble(ny_node *n) {
   forest f = {.n = (int64_t)n_nodes + n_leaves,
               .n_roots = n_roots,
               .n_targets = ny_attr_int(n, "n_targets", 1),
-              .none = aggregate < 2    ? 0
-                      : aggregate == 2 ? INFINITY
-                                       : -INFINITY};
+              .none = neutral((int)aggregate)};
   if (!alloc_forest(n, &f)) return ny_failed(n);
   f.root = NY_NEW_ARRAY(n->tmp, int64_t, n_roots);
   memcpy(f.root, roots, sizeof *roots * (size_t)n_roots);
@@ -256,19 +241,17 @@ static bool read_named(ny_node *n, forest *f, named *all) {
   const int64_t *missing = ny_attr_ints(n, "nodes_missing_value_tracks_true", &n_missing);
   if (!feature || !yes || !no) return false;
   if (n_modes != f->n || n_values != f->n)
-    return ny_node_fail(n, NYB_E_SHAPE, "%d modes and %d values for %lld nodes", n_modes, n_values, (long long)f->n),
-           false;
+    return ny_refuse(n, NYB_E_SHAPE, "%d modes and %d values for %lld nodes", n_modes, n_values, (long long)f->n);
   uint8_t *inner = NY_NEW_ARRAY(n->tmp, uint8_t, f->n);
   for (int64_t k = 0; k < f->n; k++) {
     int64_t i = all[k].at;
     int m = choice(mode[i], modes, 7);
-    if (m < 0) return ny_node_fail(n, NYB_E_UNSUPPORTED, "node mode \"%s\"", mode[i]), false;
+    if (m < 0) return ny_refuse(n, NYB_E_UNSUPPORTED, "node mode \"%s\"", mode[i]);
     if (m == 6) continue;
     int64_t a = lookup(all, f->n, all[k].tree, yes[i]), b = lookup(all, f->n, all[k].tree, no[i]);
     if (a < 0 || b < 0)
-      return ny_node_fail(n, NYB_E_SHAPE, "tree %lld has no node %lld", (long long)all[k].tree,
-                          (long long)(a < 0 ? yes[i] : no[i])),
-             false;
+      return ny_refuse(n, NYB_E_SHAPE, "tree %lld has no node %lld", (long long)all[k].tree,
+                       (long long)(a < 0 ? yes[i] : no[i]));
     f->mode[i] = (uint8_t)m, f->feature[i] = feature[i], f->split[i] = value[i],
     f->missing[i] = missing && i < n_missing && missing[i];
     f->yes[i] = a, f->no[i] = b;
@@ -277,30 +260,23 @@ static bool read_named(ny_node *n, forest *f, named *all) {
   f->root = NY_NEW_ARRAY(n->tmp, int64_t, f->n);
   for (int64_t i = 0; i < f->n; i++)
     if (!inner[i]) f->root[f->n_roots++] = i;
-  return f->n_roots > 0 || (ny_node_fail(n, NYB_E_SHAPE, "the trees have no roots"), false);
+  return f->n_roots > 0 || ny_refuse(n, NYB_E_SHAPE, "the trees have no roots");
 }
 
 nyb_status ny_op_tree_regressor(ny_node *n) {
-  static const char *const aggregates[] = {"AVERAGE", "SUM", "MIN", "MAX"}, *const posts[] = {"NONE", "SOFTMAX",
-                                                                                              "LOGISTIC"};
   int n_nodes, n_weights, n_base;
   const int64_t *tree = ny_attr_ints(n, "nodes_treeids", &n_nodes), *id = ints_of(n, "nodes_nodeids", n_nodes);
   const double *weight = ny_attr_floats(n, "target_weights", &n_weights),
                *base = ny_attr_floats(n, "base_values", &n_base);
   const int64_t *t_tree = ints_of(n, "target_treeids", n_weights), *t_id = ints_of(n, "target_nodeids", n_weights),
                 *t_to = ints_of(n, "target_ids", n_weights);
-  int aggregate = choice(ny_attr_string(n, "aggregate_function", "SUM"), aggregates, 4),
-      post = choice(ny_attr_string(n, "post_transform", "NONE"), posts, 3);
-  if (!id || !t_tree || !t_id || !t_to)
+  int aggregate = ny_attr_choice(n, "aggregate_function", "SUM", "AVERAGE|SUM|MIN|MAX"),
+      post = ny_attr_choice(n, "post_transform", "NONE", "NONE|SOFTMAX|LOGISTIC");
+  if (!id || !t_tree || !t_id || !t_to || aggregate < 0 || post < 0)
     return n->cx->diag.code ? ny_failed(n) : ny_node_fail(n, NYB_E_SHAPE, "the trees have no nodes or no targets");
-  if (ny_attr_has(n, "nodes_values_as_tensor") || aggregate < 0 || post < 0)
-    return ny_node_fail(n, NYB_E_UNSUPPORTED,
-                        "this aggregate_function, post_transform or tensor form is not supported");
-  forest f = {.n = n_nodes,
-              .n_targets = ny_attr_int(n, "n_targets", 1),
-              .none = aggregate < 2    ? 0
-                      : aggregate == 2 ? INFINITY
-                                       : -INFINITY};
+  if (ny_attr_has(n, "nodes_values_as_tensor"))
+    return ny_node_fail(n, NYB_E_UNSUPPORTED, "nodes_values_as_tensor is not supported");
+  forest f = {.n = n_nodes, .n_targets = ny_attr_int(n, "n_targets", 1), .none = neutral(aggregate)};
   if (!alloc_forest(n, &f)) return ny_failed(n);
   if (n_base && n_base != f.n_targets)
     return ny_node_fail(n, NYB_E_SHAPE, "%d base values for %lld targets", n_base, (long long)f.n_targets);

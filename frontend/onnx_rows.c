@@ -1,11 +1,10 @@
-/* The operator table: rows of onnx_ops.def and onnx_ops_rare.def in one hash table by name. */
+/* The operator table: the rows of onnx_ops.def in a hash table by name. */
 #include <string.h>
 #include "onnx_import.h"
 
 static const ny_onnx_row rows[] = {
-#define ONNX(domain, op, first, last, builder, arg) {domain, op, first, last, ny_op_##builder, arg},
+#define ONNX(domain, op, first, last, required, builder, arg) {domain, op, first, last, required, ny_op_##builder, arg},
 #include "onnx_ops.def"
-#include "onnx_ops_rare.def"
 #undef ONNX
 };
 enum { SLOTS = 2048 };
@@ -26,8 +25,7 @@ void ny_rows_open(ny_import *im) {
   }
 }
 
-/* The row for this version; failing that any row of the operator, so that the caller can say which versions there are.
- */
+/* The row for this version; else any row of the operator, so that the caller can say which versions there are. */
 const ny_onnx_row *ny_find_row(const ny_import *im, const char *domain, const char *op, int64_t version) {
   const ny_onnx_row *other = NULL;
   for (uint32_t h = hash(op); im->rows[h]; h = (h + 1) & (SLOTS - 1)) {

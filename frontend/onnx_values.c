@@ -22,10 +22,8 @@ static bool agree(ny_node *n, ny_dim d, ny_dim *common) {
   }
   if (ny_try_unify(n, d, *common)) return true;
   if (n->cx->diag.code) return false;
-  if (d >= 0 && *common >= 0) {
-    ny_node_fail(n, NYB_E_SHAPE, "sizes %lld and %lld do not broadcast", (long long)*common, (long long)d);
-    return false;
-  }
+  if (d >= 0 && *common >= 0)
+    return ny_refuse(n, NYB_E_SHAPE, "sizes %lld and %lld do not broadcast", (long long)*common, (long long)d);
   if (!ny_require(n, *common, d, "sizes that have to fit")) return false;
   *common = ny_dim_min(n->cx, *common, d);
   return true;
@@ -60,14 +58,14 @@ ny_value *ny_ew(ny_node *n, ny_kind k, ny_value *const *in, int n_in) {
 ny_value *ny_ew1(ny_node *n, ny_kind k, ny_value *x) { return ny_ew(n, k, (ny_value *[]){x}, 1); }
 ny_value *ny_ew2(ny_node *n, ny_kind k, ny_value *x, ny_value *y) { return ny_ew(n, k, (ny_value *[]){x, y}, 2); }
 ny_value *ny_ew2s(ny_node *n, ny_kind k, ny_value *x, double y) { return x ? ny_ew2(n, k, x, ny_num(n, x, y)) : NULL; }
-ny_value *ny_num(ny_node *n, const ny_value *like, double x) { return ny_b_scalar(&n->b, ny_fmt_of(like), x); }
-ny_value *ny_cast_to(ny_node *n, ny_value *x, ny_fmt f) { return !x || ny_fmt_of(x) == f ? x : ny_b_cast(&n->b, x, f); }
-
-static ny_dim product(ny_node *n, int rank, const ny_dim *d) {
-  ny_dim p = 1;
-  for (int i = 0; i < rank; i++) p = ny_dim_mul(n->cx, p, d[i]);
-  return p;
+ny_value *ny_where(ny_node *n, ny_value *cond, ny_value *x, ny_value *y) {
+  return ny_ew(n, NY_where, (ny_value *[]){cond, x, y}, 3);
 }
+ny_value *ny_num(ny_node *n, const ny_value *like, double x) {
+  return like ? ny_b_scalar(&n->b, ny_fmt_of(like), x) : NULL;
+}
+ny_value *ny_dim_value(ny_node *n, ny_dim d) { return ny_b_dims(&n->b, &d, 1, true); }
+ny_value *ny_cast_to(ny_node *n, ny_value *x, ny_fmt f) { return !x || ny_fmt_of(x) == f ? x : ny_b_cast(&n->b, x, f); }
 
 /* A reshape whose counts are equal for the inputs ONNX accepts, which cannot be shown: read through a gather, whose
  * indices are clamped. */
@@ -78,8 +76,7 @@ static ny_value *reread(ny_node *n, ny_value *x, ny_dim have, ny_dim want, int r
   }
   if (!ny_require(n, have, want, "elements before and after a reshape")) return NULL;
   ny_value *flat = ny_b_reshape(&n->b, x, 1, &have), *at = ny_b_iota(&n->b, NY_i64, 1, &want, 0);
-  ny_value *y = flat && at ? ny_b_gather(&n->b, flat, at, 0) : NULL;
-  return y ? ny_b_reshape(&n->b, y, rank, shape) : NULL;
+  return ny_b_reshape(&n->b, ny_b_gather(&n->b, flat, at, 0), rank, shape);
 }
 
 ny_value *ny_reshape_to(ny_node *n, ny_value *x, int rank, const ny_dim *shape) {
@@ -87,7 +84,7 @@ ny_value *ny_reshape_to(ny_node *n, ny_value *x, int rank, const ny_dim *shape) 
   bool same = rank == ny_rank(x);
   for (int i = 0; i < rank && same; i++) same = shape[i] == ny_size(x, i);
   if (same) return x;
-  ny_dim have = product(n, ny_rank(x), x->type->dim), want = product(n, rank, shape);
+  ny_dim have = ny_product(n, x->type->dim, ny_rank(x)), want = ny_product(n, shape, rank);
   if (ny_try_unify(n, have, want)) return ny_b_reshape(&n->b, x, rank, shape);
   return n->cx->diag.code ? NULL : reread(n, x, have, want, rank, shape);
 }
@@ -95,10 +92,8 @@ ny_value *ny_reshape_to(ny_node *n, ny_value *x, int rank, const ny_dim *shape) 
 ny_value *ny_unsqueeze_at(ny_node *n, ny_value *x, int axis) {
   ny_dim d[NY_MAX_RANK];
   if (!x || n->cx->diag.code) return NULL;
-  if (ny_rank(x) >= NY_MAX_RANK) {
-    ny_node_fail(n, NYB_E_UNSUPPORTED, "more than %d dimensions", (int)NY_MAX_RANK);
-    return NULL;
-  }
+  if (ny_rank(x) >= NY_MAX_RANK)
+    return ny_refuse_value(n, NYB_E_UNSUPPORTED, "more than %d dimensions", (int)NY_MAX_RANK);
   for (int i = 0; i <= ny_rank(x); i++) d[i] = i < axis ? ny_size(x, i) : i == axis ? 1 : ny_size(x, i - 1);
   return ny_b_reshape(&n->b, x, ny_rank(x) + 1, d);
 }
@@ -132,7 +127,7 @@ ny_value *ny_expand_like(ny_node *n, ny_value *x, const ny_value *like) {
 
 ny_value *ny_flatten_at(ny_node *n, ny_value *x, int axis) {
   if (!x || n->cx->diag.code) return NULL;
-  ny_dim d[2] = {product(n, axis, x->type->dim), product(n, ny_rank(x) - axis, x->type->dim + axis)};
+  ny_dim d[2] = {ny_product(n, x->type->dim, axis), ny_product(n, x->type->dim + axis, ny_rank(x) - axis)};
   return ny_reshape_to(n, x, 2, d);
 }
 
@@ -147,9 +142,22 @@ ny_value *ny_move_axis(ny_node *n, ny_value *x, int from, int to) {
   return ny_b_transpose(&n->b, x, perm);
 }
 
+ny_value *ny_along(ny_node *n, ny_value *v, int axis, int rank) {
+  ny_dim d[NY_MAX_RANK] = {0};
+  if (!v || n->cx->diag.code) return NULL;
+  if (ny_rank(v) != 1)
+    return ny_refuse_value(n, NYB_E_SHAPE, "a tensor of rank %d where a vector is needed", ny_rank(v));
+  for (int i = 0; i < rank - axis; i++) d[i] = i ? 1 : ny_size(v, 0);
+  return ny_reshape_to(n, v, rank - axis, d);
+}
+
+ny_value *ny_matrix_transpose(ny_node *n, ny_value *x) {
+  return x ? ny_move_axis(n, x, ny_rank(x) - 1, ny_rank(x) - 2) : NULL;
+}
+
 ny_value *ny_full(ny_node *n, ny_fmt f, int rank, const ny_dim *shape, double x) {
   ny_value *s = ny_b_scalar(&n->b, f, x);
-  return s && rank ? ny_b_broadcast(&n->b, s, rank, shape) : s;
+  return ny_b_broadcast(&n->b, s, rank, shape);
 }
 
 ny_op *ny_op_of(ny_node *n, ny_kind k, ny_value *const *in, int n_in) {

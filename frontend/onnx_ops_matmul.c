@@ -1,13 +1,48 @@
-/* Einsum and Det. Einsum takes diagonals, then joins the operands from left to right, each pair as one
-   batched matmul; labels that nothing needs any more are summed first. */
+/* Matrix products: MatMul, Gemm, Einsum; Det. Einsum takes diagonals, then joins the operands from left to right, each
+   pair as one batched matmul; labels that nothing needs any more are summed first. */
 #include "onnx.h"
 
 #include <string.h>
 
-enum {
-  MAX_TERMS = 16,
-  ELLIPSIS = 128
-}; /* labels: letters, and ELLIPSIS + k for the dims of "...", counted from the right */
+static bool unify_batch(ny_node *n, const ny_value *x, const ny_value *y) {
+  for (int p = 3; p <= ny_rank(x) && p <= ny_rank(y); p++) {
+    ny_dim a = ny_size(x, ny_rank(x) - p), b = ny_size(y, ny_rank(y) - p);
+    if (a != 1 && b != 1 && !ny_unify(n, a, b, "batch sizes of a product")) return false;
+  }
+  return ny_unify(n, ny_size(x, ny_rank(x) - 1), ny_size(y, ny_rank(y) - 2), "the inner sizes of a product");
+}
+
+/* numpy's rules: a vector on the left is a row, on the right a column, and its dim is dropped from the result. */
+nyb_status ny_op_matmul(ny_node *n) {
+  ny_value *x = n->in[0], *y = n->in[1];
+  if (ny_rank(x) < 1 || ny_rank(y) < 1)
+    return ny_node_fail(n, NYB_E_SHAPE, "a scalar cannot be multiplied as a matrix");
+  bool row = ny_rank(x) == 1, col = ny_rank(y) == 1;
+  if (row) x = ny_unsqueeze_at(n, x, 0);
+  if (col) y = ny_unsqueeze_at(n, y, 1);
+  if (!x || !y || !unify_batch(n, x, y)) return ny_failed(n);
+  ny_value *z = ny_b_matmul(&n->b, x, y);
+  if (z && col) z = ny_squeeze_at(n, z, ny_rank(z) - 1);
+  if (z && row) z = ny_squeeze_at(n, z, ny_rank(z) - (col ? 1 : 2));
+  return ny_out(n, 0, z);
+}
+
+nyb_status ny_op_gemm(ny_node *n) {
+  ny_value *a = n->in[0], *b = n->in[1], *c = ny_opt(n, 2);
+  if (ny_rank(a) != 2 || ny_rank(b) != 2)
+    return ny_node_fail(n, NYB_E_SHAPE, "inputs have ranks %d and %d, not 2", ny_rank(a), ny_rank(b));
+  if (ny_attr_int(n, "transA", 0)) a = ny_matrix_transpose(n, a);
+  if (ny_attr_int(n, "transB", 0)) b = ny_matrix_transpose(n, b);
+  double alpha = ny_attr_float(n, "alpha", 1), beta = ny_attr_float(n, "beta", 1);
+  if (!a || !b || !unify_batch(n, a, b)) return ny_failed(n);
+  ny_value *y = ny_b_matmul(&n->b, a, b);
+  if (alpha != 1) y = ny_ew2s(n, NY_mul, y, alpha);
+  if (c && beta != 1) c = ny_ew2s(n, NY_mul, c, beta);
+  return ny_out(n, 0, c && beta != 0 ? ny_ew2(n, NY_add, y, c) : y);
+}
+
+/* ---- Einsum */
+enum { MAX_TERMS = 16, ELLIPSIS = 128 }; /* labels: letters, and ELLIPSIS + k for the dims of "...", from the right */
 typedef struct term {
   int n, label[NY_MAX_RANK];
   ny_value *v;
@@ -37,11 +72,10 @@ static bool labels(ny_node *n, const char *s, const char *e, int rank, int dots,
     else if (!((*p | 32) >= 'a' && (*p | 32) <= 'z'))
       add = -1;
     if (add < 0 || t->n + add > NY_MAX_RANK)
-      return ny_node_fail(n, NYB_E_SHAPE, "the equation does not fit the operands at \"%.20s\"", p), false;
+      return ny_refuse(n, NYB_E_SHAPE, "the equation does not fit the operands at \"%.20s\"", p);
     for (int i = 0; i < add; i++) t->label[t->n++] = p[0] == '.' ? ELLIPSIS + dots - 1 - i : *p;
   }
-  if (rank >= 0 && t->n != rank)
-    return ny_node_fail(n, NYB_E_SHAPE, "%d labels for an operand of rank %d", t->n, rank), false;
+  if (rank >= 0 && t->n != rank) return ny_refuse(n, NYB_E_SHAPE, "%d labels for an operand of rank %d", t->n, rank);
   return true;
 }
 
@@ -63,7 +97,7 @@ static bool parse(ny_node *n, const char *s, equation *q) {
     const char *stop = memchr(p, ',', (size_t)(end - p));
     if (!stop) stop = end;
     if (q->n_in >= MAX_TERMS || q->n_in >= n->n_in)
-      return ny_node_fail(n, NYB_E_SHAPE, "more terms in the equation than the %d operands", n->n_in), false;
+      return ny_refuse(n, NYB_E_SHAPE, "more terms in the equation than the %d operands", n->n_in);
     term *t = &q->in[q->n_in];
     if (!(t->v = ny_need(n, q->n_in)) || !labels(n, p, stop, ny_rank(t->v), 0, t)) return false;
     q->n_in++;
@@ -72,7 +106,7 @@ static bool parse(ny_node *n, const char *s, equation *q) {
     if (stop == end) break;
     p = stop;
   }
-  if (q->n_in != n->n_in) return ny_node_fail(n, NYB_E_SHAPE, "%d terms for %d operands", q->n_in, n->n_in), false;
+  if (q->n_in != n->n_in) return ny_refuse(n, NYB_E_SHAPE, "%d terms for %d operands", q->n_in, n->n_in);
   if (arrow) return labels(n, arrow + 2, arrow + strlen(arrow), -1, dots, &q->out);
   implicit_output(q, dots);
   return true;
@@ -129,61 +163,63 @@ static ny_value *aligned(ny_node *n, const term *t, const int *order, int count)
   return ny_reshape_to(n, v, count, shape);
 }
 
+typedef struct label_list {
+  int n, at[2 * NY_MAX_RANK];
+} label_list;
+static void add(label_list *l, const label_list *more) {
+  for (int i = 0; i < more->n; i++) l->at[l->n++] = more->at[i];
+}
+
 /* [batch..., rows, cols] with the labels of each kind flattened. */
-static ny_value *as_matrix(ny_node *n, const term *t, const int *batch, int nb, const int *row, int nr, const int *col,
-                           int nc) {
-  int order[3 * NY_MAX_RANK], k = 0;
-  for (int i = 0; i < nb; i++) order[k++] = batch[i];
-  for (int i = 0; i < nr; i++) order[k++] = row[i];
-  for (int i = 0; i < nc; i++) order[k++] = col[i];
-  ny_value *v = aligned(n, t, order, k);
-  ny_dim shape[NY_MAX_RANK], r = 1, c = 1;
+static ny_value *as_matrix(ny_node *n, const term *t, const label_list *batch, const label_list *row,
+                           const label_list *col) {
+  label_list order = *batch;
+  add(&order, row);
+  add(&order, col);
+  ny_value *v = aligned(n, t, order.at, order.n);
+  ny_dim shape[NY_MAX_RANK];
+  int nb = batch->n;
   if (!v) return NULL;
   for (int i = 0; i < nb; i++) shape[i] = ny_size(v, i);
-  for (int i = 0; i < nr; i++) r = ny_dim_mul(n->cx, r, ny_size(v, nb + i));
-  for (int i = 0; i < nc; i++) c = ny_dim_mul(n->cx, c, ny_size(v, nb + nr + i));
-  shape[nb] = r, shape[nb + 1] = c;
+  shape[nb] = ny_product(n, v->type->dim + nb, row->n);
+  shape[nb + 1] = ny_product(n, v->type->dim + nb + row->n, col->n);
   return ny_reshape_to(n, v, nb + 2, shape);
 }
 
 /* a and b as one term. */
 static bool join(ny_node *n, term *a, const term *b, const bool *needed) {
-  int batch[NY_MAX_RANK], inner[NY_MAX_RANK], left[NY_MAX_RANK], right[NY_MAX_RANK], nb = 0, ni = 0, nl = 0, nr = 0;
+  label_list batch = {0}, inner = {0}, left = {0}, right = {0}, all = {0};
   for (int i = 0; i < a->n; i++) {
-    int label = a->label[i];
-    if (find(b, label) < 0)
-      left[nl++] = label;
-    else if (needed[label])
-      batch[nb++] = label;
-    else
-      inner[ni++] = label;
+    label_list *l = find(b, a->label[i]) < 0 ? &left : needed[a->label[i]] ? &batch : &inner;
+    l->at[l->n++] = a->label[i];
   }
   for (int i = 0; i < b->n; i++)
-    if (find(a, b->label[i]) < 0) right[nr++] = b->label[i];
-  int all[2 * NY_MAX_RANK], count = 0;
-  for (int i = 0; i < nb; i++) all[count++] = batch[i];
-  for (int i = 0; i < nl; i++) all[count++] = left[i];
-  for (int i = 0; i < nr; i++) all[count++] = right[i];
-  if (count > NY_MAX_RANK || nb + 2 > NY_MAX_RANK || nb + nl + ni > NY_MAX_RANK || nb + nr + ni > NY_MAX_RANK)
-    return ny_node_fail(n, NYB_E_UNSUPPORTED, "a product of %d dimensions", count), false;
+    if (find(a, b->label[i]) < 0) right.at[right.n++] = b->label[i];
+  add(&all, &batch);
+  add(&all, &left);
+  add(&all, &right);
+  int wider = left.n > right.n ? left.n : right.n;
+  if (all.n > NY_MAX_RANK || batch.n + 2 > NY_MAX_RANK || batch.n + wider + inner.n > NY_MAX_RANK)
+    return ny_refuse(n, NYB_E_UNSUPPORTED, "a product of %d dimensions", all.n);
   ny_value *v;
-  if (!ni) {
-    v = ny_ew2(n, NY_mul, aligned(n, a, all, count), aligned(n, b, all, count));
+  if (!inner.n) {
+    v = ny_ew2(n, NY_mul, aligned(n, a, all.at, all.n), aligned(n, b, all.at, all.n));
   } else {
-    for (int i = 0; i < ni; i++)
-      if (!ny_unify(n, ny_size(a->v, find(a, inner[i])), ny_size(b->v, find(b, inner[i])), "dims of one label"))
-        return false;
-    ny_value *x = as_matrix(n, a, batch, nb, left, nl, inner, ni),
-             *y = as_matrix(n, b, batch, nb, inner, ni, right, nr);
-    v = x && y ? ny_b_matmul(&n->b, x, y) : NULL;
-    ny_dim shape[2 * NY_MAX_RANK];
-    for (int i = 0; i < nb && v; i++) shape[i] = ny_size(v, i);
-    for (int i = 0; i < nl; i++) shape[nb + i] = ny_size(a->v, find(a, left[i]));
-    for (int i = 0; i < nr; i++) shape[nb + nl + i] = ny_size(b->v, find(b, right[i]));
-    v = ny_reshape_to(n, v, count, shape);
+    ny_dim shape[NY_MAX_RANK];
+    for (int i = 0; i < inner.n; i++) {
+      ny_dim p = ny_size(a->v, find(a, inner.at[i])), q = ny_size(b->v, find(b, inner.at[i]));
+      if (!ny_unify(n, p, q, "dims of one label")) return false;
+    }
+    v = ny_b_matmul(&n->b, as_matrix(n, a, &batch, &left, &inner), as_matrix(n, b, &batch, &inner, &right));
+    for (int i = 0; i < batch.n && v; i++) shape[i] = ny_size(v, i);
+    for (int i = batch.n; i < all.n; i++) {
+      int at = find(a, all.at[i]);
+      shape[i] = at >= 0 ? ny_size(a->v, at) : ny_size(b->v, find(b, all.at[i]));
+    }
+    v = ny_reshape_to(n, v, all.n, shape);
   }
-  a->v = v, a->n = count;
-  memcpy(a->label, all, sizeof(int) * (size_t)count);
+  a->v = v, a->n = all.n;
+  memcpy(a->label, all.at, sizeof(int) * (size_t)all.n);
   return v != NULL;
 }
 
@@ -216,38 +252,26 @@ nyb_status ny_op_einsum(ny_node *n) {
 }
 
 /* ---- Det: Gaussian elimination with row exchanges, unrolled. a: [b, m, m]; one step gives [b, m-1, m-1] and a factor
- * of the result [b, 1, 1]. */
+   of the result [b, 1, 1]. */
 static ny_value *eliminate(ny_node *n, ny_value *a, int64_t m, ny_value **factor) {
   ny_dim b = ny_size(a, 0);
-  ny_value *col = ny_squeeze_at(n, ny_slice_axis(n, a, 2, 0, 1), 2);
-  ny_value *mag = ny_ew1(n, NY_abs, col);
-  const ny_type *t = ny_tensor_type(n->cx, NY_i64, 1, &b);
-  ny_op *arg = ny_build(&n->b, NY_argreduce, &mag, 1, &t, 1);
-  if (!arg) return NULL;
-  arg->attr[NY_AT(argreduce, axis)].i = 1;
-  ny_value *at = ny_reshape_to(n, ny_done(n, arg), 3, (ny_dim[]){b, 1, 1}), *first = ny_slice_axis(n, a, 1, 0, 1);
-  ny_value *row = ny_b_iota(&n->b, NY_i64, 3, (ny_dim[]){1, m, 1}, 1), *hit = ny_ew2(n, NY_eq, row, at);
-  ny_value *wide = ny_b_broadcast(&n->b, at, 3, (ny_dim[]){b, 1, m});
-  const ny_type *rt = first ? first->type : NULL;
-  ny_op *pick = ny_build(&n->b, NY_gather_elements, (ny_value *[]){a, wide}, 2, &rt, 1);
-  if (!pick) return NULL;
-  pick->attr[NY_AT(gather_elements, axis)].i = 1;
-  ny_value *pivots = ny_done(n, pick), *pivot = ny_slice_axis(n, pivots, 2, 0, 1);
-  ny_value *rest = ny_slice_axis(n, ny_ew(n, NY_where, (ny_value *[]){hit, first, a}, 3), 1, 1, m - 1);
-  if (!pivot || !rest) return NULL;
-  ny_value *zero = ny_num(n, pivot, 0), *one = ny_num(n, pivot, 1);
-  ny_value *sign = ny_ew(n, NY_where, (ny_value *[]){ny_ew2s(n, NY_eq, at, 0), one, ny_num(n, pivot, -1)}, 3);
+  ny_value *mag = ny_ew1(n, NY_abs, ny_squeeze_at(n, ny_slice_axis(n, a, 2, 0, 1), 2));
+  ny_value *at = ny_reshape_to(n, ny_arg_reduce(n, mag, "max", 1, false), 3, (ny_dim[]){b, 1, 1});
+  ny_value *hit = ny_ew2(n, NY_eq, ny_b_iota(&n->b, NY_i64, 3, (ny_dim[]){1, m, 1}, 1), at);
+  ny_value *pivots = ny_gather_elements(n, a, ny_b_broadcast(&n->b, at, 3, (ny_dim[]){b, 1, m}), 1);
+  ny_value *pivot = ny_slice_axis(n, pivots, 2, 0, 1), *one = ny_num(n, pivot, 1);
+  ny_value *rest = ny_slice_axis(n, ny_where(n, hit, ny_slice_axis(n, a, 1, 0, 1), a), 1, 1, m - 1);
+  ny_value *sign = ny_where(n, ny_ew2s(n, NY_eq, at, 0), one, ny_num(n, pivot, -1));
   *factor = ny_ew2(n, NY_mul, pivot, sign);
-  ny_value *by = ny_ew(n, NY_where, (ny_value *[]){ny_ew2(n, NY_eq, pivot, zero), one, pivot}, 3);
+  ny_value *by = ny_where(n, ny_ew2s(n, NY_eq, pivot, 0), one, pivot);
   ny_value *scale = ny_ew2(n, NY_div, ny_slice_axis(n, rest, 2, 0, 1), by);
   return ny_ew2(n, NY_sub, ny_slice_axis(n, rest, 2, 1, m - 1),
                 ny_ew2(n, NY_mul, scale, ny_slice_axis(n, pivots, 2, 1, m - 1)));
 }
 
 nyb_status ny_op_det(ny_node *n) {
-  ny_value *x = ny_need(n, 0);
+  ny_value *x = n->in[0];
   int64_t m;
-  if (!x) return ny_failed(n);
   int rank = ny_rank(x);
   if (rank < 2 || ny_size(x, rank - 1) != ny_size(x, rank - 2))
     return ny_node_fail(n, NYB_E_SHAPE, "Det needs square matrices");
@@ -255,16 +279,14 @@ nyb_status ny_op_det(ny_node *n) {
   if (m < 1 || m > 32)
     return ny_node_fail(n, NYB_E_UNSUPPORTED, "matrices of %lld x %lld (1 to 32 are supported)", (long long)m,
                         (long long)m);
-  ny_dim many = 1;
-  for (int i = 0; i < rank - 2; i++) many = ny_dim_mul(n->cx, many, ny_size(x, i));
   ny_fmt f = ny_fmt_of(x);
+  ny_dim many = ny_product(n, x->type->dim, rank - 2);
   ny_value *a = ny_reshape_to(n, ny_cast_to(n, x, f == NY_f64 ? f : NY_f32), 3, (ny_dim[]){many, m, m}), *det = NULL;
   for (int64_t k = m; k > 1 && a; k--) {
     ny_value *factor = NULL;
     a = eliminate(n, a, k, &factor);
     det = det ? ny_ew2(n, NY_mul, det, factor) : factor;
   }
-  det = a && det ? ny_ew2(n, NY_mul, det, a) : a;
-  det = ny_reshape_to(n, det, rank - 2, x->type->dim);
-  return ny_out(n, 0, ny_cast_to(n, det, f));
+  det = det ? ny_ew2(n, NY_mul, det, a) : a;
+  return ny_out(n, 0, ny_cast_to(n, ny_reshape_to(n, det, rank - 2, x->type->dim), f));
 }
