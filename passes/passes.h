@@ -47,7 +47,7 @@ nyb_status ny_run_passes(ny_unit *u, const ny_pass_options *options);
 
 /* ---- families: a fused group becomes a kernel (tile program). families/families.def has a row each.
    `k` is empty but for its arguments: one @global buffer per body argument of the group, then one per output, row-major and dense.
-   lower_<family> fills k->body and its knobs. NYB_E_UNSUPPORTED without a diagnostic: the group is not for this family. */
+   ny_lower_<family> fills k->body and its knobs. NYB_E_UNSUPPORTED without a diagnostic: the group is not for this family. */
 typedef nyb_status ny_lower_fn(ny_pass_cx *px, ny_op *group, ny_graph *k);
 typedef struct ny_family {
   const char *name, *text;
