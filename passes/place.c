@@ -15,7 +15,7 @@
 
 typedef struct buffer {
   int first, last;
-  ny_dim bytes, off;
+  ny_dim bytes, off, end;
   int64_t nominal, at;
   bool direct; /* the caller's memory */
 } buffer;
@@ -42,7 +42,8 @@ static int64_t nominal(placer *p, ny_dim d) {
   ny_dim_symbols(p->g->cx, d, &sym, &n, &cap, p->a);
   ny_binding *env = NY_NEW_ARRAY(p->a, ny_binding, n + 1);
   for (size_t i = 0; i < n; i++) env[i] = (ny_binding){sym[i], NY_PLACE_NOMINAL};
-  return ny_dim_eval(p->g->cx, d, env, n, &v) ? v : INT64_MAX / 4;
+  const int64_t most = INT64_C(1) << 44; /* so that sums of many do not overflow */
+  return ny_dim_eval(p->g->cx, d, env, n, &v) && v < most ? v : most;
 }
 
 static int new_buffer(placer *p, const ny_type *t, int time) {
@@ -167,9 +168,22 @@ static void direct_outputs(placer *p) {
 
 static bool both_live(const buffer *x, const buffer *y) { return x->first <= y->last && y->first <= x->last; }
 
-static bool at_most(ny_ctx *cx, ny_dim a, ny_dim b) { /* a <= b for all sizes */
-  int64_t lo, hi;
-  if (a == b) return true;
+/* d as coef * rest, where that can be seen at once. */
+static ny_dim split(const ny_ctx *cx, ny_dim d, int64_t *coef) {
+  const ny_dim_node *n = ny_dim_get(cx, d);
+  *coef = 1;
+  if (n->kind != NY_DIM_MUL || (n->a < 0) == (n->b < 0)) return d;
+  *coef = n->a >= 0 ? n->a : n->b;
+  return n->a >= 0 ? n->b : n->a;
+}
+
+/* a <= b for all sizes. Asked for every pair of buffers that live together, so what needs no algebra goes first. */
+static bool at_most(ny_ctx *cx, ny_dim a, ny_dim b) {
+  int64_t lo, hi, ka, kb;
+  if (a == b || a == 0) return true; /* offsets are not negative */
+  if (a >= 0 && b >= 0) return a <= b;
+  if (a < 0 && b < 0 && a != NY_DIM_INVALID && b != NY_DIM_INVALID && split(cx, a, &ka) == split(cx, b, &kb))
+    return ka <= kb;
   ny_dim d = ny_dim_sub(cx, b, a);
   if (d == NY_DIM_INVALID) return false;
   ny_dim_bounds(cx, d, &lo, &hi);
@@ -185,18 +199,19 @@ static ny_dim larger(const placer *p, ny_dim a, ny_dim b) {
 }
 
 /* `live`: the placed buffers that live at the same time as b, by nominal offset. */
-static bool fits(placer *p, const buffer *b, ny_dim off, const int *live, int n) {
+static bool fits(placer *p, const buffer *b, ny_dim off, int64_t at, const int *live, int n) {
   ny_ctx *cx = p->g->cx;
   ny_dim end = ny_dim_add(cx, off, b->bytes);
   for (int i = 0; i < n; i++) {
     const buffer *q = &p->buf[live[i]];
-    if (!at_most(cx, end, q->off) && !at_most(cx, ny_dim_add(cx, q->off, q->bytes), off)) return false;
+    bool above = at + b->nominal <= q->at; /* what does not hold at nominal sizes cannot be proven for all */
+    if (!(above ? at_most(cx, end, q->off) : at_most(cx, q->end, off))) return false;
   }
   return true;
 }
 
 static bool take(placer *p, buffer *b, ny_dim off, int64_t at, const int *live, int n) {
-  if (off == NY_DIM_INVALID || !fits(p, b, off, live, n)) return false;
+  if (off == NY_DIM_INVALID || !fits(p, b, off, at, live, n)) return false;
   b->off = off;
   b->at = at;
   return true;
@@ -206,17 +221,16 @@ static bool take(placer *p, buffer *b, ny_dim off, int64_t at, const int *live, 
  * is dear. */
 static void choose(placer *p, buffer *b, const int *live, int n) {
   enum { TRIES = 6 };
-  ny_ctx *cx = p->g->cx;
   ny_dim off = 0, top = 0;
   int64_t at = 0;
   int tries = 0;
   for (int i = 0; i < n; i++) {
     const buffer *q = &p->buf[live[i]];
     if (q->at - at >= b->nominal && tries++ < TRIES && take(p, b, off, at, live, n)) return;
-    if (q->at + q->nominal > at) at = q->at + q->nominal, off = ny_dim_add(cx, q->off, q->bytes);
+    if (q->at + q->nominal > at) at = q->at + q->nominal, off = q->end;
   }
   if (take(p, b, off, at, live, n)) return;
-  for (int i = 0; i < n; i++) top = larger(p, top, ny_dim_add(cx, p->buf[live[i]].off, p->buf[live[i]].bytes));
+  for (int i = 0; i < n; i++) top = larger(p, top, p->buf[live[i]].end);
   b->off = top;
   b->at = nominal(p, top);
 }
@@ -260,7 +274,7 @@ static bool assign(placer *p) {
     choose(p, b, live, n);
     insert(p, done, n_done++, order[i].index);
     if (b->off == NY_DIM_INVALID) return false;
-    ny_dim end = ny_dim_add(p->g->cx, b->off, b->bytes);
+    ny_dim end = b->end = ny_dim_add(p->g->cx, b->off, b->bytes);
     top = end == NY_DIM_INVALID ? end : larger(p, top, end);
     if (top == NY_DIM_INVALID) return false;
   }

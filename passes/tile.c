@@ -45,7 +45,11 @@ static nyb_status try_family(tiler *s, ny_op *group, const char *name, ny_graph 
   const ny_family *f = ny_family_by_name(name);
   if (!f) return NYB_E_UNSUPPORTED;
   ny_graph *k = empty_kernel(s, group, name);
+  ny_arena keep = s->px->scratch; /* what a family needs is needed no longer than for this group */
+  s->px->scratch = (ny_arena){0};
   nyb_status st = f->lower(s->px, group, k);
+  ny_arena_free(&s->px->scratch);
+  s->px->scratch = keep;
   if (!st)
     *out = k;
   else

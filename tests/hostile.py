@@ -164,6 +164,11 @@ def long():
     emit("matmuls", [node("MatMul", ["x" if not i else f"t{i}", "w"], [f"t{i+1}"]) for i in range(300)], [("x", F, ["n", 8])], ["t300"], [init("w", np.ones((8, 8)))], valid=True)
 
 
+    kept = [n for i in range(600) for n in (node("MatMul", [f"s{i-1}" if i else "x", "w"], [f"m{i}"]), node("Softmax", [f"m{i}"], [f"s{i}"], axis=0))]
+    back = [n for i in range(599, 0, -1) for n in (node("MatMul", [f"r{i+1}" if i < 599 else "s599", "w"], [f"q{i}"]), node("Mul", [f"q{i}", f"s{i-1}"], [f"r{i}"]))]
+    emit("all_alive", kept + back, [("x", F, ["n", 8])], ["r1"], [init("w", np.ones((8, 8)))], valid=True)
+
+
 def names():
     x = ("x", F, [4])
     swap = lambda old, new: lambda data: data.replace(old, new)
