@@ -8,9 +8,8 @@ static const struct {
   const char *domain, *name, *since;
 } operators[] = {
     /* one row a meaning: what an operator means may change with the opset */
-#define ONNX(domain, op, first, last, builder, arg) {domain, op, #first "+"},
+#define ONNX(domain, op, first, last, required, builder, arg) {domain, op, #first "+"},
 #include "onnx_ops.def"
-#include "onnx_ops_rare.def"
 #undef ONNX
 };
 
