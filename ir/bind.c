@@ -8,7 +8,8 @@ typedef struct bind_cx {
 } bind_cx;
 
 static ny_dim bind_dim(const bind_cx *b, ny_dim d) {
-  for (size_t i = 0; i < b->n && d < 0 && d != NY_DIM_INVALID; i++) d = ny_dim_subst(b->cx, d, b->env[i].sym, ny_dim_const(b->cx, b->env[i].value));
+  for (size_t i = 0; i < b->n && d < 0 && d != NY_DIM_INVALID; i++)
+    d = ny_dim_subst(b->cx, d, b->env[i].sym, ny_dim_const(b->cx, b->env[i].value));
   return d;
 }
 

@@ -53,15 +53,6 @@ ny_value *ny_b_scalar(ny_builder *b, ny_fmt f, double x) {
   return finish(b, op);
 }
 
-ny_value *ny_b_ints(ny_builder *b, const int64_t *v, int n) {
-  if (!ready(b, NULL, 0)) return NULL;
-  ny_dim size = n;
-  int64_t *copy = NY_NEW_ARRAY(&b->g->unit->arena, int64_t, n ? n : 1);
-  if (n) memcpy(copy, v, sizeof *v * (size_t)n);
-  const ny_blob *blob = ny_blob_new(b->g->unit, copy, sizeof *v * (uint64_t)n, NULL, 0);
-  return ny_b_const(b, ny_tensor_type(b->g->cx, NY_i64, 1, &size), blob);
-}
-
 ny_value *ny_b_dims(ny_builder *b, const ny_dim *v, int n, bool scalar) {
   ny_dim size = n;
   ny_op *op = start(b, NY_dims, NULL, 0, ny_tensor_type(b->g->cx, NY_i64, scalar ? 0 : 1, &size));

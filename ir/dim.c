@@ -70,19 +70,6 @@ ny_dim ny_dim_node_new(ny_ctx *cx, ny_dim_kind kind, ny_dim a, ny_dim b, int64_t
 ny_dim ny_dim_const(ny_ctx *cx, int64_t v) { return v >= 0 ? v : ny_dim_node_new(cx, NY_DIM_CONST, 0, 0, v, NULL); }
 ny_dim ny_dim_sym(ny_ctx *cx, ny_name name) { return ny_dim_node_new(cx, NY_DIM_SYM, 0, 0, 0, name); }
 
-ny_dim ny_dim_fresh(ny_ctx *cx, const char *stem) {
-  for (uint32_t i = 0;; i++) {
-    char s[96];
-    if (i)
-      snprintf(s, sizeof s, "%.64s_%u", stem, i);
-    else
-      snprintf(s, sizeof s, "%.64s", stem);
-    uint32_t before = cx->n_dims;
-    ny_dim d = ny_dim_sym(cx, ny_intern(&cx->names, s));
-    if (cx->n_dims > before) return d;
-  }
-}
-
 /* Constants sort after everything else: ?S+1, min(?S,8). */
 static int kind_rank(const ny_ctx *cx, ny_dim d) { return ny_dim_is_const(cx, d, NULL) ? 100 : (int)cx->dims[~d].kind; }
 

@@ -5,15 +5,6 @@
 #include "dim.h"
 #include "text.h"
 
-static bool plain_start(char c) { return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_'; }
-static bool plain_char(char c) { return plain_start(c) || (c >= '0' && c <= '9') || c == '.'; }
-
-static bool plain(const char *s) {
-  if (!plain_start(*s)) return false;
-  while (plain_char(*s)) s++;
-  return !*s;
-}
-
 static void put(const ny_ctx *cx, ny_dim d, ny_text *out);
 
 static void put_chain(const ny_ctx *cx, ny_dim d, ny_dim_kind kind, ny_text *out) {
@@ -39,10 +30,7 @@ static void put_atom(const ny_ctx *cx, ny_dim d, ny_text *out) {
   const ny_dim_node *x = ny_dim_get(cx, d);
   if (x->kind == NY_DIM_SYM) {
     ny_text_add(out, "?");
-    if (plain(x->name))
-      ny_text_add(out, x->name);
-    else
-      ny_put_quoted(out, x->name);
+    ny_put_name(out, x->name);
   } else if (x->kind == NY_DIM_MIN || x->kind == NY_DIM_MAX) {
     ny_text_add(out, x->kind == NY_DIM_MIN ? "min(" : "max(");
     put_chain(cx, d, x->kind, out);
@@ -132,10 +120,9 @@ static ny_dim parse_symbol(parser *p) {
   if (*p->s == '"') {
     name = ny_take_quoted(p->cx, &p->s);
   } else {
-    const char *begin = p->s;
-    if (!plain_start(*p->s)) return NY_DIM_INVALID;
-    while (plain_char(*p->s)) p->s++;
-    name = ny_internn(&p->cx->names, begin, (size_t)(p->s - begin));
+    size_t n = ny_word_length(p->s);
+    if (n) name = ny_internn(&p->cx->names, p->s, n);
+    p->s += n;
   }
   return name ? ny_dim_sym(p->cx, name) : NY_DIM_INVALID;
 }

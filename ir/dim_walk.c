@@ -137,7 +137,8 @@ static range range_of(const ny_ctx *cx, ny_dim d) {
   }
 }
 
-/* p := p * k, then k*c*(x/k) becomes the least it can be, which is linear in x: k*(x/k) lies in x-(k-1) .. x. False: too large. */
+/* p := p * k, then k*c*(x/k) becomes the least it can be, which is linear in x: k*(x/k) lies in x-(k-1) .. x. False:
+ * too large. */
 static bool open_div(const ny_ctx *cx, ny_poly *p, uint32_t i, int64_t k) {
   int64_t c = p->t[i].coef, low = 0;
   ny_dim atom = p->t[i].atom[0];
@@ -147,8 +148,10 @@ static bool open_div(const ny_ctx *cx, ny_poly *p, uint32_t i, int64_t k) {
   for (uint32_t j = 0; j < p->n; j++) p->bad |= __builtin_mul_overflow(p->t[j].coef, k, &p->t[j].coef);
   for (uint32_t j = 0; j < x.n && !p->bad; j++) {
     int64_t f;
-    if (__builtin_mul_overflow(x.t[j].coef, c, &f)) p->bad = true;
-    else ny_poly_add(p, f, x.t[j].atom, x.t[j].n);
+    if (__builtin_mul_overflow(x.t[j].coef, c, &f))
+      p->bad = true;
+    else
+      ny_poly_add(p, f, x.t[j].atom, x.t[j].n);
   }
   if (c > 0) p->bad |= __builtin_mul_overflow(c, 1 - k, &low);
   ny_poly_add(p, low, NULL, 0);
@@ -165,7 +168,8 @@ static int64_t least_of(const ny_ctx *cx, const ny_poly *p) {
   return sum;
 }
 
-/* A lower bound that sees through quotients, so that they cancel: ((n+31)/32)*2 - (n+15)/16 >= 0. INT64_MIN: none found. */
+/* A lower bound that sees through quotients, so that they cancel: ((n+31)/32)*2 - (n+15)/16 >= 0. INT64_MIN: none
+ * found. */
 static int64_t linear_low(const ny_ctx *cx, ny_poly *p) {
   enum { MAX_QUOTIENTS = 16 };
   int64_t scale = 1, k, low;
@@ -176,7 +180,8 @@ static int64_t linear_low(const ny_ctx *cx, ny_poly *p) {
       i++;
       continue;
     }
-    if (++opened > MAX_QUOTIENTS || __builtin_mul_overflow(scale, k, &scale) || !open_div(cx, p, i, k)) return INT64_MIN;
+    if (++opened > MAX_QUOTIENTS || __builtin_mul_overflow(scale, k, &scale) || !open_div(cx, p, i, k))
+      return INT64_MIN;
     i = 0;
   }
   low = opened && !p->bad ? least_of(cx, p) : INT64_MIN;

@@ -110,10 +110,10 @@ static void bind(ny_ev *ev, ny_name sym, int64_t value) {
   ev->env[ev->n_env++] = (ny_binding){sym, value};
 }
 
-nyb_status ny_ev_bind(ny_ev *ev, const ny_type *declared, const ny_type *actual) {
+/* Plain symbols that have no value yet. */
+static void bind_type(ny_ev *ev, const ny_type *declared, const ny_type *actual) {
   for (int i = 0; i < declared->rank && declared->rank == actual->rank; i++)
     if (is_unbound(ev, declared->dim[i])) bind(ev, ny_dim_get(ev->cx, declared->dim[i])->name, actual->dim[i]);
-  return NYB_OK;
 }
 
 /* Checks an actual type against a declared one. Sizes that still have no value are accepted: only results of a body can
@@ -302,7 +302,7 @@ static nyb_status run_body(ny_ev *ev, ny_op *op, int i, ny_slot *arg, uint32_t n
                       ny_kinds[op->kind].name, i, n_arg);
   ny_block *b = op->body[i];
   for (uint32_t k = 0; k < n_arg; k++) {
-    ny_ev_bind(ev, b->arg[k]->type, arg[k].t.type);
+    bind_type(ev, b->arg[k]->type, arg[k].t.type);
     NY_TRY(match(ev, op->loc, "a body's argument", b->arg[k]->name ? b->arg[k]->name : "", b->arg[k]->type,
                  arg[k].t.type));
     give(ev, b->arg[k], arg[k]);
@@ -317,7 +317,7 @@ static nyb_status run_body(ny_ev *ev, ny_op *op, int i, ny_slot *arg, uint32_t n
 /* Results of a body become those of op; sizes nobody knew before are known now. */
 static nyb_status adopt(ny_ev *ev, ny_op *op, ny_slot *res) {
   for (int i = 0; i < op->n_out; i++) {
-    ny_ev_bind(ev, op->out[i]->type, res[i].t.type);
+    bind_type(ev, op->out[i]->type, res[i].t.type);
     NY_TRY(match(ev, op->loc, "result of", ny_kinds[op->kind].name, op->out[i]->type, res[i].t.type));
     give(ev, op->out[i], res[i]);
   }
@@ -487,7 +487,7 @@ static nyb_status take_inputs(ny_ev *ev, const ny_tensor *in, size_t n_in) {
   ny_block *b = &ev->g->body;
   if (n_in != b->n_arg)
     return ny_fail(&ev->cx->diag, NYB_E_ARGUMENT, NULL, "%zu inputs given, the graph has %u", n_in, b->n_arg);
-  for (size_t i = 0; i < n_in; i++) ny_ev_bind(ev, b->arg[i]->type, in[i].type);
+  for (size_t i = 0; i < n_in; i++) bind_type(ev, b->arg[i]->type, in[i].type);
   for (size_t i = 0; i < n_in; i++) {
     uint64_t bytes = 0;
     char number[32];
@@ -524,7 +524,7 @@ nyb_status ny_eval_graph(ny_graph *g, const ny_tensor *in, size_t n_in, ny_arena
 
 /* An op with bodies runs as in a graph; any other needs no plan and writes straight into the caller's arena. */
 static nyb_status eval_op(ny_ev *ev, ny_op *op, const ny_tensor *in, ny_arena *a, ny_tensor *out) {
-  for (int i = 0; i < op->n_in; i++) ny_ev_bind(ev, ny_in(op, i)->type, in[i].type);
+  for (int i = 0; i < op->n_in; i++) bind_type(ev, ny_in(op, i)->type, in[i].type);
   for (int i = 0; i < op->n_in; i++)
     NY_TRY(match(ev, op->loc, "operand of", ny_kinds[op->kind].name, ny_in(op, i)->type, in[i].type));
   if (op->n_body) {

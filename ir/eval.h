@@ -56,7 +56,6 @@ void *ny_ev_tmp(ny_ev *ev, const ny_op *op, uint64_t n, size_t item);
 nyb_status ny_ev_axis(ny_ev *ev, const ny_op *op, int64_t axis, int rank, int *out);
 /* Fails unless `from` broadcasts to `to`. Type inference has shown it where sizes are known; here they all are. */
 nyb_status ny_ev_fits(ny_ev *ev, const ny_op *op, const ny_type *from, const ny_type *to);
-nyb_status ny_ev_bind(ny_ev *ev, const ny_type *declared, const ny_type *actual); /* plain symbols not yet bound */
 
 /* ---- eval_num.c: packed storage to and from double and int64, many at a time; shapes */
 void ny_load_f(ny_fmt f, const void *p, uint64_t at, size_t n, double *out);
@@ -66,9 +65,7 @@ void ny_store_i(ny_fmt f, void *p, uint64_t at, size_t n, const int64_t *x);
 void ny_round_n(ny_fmt f, double *x, size_t n);
 void ny_wrap_n(ny_fmt f, int64_t *x, size_t n);
 void ny_copy_elems(ny_fmt f, void *to, uint64_t to_at, const void *from, uint64_t from_at,
-                   uint64_t n); /* elements, without looking at them */
-double ny_lowest_f(ny_fmt f);   /* identity of max */
-int64_t ny_lowest_i(ny_fmt f), ny_highest_i(ny_fmt f);
+                   uint64_t n);                      /* elements, without looking at them */
 int64_t ny_f_to_i(ny_fmt f, double x);               /* truncates, saturates; NaN gives 0; bool is x != 0 */
 double ny_i_to_f(ny_fmt from, int64_t x, ny_fmt to); /* such that one more rounding, to `to`, is right */
 int64_t ny_count(const ny_type *t);                  /* of a static type whose storage exists */

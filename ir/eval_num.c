@@ -91,7 +91,7 @@ void ny_copy_elems(ny_fmt f, void *to, uint64_t to_at, const void *from, uint64_
   }
 }
 
-double ny_lowest_f(ny_fmt f) {
+static double lowest_f(ny_fmt f) {
   /* formats without an infinity end at their largest finite value; those without a sign at their smallest */
   switch (f) {
   case NY_f8e4m3: return -448;
@@ -103,22 +103,24 @@ double ny_lowest_f(ny_fmt f) {
   }
 }
 
-static double highest_f(ny_fmt f) { return f == NY_f8e8m0 ? ldexp(1, 127) : -ny_lowest_f(f); }
+static double highest_f(ny_fmt f) { return f == NY_f8e8m0 ? ldexp(1, 127) : -lowest_f(f); }
 
-int64_t ny_lowest_i(ny_fmt f) { return ny_fmts[f].kind == 'I' ? (int64_t)(UINT64_MAX << (ny_fmts[f].bits - 1)) : 0; }
+static int64_t lowest_i(ny_fmt f) {
+  return ny_fmts[f].kind == 'I' ? (int64_t)(UINT64_MAX << (ny_fmts[f].bits - 1)) : 0;
+}
 
-int64_t ny_highest_i(ny_fmt f) {
+static int64_t highest_i(ny_fmt f) {
   if (ny_fmts[f].kind == 'B') return 1;
-  return ny_fmts[f].kind == 'I' ? ~ny_lowest_i(f) : (int64_t)(UINT64_MAX >> (64 - ny_fmts[f].bits));
+  return ny_fmts[f].kind == 'I' ? ~lowest_i(f) : (int64_t)(UINT64_MAX >> (64 - ny_fmts[f].bits));
 }
 
 int64_t ny_f_to_i(ny_fmt f, double x) {
   if (ny_fmts[f].kind == 'B') return x != 0; /* NaN is true */
   if (isnan(x)) return 0;
   double top = ldexp(1, ny_fmts[f].bits - (ny_fmts[f].kind == 'I'));
-  if (x >= top) return ny_highest_i(f);
+  if (x >= top) return highest_i(f);
   if (ny_fmts[f].kind == 'U') return x <= 0 ? 0 : (int64_t)(uint64_t)x;
-  return x < -top ? ny_lowest_i(f) : (int64_t)x;
+  return x < -top ? lowest_i(f) : (int64_t)x;
 }
 
 double ny_i_to_f(ny_fmt from, int64_t x, ny_fmt to) {
@@ -197,9 +199,9 @@ int64_t ny_fold_i(ny_fold o, ny_fmt f, int64_t a, int64_t b) {
 }
 
 double ny_fold_first_f(ny_fold o, ny_fmt f) {
-  return o == NY_FOLD_prod ? 1 : o == NY_FOLD_max ? ny_lowest_f(f) : o == NY_FOLD_min ? highest_f(f) : 0;
+  return o == NY_FOLD_prod ? 1 : o == NY_FOLD_max ? lowest_f(f) : o == NY_FOLD_min ? highest_f(f) : 0;
 }
 
 int64_t ny_fold_first_i(ny_fold o, ny_fmt f) {
-  return o == NY_FOLD_prod ? 1 : o == NY_FOLD_max ? ny_lowest_i(f) : o == NY_FOLD_min ? ny_highest_i(f) : 0;
+  return o == NY_FOLD_prod ? 1 : o == NY_FOLD_max ? lowest_i(f) : o == NY_FOLD_min ? highest_i(f) : 0;
 }

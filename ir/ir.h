@@ -29,7 +29,6 @@ typedef struct ny_dim_node {
 } ny_dim_node;
 ny_dim ny_dim_const(ny_ctx *cx, int64_t v);
 ny_dim ny_dim_sym(ny_ctx *cx, ny_name name);
-ny_dim ny_dim_fresh(ny_ctx *cx, const char *stem); /* a symbol not used before in this context */
 ny_dim ny_dim_add(ny_ctx *cx, ny_dim a, ny_dim b);
 ny_dim ny_dim_sub(ny_ctx *cx, ny_dim a, ny_dim b);
 ny_dim ny_dim_mul(ny_ctx *cx, ny_dim a, ny_dim b);
@@ -71,7 +70,6 @@ const ny_type *ny_tensor_type(ny_ctx *cx, ny_fmt fmt, int rank, const ny_dim *di
 const ny_type *ny_type_with_fmt(ny_ctx *cx, const ny_type *t, ny_fmt fmt);
 ny_dim ny_type_count(ny_ctx *cx, const ny_type *t);           /* elements */
 ny_dim ny_type_bytes(ny_ctx *cx, const ny_type *t);           /* storage */
-bool ny_type_static(const ny_ctx *cx, const ny_type *t);      /* no symbols */
 bool ny_type_static_count(const ny_ctx *cx, const ny_type *t, int64_t *out); /* false when symbolic or overflowing */
 void ny_type_print(const ny_ctx *cx, const ny_type *t, ny_text *out);
 /* numpy broadcasting of two shapes (size 1 stretches, missing leading dims count as 1). False when they cannot be shown compatible. */
@@ -272,7 +270,6 @@ ny_value *ny_b_ew2(ny_builder *b, ny_kind k, ny_value *x, ny_value *y);
 ny_value *ny_b_where(ny_builder *b, ny_value *c, ny_value *x, ny_value *y);
 ny_value *ny_b_const(ny_builder *b, const ny_type *t, const ny_blob *blob);
 ny_value *ny_b_scalar(ny_builder *b, ny_fmt f, double x);      /* rank 0 */
-ny_value *ny_b_ints(ny_builder *b, const int64_t *v, int n);    /* i64[n] */
 ny_value *ny_b_dims(ny_builder *b, const ny_dim *v, int n, bool scalar); /* i64[n] or i64[] */
 ny_value *ny_b_cast(ny_builder *b, ny_value *x, ny_fmt f);
 ny_value *ny_b_reshape(ny_builder *b, ny_value *x, int rank, const ny_dim *shape);

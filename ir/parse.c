@@ -13,17 +13,17 @@ static uint32_t find(const ny_parser *p, ny_name name, bool number) {
 }
 
 static void grow_slots(ny_parser *p) {
-  ny_slot *old = p->slot;
+  ny_label *old = p->slot;
   uint32_t n = p->cap_slots;
   p->cap_slots = n ? n * 2 : 256;
-  p->slot = NY_NEW_ARRAY(&p->scratch, ny_slot, p->cap_slots);
+  p->slot = NY_NEW_ARRAY(&p->scratch, ny_label, p->cap_slots);
   for (uint32_t i = 0; i < n; i++)
     if (old[i].name) p->slot[find(p, old[i].name, old[i].number)] = old[i];
 }
 
-static nyb_status label(ny_parser *p, ny_slot *out) {
+static nyb_status label(ny_parser *p, ny_label *out) {
   NY_TRY(ny_p_expect(p, '%'));
-  *out = (ny_slot){0};
+  *out = (ny_label){0};
   if (*p->s < '0' || *p->s > '9') {
     if (*p->s == ' ' || *p->s == '\n') return ny_p_fail(p, "expected a name after %%");
     return ny_p_name(p, "a name after %", &out->name);
@@ -36,11 +36,11 @@ static nyb_status label(ny_parser *p, ny_slot *out) {
   return NYB_OK;
 }
 
-static nyb_status define(ny_parser *p, const ny_slot *l, ny_value *v) {
+static nyb_status define(ny_parser *p, const ny_label *l, ny_value *v) {
   if (p->n_slots * 2 >= p->cap_slots) grow_slots(p);
   uint32_t i = find(p, l->name, l->number);
   if (p->slot[i].name) return ny_p_fail(p, "%%%.100s is defined twice", l->name);
-  p->slot[i] = (ny_slot){l->name, l->number, v};
+  p->slot[i] = (ny_label){l->name, l->number, v};
   p->n_slots++;
   if (!l->number) v->name = l->name;
   return NYB_OK;
@@ -56,7 +56,7 @@ static bool visible(const ny_value *v, const ny_block *b) {
 }
 
 static nyb_status operand(ny_parser *p, const ny_block *b, ny_value **out) {
-  ny_slot l;
+  ny_label l;
   NY_TRY(label(p, &l));
   uint32_t i = p->cap_slots ? find(p, l.name, l.number) : 0;
   *out = p->cap_slots ? p->slot[i].value : NULL;
@@ -68,7 +68,7 @@ static nyb_status operand(ny_parser *p, const ny_block *b, ny_value **out) {
 static nyb_status arguments(ny_parser *p, ny_block *b) {
   if (ny_p_take(p, ')')) return NYB_OK;
   do {
-    ny_slot l;
+    ny_label l;
     const ny_type *t;
     ny_p_space(p);
     NY_TRY(label(p, &l));
@@ -130,7 +130,7 @@ static nyb_status types(ny_parser *p, ny_op *op) {
 
 /* ---- ops */
 typedef struct lists { /* of the op being read; freed with it, nested ops have their own */
-  ny_slot *out;
+  ny_label *out;
   ny_value **in;
   uint32_t n_out, cap_out, n_in, cap_in;
 } lists;

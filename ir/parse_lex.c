@@ -36,16 +36,9 @@ bool ny_p_take(ny_parser *p, char c) {
 
 nyb_status ny_p_expect(ny_parser *p, char c) { return ny_p_take(p, c) ? NYB_OK : ny_p_fail(p, "expected '%c'", c); }
 
-static bool word_char(char c) {
-  return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_' || c == '.' || (c >= '0' && c <= '9');
-}
-
 size_t ny_p_word(ny_parser *p) {
-  size_t n = 0;
   ny_p_space(p);
-  if (*p->s >= '0' && *p->s <= '9') return 0;
-  while (word_char(p->s[n])) n++;
-  return n;
+  return ny_word_length(p->s);
 }
 
 bool ny_p_keyword(ny_parser *p, const char *word) {
@@ -101,8 +94,9 @@ nyb_status ny_p_double(ny_parser *p, double *out) {
   } words[] = {{"nan", __builtin_nan("")}, {"inf", __builtin_inf()}, {"-inf", -__builtin_inf()}};
   ny_p_space(p);
   for (size_t i = 0; i < NY_COUNT(words); i++) {
+    bool minus = words[i].word[0] == '-';
     size_t n = strlen(words[i].word);
-    if (strncmp(p->s, words[i].word, n) || word_char(p->s[n])) continue;
+    if (strncmp(p->s, words[i].word, n) || ny_word_length(p->s + minus) + minus != n) continue;
     p->s += n;
     *out = words[i].value;
     return NYB_OK;

@@ -6,16 +6,16 @@
 
 #include "text.h"
 
-static bool word_start(char c) { return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_' || c == '.'; }
-
-bool ny_name_plain(const char *s) {
-  if (!word_start(*s)) return false;
-  while (word_start(*s) || (*s >= '0' && *s <= '9')) s++;
-  return !*s;
+size_t ny_word_length(const char *s) {
+  size_t n = 0;
+  for (;; n++) {
+    bool letter = (s[n] >= 'A' && s[n] <= 'Z') || (s[n] >= 'a' && s[n] <= 'z') || s[n] == '_' || s[n] == '.';
+    if (!letter && !(n && s[n] >= '0' && s[n] <= '9')) return n;
+  }
 }
 
 void ny_put_name(ny_text *out, const char *s) {
-  if (ny_name_plain(s))
+  if (*s && !s[ny_word_length(s)])
     ny_text_add(out, s);
   else
     ny_put_quoted(out, s);

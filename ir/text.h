@@ -7,12 +7,13 @@ enum {
   NY_TEXT_DEPTH = 64,  /* nested bodies */
   NY_TEXT_INLINE = 64, /* a constant of up to this many elements is written out */
 };
-bool ny_name_plain(const char *s); /* needs no quotes */
+size_t ny_word_length(const char *s); /* of the word s begins with; 0: none */
 void ny_put_name(ny_text *out, const char *s);
 void ny_put_quoted(ny_text *out, const char *s);
 /* At an opening quote; NULL on a syntax error, else *s is after the closing quote. */
 ny_name ny_take_quoted(ny_ctx *cx, const char **s);
-void ny_put_blob_path(ny_text *out, const ny_unit *u, const ny_blob *b); /* of a blob in a file, as it can be opened again */
+void ny_put_blob_path(ny_text *out, const ny_unit *u,
+                      const ny_blob *b); /* of a blob in a file, as it can be opened again */
 void ny_put_base64(ny_text *out, const uint8_t *p, uint64_t n);
 /* Can this type's elements be written as a list? */
 bool ny_type_inline(const ny_type *t, int64_t *count);
@@ -22,11 +23,11 @@ void ny_put_rounded(ny_text *out, ny_fmt f, double x); /* the shortest decimal t
 void ny_print_by_reference(const ny_unit *u, ny_text *out); /* blobs by id: only a reader that knows u can follow */
 
 /* ---- The parser */
-typedef struct ny_slot { /* a value's label: %name or %12 */
+typedef struct ny_label { /* %name or %12, and what it stands for */
   ny_name name;
   bool number;
   ny_value *value;
-} ny_slot;
+} ny_label;
 typedef struct ny_parser {
   ny_ctx *cx;
   ny_unit *unit;
@@ -36,7 +37,7 @@ typedef struct ny_parser {
   const ny_unit *like; /* whose blobs may be referred to, or NULL */
   int depth;
   ny_arena scratch;
-  ny_slot *slot;
+  ny_label *slot;
   uint32_t n_slots, cap_slots;
   const ny_blob **blob;
   uint32_t n_blobs, cap_blobs;

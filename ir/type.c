@@ -75,12 +75,6 @@ ny_dim ny_type_bytes(ny_ctx *cx, const ny_type *t) {
   return ny_dim_add(cx, data, scales);
 }
 
-bool ny_type_static(const ny_ctx *cx, const ny_type *t) {
-  for (int i = 0; i < t->rank; i++)
-    if (!ny_dim_is_const(cx, t->dim[i], NULL)) return false;
-  return true;
-}
-
 bool ny_type_static_count(const ny_ctx *cx, const ny_type *t, int64_t *out) {
   int64_t n = 1, d;
   for (int i = 0; i < t->rank; i++)

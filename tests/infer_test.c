@@ -170,7 +170,7 @@ static void long_chain(void) {
   ny_unit *u = ny_unit_new(cx);
   ny_graph *g = ny_graph_new(u, ny_intern(&cx->names, "g"), false);
   ny_builder b = {.g = g, .block = &g->body};
-  ny_value *v = ny_b_ints(&b, (int64_t[]){1, 2}, 2);
+  ny_value *v = ny_b_dims(&b, (ny_dim[]){1, 2}, 2, false);
   for (int i = 0; i < 100000; i++) v = ny_b_ew2(&b, NY_add, v, v);
   ny_dim out[2];
   int n;

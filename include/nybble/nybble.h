@@ -19,6 +19,7 @@ extern "C" {
 #define NYB_API
 #endif
 
+/* 0 is success. The rows of status.def, with their texts. */
 typedef enum nyb_status {
 #define STATUS(name, text) NYB_##name,
 #include "nybble/status.def"
@@ -45,32 +46,38 @@ typedef enum nyb_dtype_code { /* DLDataTypeCode, DLPack 1.1 */
   NYB_FLOAT8_E8M0FNU = 14,
   NYB_FLOAT4_E2M1FN = 17
 } nyb_dtype_code;
+/* DLDataType. */
 typedef struct nyb_dtype {
   uint8_t code, bits;
   uint16_t lanes; /* 1; sub-byte elements are packed, first element in the low bits */
 } nyb_dtype;
 typedef struct nyb_device_id {
-  int32_t type, id; /* DLDevice: type 1 is the CPU */
+  int32_t type, id; /* DLDevice: type 1 is the CPU, the only one accepted; 0 counts as 1 */
 } nyb_device_id;
+/* Owns nothing: data, shape and strides are the caller's unless a function says otherwise. */
 typedef struct nyb_tensor {
-  void *data;
+  void *data; /* aligned to its elements, from byte_offset on */
   nyb_device_id device;
   int32_t ndim;
   nyb_dtype dtype;
   int64_t *shape;
-  int64_t *strides; /* NULL: row-major and dense, the only layout accepted */
+  int64_t *strides; /* in elements; NULL: row-major and dense, the only layout accepted */
   uint64_t byte_offset;
 } nyb_tensor;
 
 /* ---- Context */
+/* Both functions may be NULL, and may use their strings until they return. progress comes from one thread at a time, which
+   may be one of the compiler's; warning from the thread that calls. */
 typedef struct nyb_options {
   size_t size;
   const char *cache_dir; /* NULL: $NYBBLE_CACHE, $XDG_CACHE_HOME/nybble or $HOME/.cache/nybble; "": no cache */
-  void (*progress)(void *user, const char *stage, double done); /* done: 0 to 1; may be NULL */
+  void (*progress)(void *user, const char *stage, double done); /* done: 0 to 1 */
   void (*warning)(void *user, const char *text);
   void *user;
 } nyb_options;
+/* Opens a context; options may be NULL. A cache folder that cannot be used is a warning, not a failure. */
 NYB_API nyb_status nyb_open(const nyb_options *options, nyb_context **out_cx);
+/* After everything that was opened from it. */
 NYB_API void nyb_close(nyb_context *cx);
 
 typedef struct nyb_error {
@@ -85,7 +92,9 @@ typedef struct nyb_error {
 } nyb_error;
 /* The last failure on this context, or NULL. Valid until the next call on the context. */
 NYB_API const nyb_error *nyb_last_error(const nyb_context *cx);
+/* A few words for a status, static; from any thread. */
 NYB_API const char *nyb_status_text(nyb_status s);
+/* NYB_VERSION of the library that runs, static; from any thread. */
 NYB_API const char *nyb_version(void);
 
 /* A symbolic dimension and the size it is given. */
@@ -104,6 +113,7 @@ typedef struct nyb_import_options {
 NYB_API nyb_status nyb_import(nyb_context *cx, const char *path, const nyb_import_options *options, nyb_model **out_model);
 /* The same from memory, which must outlive the model. External data is refused. */
 NYB_API nyb_status nyb_import_memory(nyb_context *cx, const void *data, size_t bytes, const nyb_import_options *options, nyb_model **out_model);
+/* Before its context; modules compiled from it live on. */
 NYB_API void nyb_model_close(nyb_model *model);
 
 typedef struct nyb_compile_options {
@@ -115,17 +125,22 @@ typedef struct nyb_compile_options {
   int verify_each;      /* verify, print, re-read and compare after every pass */
   int threads;          /* of the compiler; 0: all */
 } nyb_compile_options;
+/* In the functions below, options may be NULL. */
 /* Runs the graph-level and tile-level passes in place, as far as options->until says. */
 NYB_API nyb_status nyb_optimize(nyb_model *model, const nyb_compile_options *options);
 /* Prints the graph as .nyt text, the exact inverse of nyb_import of such a file. *out_text is released with nyb_free. */
 NYB_API nyb_status nyb_print(nyb_model *model, char **out_text);
+/* Releases what nyb_print gave; NULL is allowed. */
 NYB_API void nyb_free(void *p);
-/* Compiles to a .nyb file, written atomically. Passes that already ran are not run again. */
+/* Compiles to a .nyb file, written atomically, that this user's nyb_load then trusts. Passes that already ran are not run
+   again: the model is left as its last stage. */
 NYB_API nyb_status nyb_compile(nyb_model *model, const nyb_compile_options *options, const char *out_path);
-/* Compiles at load: .onnx and .nyt through the on-disk cache (the second call compiles nothing), .nyb directly. */
+/* Compiles at load: .onnx and .nyt through the on-disk cache (the second call compiles nothing), .nyb directly. With
+   dump_dir or verify_each it always compiles. */
 NYB_API nyb_status nyb_open_model(nyb_context *cx, const char *path, const nyb_import_options *import_options,
                                   const nyb_compile_options *compile_options, nyb_module **out_module);
-/* Runs the reference evaluator: slow, and the definition of what every op means. Same contract as nyb_run. */
+/* Runs the reference evaluator: slow, and the definition of what every op means. The tensors are those of nyb_run; results
+   whose data the caller leaves NULL live until the next evaluation of this model. */
 NYB_API nyb_status nyb_evaluate(nyb_model *model, const nyb_tensor *in, size_t n_in, nyb_tensor *out, size_t n_out);
 
 /* ---- Modules (libnybble_rt) */
@@ -136,9 +151,10 @@ typedef struct nyb_load_options {
 /* Maps a .nyb. Structure is always verified; a damaged or hostile file is an error, never a crash. Native code that is not trusted
    gives NYB_E_TRUST: nyb_open_model then compiles the portable graph in the same file instead. */
 NYB_API nyb_status nyb_load(nyb_context *cx, const char *path, const nyb_load_options *options, nyb_module **out_module);
+/* After its sessions. */
 NYB_API void nyb_module_close(nyb_module *module);
 
-typedef struct nyb_value_info {
+typedef struct nyb_value_info { /* an input or output */
   const char *name;
   nyb_dtype dtype;
   int32_t ndim;
@@ -146,14 +162,14 @@ typedef struct nyb_value_info {
   const char *const *symbols; /* per dimension: the symbol or expression as text, or NULL where it is a number */
 } nyb_value_info;
 typedef struct nyb_module_info {
-  size_t size;
+  size_t size; /* set by the caller */
   const char *name, *target;
   size_t n_inputs, n_outputs, n_kernels, n_symbols;
   const nyb_value_info *inputs, *outputs;
   const char *const *symbols;
   uint64_t weight_bytes, code_bytes, file_bytes;
 } nyb_module_info;
-/* Fills *out; what it points to lives as long as the module. */
+/* Fills *out; what it points to lives as long as the module. From any thread. */
 NYB_API nyb_status nyb_module_describe(const nyb_module *module, nyb_module_info *out);
 
 /* ---- Sessions (libnybble_rt) */
@@ -169,8 +185,9 @@ typedef struct nyb_session_options {
 } nyb_session_options;
 /* All memory a run needs is taken here and in nyb_session_prepare, never in nyb_run. The module must outlive the session. */
 NYB_API nyb_status nyb_session_open(nyb_module *module, const nyb_session_options *options, nyb_session **out_session);
-/* Makes room for these sizes (the arena only grows). */
+/* Makes room for these sizes too (memory only grows, and moves: pointers from earlier runs end here). Not during a run. */
 NYB_API nyb_status nyb_session_prepare(nyb_session *session, const nyb_dim *dims, size_t n_dims);
+/* Ends its threads; results in its memory end with it. Not during a run. */
 NYB_API void nyb_session_close(nyb_session *session);
 /* Runs the model. `in` in the order of nyb_module_info. For an output with data == NULL the session provides memory, valid until the next run;
    otherwise the result is written to data, which must hold it (64-byte alignment avoids a copy). shape and ndim of `out` are always set, to memory of the session.
@@ -178,18 +195,20 @@ NYB_API void nyb_session_close(nyb_session *session);
 NYB_API nyb_status nyb_run(nyb_session *session, const nyb_tensor *in, size_t n_in, nyb_tensor *out, size_t n_out);
 
 typedef struct nyb_session_stats {
-  size_t size;
+  size_t size; /* set by the caller */
   uint64_t arena_bytes, scratch_bytes, weight_bytes;
   int threads;
 } nyb_session_stats;
+/* What the session holds now: activations and its own results, scratch of all threads, weights (mapped, shared). */
 NYB_API nyb_status nyb_session_describe(const nyb_session *session, nyb_session_stats *out);
 
-/* What each kernel of the module took since the session was opened with options.profile; n is 0 without it. Lives as long as the session. */
 typedef struct nyb_kernel_time {
   const char *name, *family;
   uint64_t calls;
   double seconds; /* wall time, all threads together */
 } nyb_kernel_time;
+/* What each kernel of the module took since the session was opened with options.profile; *out_n is 0 without it. The rows
+   live as long as the session. Not during a run. */
 NYB_API nyb_status nyb_session_profile(const nyb_session *session, const nyb_kernel_time **out_times, size_t *out_n);
 
 #ifdef __cplusplus

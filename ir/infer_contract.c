@@ -1,4 +1,4 @@
-/* Result types of windows and contractions, of elementwise ops at both levels, and of the tile level. */
+/* Result types of windows and contractions, and of elementwise ops at both levels. */
 #include <string.h>
 
 #include "infer.h"
