@@ -242,6 +242,11 @@ static void check_files(void) {
   ny_map_close(&m);
   CHECK(ny_map_open(folder, &m, &d) == NYB_E_IO && ny_map_open("/nonexistent/x", &m, &d) == NYB_E_IO, "not files");
   unlink(path);
+  struct stat st;
+  CHECK(!mkfifo(path, 0600) && !ny_file_begin(path, &nf, &d) && fputs("hello", nf.f) >= 0 && !ny_file_commit(&nf, &d),
+        "a pipe is written to: %s", d.message);
+  CHECK(!stat(path, &st) && S_ISFIFO(st.st_mode), "and stays a pipe");
+  unlink(path);
   snprintf(path, sizeof path, "%s/a/b", folder);
   setenv("NYBBLE_CACHE", path, 1);
   const char *cache = ny_cache_dir(&a);

@@ -68,21 +68,35 @@ nyb_status ny_file_read(ny_arena *a, const char *path, size_t limit, char **out,
 }
 
 /* ---- atomic writes */
-nyb_status ny_file_begin(const char *path, ny_new_file *out, ny_diag *d) {
+static int open_beside(const char *path, char *tmp, size_t room) {
   static atomic_uint serial;
+  int fd = -1;
+  for (int tries = 0; fd < 0 && tries < 100; tries++) {
+    snprintf(tmp, room, "%s.%ld-%u.tmp", path, (long)getpid(), atomic_fetch_add(&serial, 1));
+    fd = open(tmp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (errno != EEXIST) break;
+  }
+  return fd;
+}
+
+nyb_status ny_file_begin(const char *path, ny_new_file *out, ny_diag *d) {
   *out = (ny_new_file){0};
   size_t room = strlen(path) + 64;
   char *tmp = malloc(room), *copy = strdup(path);
   int fd = -1;
-  for (int tries = 0; tmp && copy && tries < 100; tries++) {
-    snprintf(tmp, room, "%s.%ld-%u.tmp", path, (long)getpid(), atomic_fetch_add(&serial, 1));
-    fd = open(tmp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd >= 0 || errno != EEXIST) break;
+  struct stat st;
+  if (tmp && copy && !stat(path, &st) && !S_ISREG(st.st_mode)) { /* a device or a pipe is written to, never replaced */
+    free(tmp);
+    tmp = NULL;
+    fd = open(path, O_RDWR | O_CLOEXEC);
+  } else if (tmp && copy) {
+    fd = open_beside(path, tmp, room);
   }
   FILE *f = fd >= 0 ? fdopen(fd, "w+b") : NULL;
   if (!f) {
-    int e = tmp && copy ? errno : ENOMEM;
-    if (fd >= 0) close(fd), unlink(tmp);
+    int e = copy && errno ? errno : ENOMEM;
+    if (fd >= 0) close(fd);
+    if (fd >= 0 && tmp) unlink(tmp);
     free(tmp);
     free(copy);
     return ny_fail(d, NYB_E_IO, NULL, "cannot write %s: %s", path, strerror(e));
@@ -100,11 +114,11 @@ void ny_file_abort(ny_new_file *nf) {
 }
 
 nyb_status ny_file_commit(ny_new_file *nf, ny_diag *d) {
-  bool ok = !ferror(nf->f) && !fflush(nf->f) && !fsync(fileno(nf->f));
+  bool ok = !ferror(nf->f) && !fflush(nf->f) && (!nf->tmp || !fsync(fileno(nf->f)));
   int e = errno;
   ok = !fclose(nf->f) && ok;
   nf->f = NULL;
-  if (ok && rename(nf->tmp, nf->path)) {
+  if (ok && nf->tmp && rename(nf->tmp, nf->path)) {
     e = errno;
     ok = false;
   }
