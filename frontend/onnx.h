@@ -57,7 +57,6 @@ nyb_status ny_failed(ny_node *n); /* the failure already recorded (an internal e
 /* Input i, which must be a tensor; NULL after failing. For inputs beyond those that the row requires. ny_opt gives NULL
    for an absent input without failing. */
 ny_value *ny_need(ny_node *n, int i);
-const char *ny_input_name(const ny_node *n, int i);
 static inline ny_value *ny_opt(const ny_node *n, int i) { return i < n->n_in ? n->in[i] : NULL; }
 
 /* ---- Attributes: the value, or `def` when absent. A wrong type fails; the importer looks after every builder. */

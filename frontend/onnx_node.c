@@ -34,8 +34,6 @@ nyb_status ny_out_thing(ny_node *n, int i, ny_thing t) {
 nyb_status ny_out(ny_node *n, int i, ny_value *v) { return ny_out_thing(n, i, (ny_thing){.v = v}); }
 bool ny_wanted(const ny_node *n, int i) { return i < n->n_out && n->src->out[i]; }
 
-const char *ny_input_name(const ny_node *n, int i) { return i < n->n_in && n->src->in[i] ? n->src->in[i] : ""; }
-
 ny_value *ny_need(ny_node *n, int i) {
   ny_value *v = ny_opt(n, i);
   if (!v && !n->cx->diag.code) {
@@ -136,6 +134,7 @@ const ny_onnx_graph *ny_attr_graph(ny_node *n, const char *name) {
 }
 bool ny_attr_fmt(ny_node *n, const char *name, ny_fmt def, ny_fmt *out) {
   int64_t dtype = ny_attr_int(n, name, 0);
+  if (def == NY_none && !ny_attr_has(n, name)) return ny_refuse(n, NYB_E_PARSE, "attribute \"%s\" is missing", name);
   *out = dtype ? ny_fmt_by_onnx(dtype > 0 && dtype < 1000 ? (int)dtype : 0) : def;
   if (*out == NY_str)
     ny_node_fail(n, NYB_E_UNSUPPORTED, "strings are not supported");

@@ -167,7 +167,8 @@ static bool no_stretch(ny_node *n, ny_value **v, int axis) {
 nyb_status ny_op_concat(ny_node *n) {
   int axis;
   ny_value *first = n->in[0];
-  if (!ny_attr_axis(n, 1, ny_rank(first), &axis)) return ny_failed(n);
+  if (!ny_attr_has(n, "axis")) return ny_node_fail(n, NYB_E_PARSE, "attribute \"axis\" is missing");
+  if (!ny_attr_axis(n, 0, ny_rank(first), &axis)) return ny_failed(n);
   ny_value **v = NY_NEW_ARRAY(n->tmp, ny_value *, n->n_in);
   for (int i = 0; i < n->n_in; i++) {
     if (!(v[i] = ny_need(n, i))) return ny_failed(n);

@@ -136,7 +136,7 @@ nyb_status ny_op_slice(ny_node *n) {
     int axis;
     if (!ny_axis_once(n, b.axes[i], ny_rank(x), &seen, &axis)) return ny_failed(n);
     int64_t step = b.step[i];
-    if (step == 0) return ny_node_fail(n, NYB_E_SHAPE, "step %d is 0", i);
+    if (step == 0) return ny_node_fail(n, NYB_E_SHAPE, "the step of axis %d is 0", axis);
     if (step > INT32_MAX) step = INT32_MAX;
     if (step < -INT32_MAX) step = -INT32_MAX;
     c[axis] = cut_axis(n, ny_size(x, axis), b.start[i], b.end[i], step);

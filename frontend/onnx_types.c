@@ -205,8 +205,6 @@ int ny_onnx_declared_shape(ny_bytes proto, int64_t dim[NY_MAX_RANK]) {
 }
 
 /* ---- Equal sizes */
-static void name_dim(const ny_import *im, ny_dim d, ny_text *t) { ny_dim_print(im->cx, d, t); }
-
 nyb_status ny_assume(ny_node *n, ny_dim from, ny_dim to) {
   if (!ny_try_unify(n, from, to) && !n->cx->diag.code) equation(n->im, n->b.loc, NULL, from, to);
   return n->cx->diag.code;
@@ -264,9 +262,9 @@ bool ny_unify(ny_node *n, ny_dim a, ny_dim b, const char *what) {
   if (ny_try_unify(n, a, b)) return true;
   if (n->cx->diag.code) return false;
   ny_text t = {0};
-  name_dim(n->im, a, &t);
+  ny_dim_print(n->cx, a, &t);
   ny_text_add(&t, " and ");
-  name_dim(n->im, b, &t);
+  ny_dim_print(n->cx, b, &t);
   ny_node_fail(n, NYB_E_SHAPE, "%s: sizes %s must be equal", what, t.s);
   ny_text_free(&t);
   return false;
