@@ -88,8 +88,6 @@ typedef struct ny_onnx_type {
 } ny_onnx_type;
 /* `stem` names dims without a name: stem_axis. */
 nyb_status ny_onnx_type_read(ny_import *im, ny_bytes proto, ny_name stem, ny_onnx_type *out);
-int ny_onnx_declared_shape(ny_bytes proto,
-                           int64_t dim[NY_MAX_RANK]);     /* rank, -1: none; a dim that is no number is < 0 */
 ny_fmt ny_onnx_elem_type(ny_bytes proto);                 /* of a tensor type; NY_none when it says none */
 ny_dim ny_assumed(const ny_import *im, ny_dim d);         /* d, or what an earlier attempt found it equal to */
 /* Where d was replaced by ny_assumed: the run fails unless that was right. Names the node that needs it. */

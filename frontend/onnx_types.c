@@ -180,30 +180,6 @@ ny_fmt ny_onnx_elem_type(ny_bytes proto) {
   return f;
 }
 
-static int64_t dim_value(ny_bytes proto) {
-  int64_t n = -1;
-  ny_pb r = ny_pb_over(proto);
-  while (ny_pb_next(&r))
-    if (r.field == 1 && r.wire == NY_PB_VARINT) n = (int64_t)r.value;
-  return n;
-}
-
-int ny_onnx_declared_shape(ny_bytes proto, int64_t dim[NY_MAX_RANK]) {
-  int rank = -1;
-  ny_pb r = ny_pb_over(proto);
-  while (ny_pb_next(&r)) {
-    if (r.field != 1 || r.wire != NY_PB_LEN) continue;
-    ny_pb t = ny_pb_over(r.bytes);
-    while (ny_pb_next(&t)) {
-      if (t.field != 2 || t.wire != NY_PB_LEN) continue;
-      ny_pb s = ny_pb_over(t.bytes);
-      for (rank = 0; rank < NY_MAX_RANK && ny_pb_next(&s);)
-        if (s.field == 1 && s.wire == NY_PB_LEN) dim[rank++] = dim_value(s.bytes);
-    }
-  }
-  return rank;
-}
-
 /* ---- Equal sizes */
 nyb_status ny_assume(ny_node *n, ny_dim from, ny_dim to) {
   if (!ny_try_unify(n, from, to) && !n->cx->diag.code) equation(n->im, n->b.loc, NULL, from, to);
