@@ -1,4 +1,5 @@
-/* The ABI between a compiled CPU kernel and the runtime. Includes nothing of ours, so a hand-written kernel can be built against it alone. */
+/* The ABI between a compiled CPU kernel and the runtime. Includes nothing of ours, so a hand-written kernel can be built
+   against it alone. */
 #ifndef NYBBLE_KERNEL_H
 #define NYBBLE_KERNEL_H
 #include <stdint.h>
@@ -6,7 +7,8 @@
 #define NYB_KERNEL_ABI 1
 
 /* One cache line. Pointers are valid for the duration of the call.
-   buffer: one pointer per kernel parameter, in declaration order: inputs, then outputs. At least element-aligned; arena and weight buffers 64-byte aligned.
+   buffer: one pointer per kernel parameter, in declaration order: inputs, then outputs. At least element-aligned; arena
+   and weight buffers 64-byte aligned.
    dim:    values of the kernel's symbols, in the order the kernel lists them.
    scratch: memory of this thread only, of the size the kernel declares, 64-byte aligned; NULL if it declares none. */
 typedef struct nyb_dispatch {

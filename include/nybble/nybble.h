@@ -1,8 +1,9 @@
 /* nybble: compile ONNX models ahead of time or at load, and run them.
-   Two libraries share this header. libnybble_rt loads and runs compiled modules (.nyb); libnybble adds import, passes and code generation.
-   Every function returns a nyb_status; on failure nyb_last_error() tells the whole story. Handles are opaque and owned by the caller,
-   who closes each with its own close function; closing NULL does nothing. A context and what was opened from it belong to one thread at a
-   time, unless a function says otherwise. Option structs start with their size: initialise them with {.size = sizeof x}; zero means default. */
+   Two libraries share this header. libnybble_rt loads and runs compiled modules (.nyb); libnybble adds import, passes
+   and code generation. Every function returns a nyb_status; on failure nyb_last_error() tells the whole story. Handles
+   are opaque and owned by the caller, who closes each with its own close function; closing NULL does nothing. A context
+   and what was opened from it belong to one thread at a time, unless a function says otherwise. Option structs start
+   with their size: initialise them with {.size = sizeof x}; zero means default, and so does NULL in place of them. */
 #ifndef NYBBLE_H
 #define NYBBLE_H
 #include <stddef.h>
@@ -33,7 +34,8 @@ typedef struct nyb_module nyb_module;   /* a loaded .nyb */
 typedef struct nyb_session nyb_session; /* a module with memory and threads, ready to run */
 
 /* ---- Tensors: the layout of DLPack's DLTensor, so either may be cast to the other. */
-typedef enum nyb_dtype_code { /* DLDataTypeCode, DLPack 1.1 */
+/* DLDataTypeCode, DLPack 1.1 */
+typedef enum nyb_dtype_code {
   NYB_INT = 0,
   NYB_UINT = 1,
   NYB_FLOAT = 2,
@@ -66,8 +68,8 @@ typedef struct nyb_tensor {
 } nyb_tensor;
 
 /* ---- Context */
-/* Both functions may be NULL, and may use their strings until they return. progress comes from one thread at a time, which
-   may be one of the compiler's; warning from the thread that calls. */
+/* Both functions may be NULL, and may use their strings until they return. progress comes from one thread at a time,
+   which may be one of the compiler's; warning from the thread that calls. */
 typedef struct nyb_options {
   size_t size;
   const char *cache_dir; /* NULL: $NYBBLE_CACHE, $XDG_CACHE_HOME/nybble or $HOME/.cache/nybble; "": no cache */
@@ -75,20 +77,20 @@ typedef struct nyb_options {
   void (*warning)(void *user, const char *text);
   void *user;
 } nyb_options;
-/* Opens a context; options may be NULL. A cache folder that cannot be used is a warning, not a failure. */
+/* Opens a context. A cache folder that cannot be used is a warning, not a failure. */
 NYB_API nyb_status nyb_open(const nyb_options *options, nyb_context **out_cx);
 /* After everything that was opened from it. */
 NYB_API void nyb_close(nyb_context *cx);
 
 typedef struct nyb_error {
   nyb_status code;
-  const char *message;    /* one sentence, with the numbers in it */
-  const char *text;       /* the message with file, node and pass in front, as a tool would print it */
-  const char *node_name;  /* ONNX node, or NULL */
-  const char *op_type;    /* ONNX operator, or NULL */
-  int64_t node_index;     /* position in its graph, or -1 */
-  int64_t file_offset;    /* of the node in the model file, or -1 */
-  const char *pass;       /* compiler pass, or NULL */
+  const char *message;   /* one sentence, with the numbers in it */
+  const char *text;      /* the message with file, node and pass in front, as a tool would print it */
+  const char *node_name; /* ONNX node, or NULL */
+  const char *op_type;   /* ONNX operator, or NULL */
+  int64_t node_index;    /* position in its graph, or -1 */
+  int64_t file_offset;   /* of the node in the model file, or -1 */
+  const char *pass;      /* compiler pass, or NULL */
 } nyb_error;
 /* The last failure on this context, or NULL. Valid until the next call on the context. */
 NYB_API const nyb_error *nyb_last_error(const nyb_context *cx);
@@ -109,38 +111,41 @@ typedef struct nyb_import_options {
   const nyb_dim *dims; /* symbols replaced by constants during import */
   size_t n_dims;
 } nyb_import_options;
-/* Reads an .onnx or .nyt file, or the portable graph of a .nyb. The file (and external data beside it) stays mapped while the model is open; weights are not copied. */
-NYB_API nyb_status nyb_import(nyb_context *cx, const char *path, const nyb_import_options *options, nyb_model **out_model);
+/* Reads an .onnx or .nyt file, or the portable graph of a .nyb. The file (and external data beside it) stays mapped
+ * while the model is open; weights are not copied. */
+NYB_API nyb_status nyb_import(nyb_context *cx, const char *path, const nyb_import_options *options,
+                              nyb_model **out_model);
 /* The same from memory, which must outlive the model. External data is refused. */
-NYB_API nyb_status nyb_import_memory(nyb_context *cx, const void *data, size_t bytes, const nyb_import_options *options, nyb_model **out_model);
+NYB_API nyb_status nyb_import_memory(nyb_context *cx, const void *data, size_t bytes, const nyb_import_options *options,
+                                     nyb_model **out_model);
 /* Before its context; modules compiled from it live on. */
 NYB_API void nyb_model_close(nyb_model *model);
 
 typedef struct nyb_compile_options {
   size_t size;
-  const char *target;   /* "host" (default), x86-64-v3, x86-64-v4, aarch64, ...: rows of codegen/targets.def */
-  int optimize;         /* -O level plus one; 0: default (2) */
+  const char *target; /* "host" (default), x86-64-v3, x86-64-v4, aarch64, ...: rows of codegen/targets.def */
+  int optimize;       /* -O level plus one; 0: default (2) */
   const char *only, *until, *off; /* comma-separated passes */
-  const char *dump_dir; /* writes NN-pass.nyt and the generated code of every kernel */
-  int verify_each;      /* verify, print, re-read and compare after every pass */
-  int threads;          /* of the compiler; 0: all */
+  const char *dump_dir;           /* writes NN-pass.nyt and the generated code of every kernel */
+  int verify_each;                /* verify, print, re-read and compare after every pass */
+  int threads;                    /* of the compiler; 0: all */
 } nyb_compile_options;
-/* In the functions below, options may be NULL. */
 /* Runs the graph-level and tile-level passes in place, as far as options->until says. */
 NYB_API nyb_status nyb_optimize(nyb_model *model, const nyb_compile_options *options);
-/* Prints the graph as .nyt text, the exact inverse of nyb_import of such a file. *out_text is released with nyb_free. */
+/* Prints the graph as .nyt text, the exact inverse of nyb_import of such a file. *out_text is released with nyb_free.
+ */
 NYB_API nyb_status nyb_print(nyb_model *model, char **out_text);
 /* Releases what nyb_print gave; NULL is allowed. */
 NYB_API void nyb_free(void *p);
-/* Compiles to a .nyb file, written atomically, that this user's nyb_load then trusts. Passes that already ran are not run
-   again: the model is left as its last stage. */
+/* Compiles to a .nyb file, written atomically, that this user's nyb_load then trusts. Passes that already ran are not
+   run again: the model is left as its last stage. */
 NYB_API nyb_status nyb_compile(nyb_model *model, const nyb_compile_options *options, const char *out_path);
 /* Compiles at load: .onnx and .nyt through the on-disk cache (the second call compiles nothing), .nyb directly. With
    dump_dir or verify_each it always compiles. */
 NYB_API nyb_status nyb_open_model(nyb_context *cx, const char *path, const nyb_import_options *import_options,
                                   const nyb_compile_options *compile_options, nyb_module **out_module);
-/* Runs the reference evaluator: slow, and the definition of what every op means. The tensors are those of nyb_run; results
-   whose data the caller leaves NULL live until the next evaluation of this model. */
+/* Runs the reference evaluator: slow, and the definition of what every op means. The tensors are those of nyb_run;
+   results whose data the caller leaves NULL live until the next evaluation of this model. */
 NYB_API nyb_status nyb_evaluate(nyb_model *model, const nyb_tensor *in, size_t n_in, nyb_tensor *out, size_t n_out);
 
 /* ---- Modules (libnybble_rt) */
@@ -148,9 +153,10 @@ typedef struct nyb_load_options {
   size_t size;
   int trust; /* run native code that neither this user's cache nor a key vouches for */
 } nyb_load_options;
-/* Maps a .nyb. Structure is always verified; a damaged or hostile file is an error, never a crash. Native code that is not trusted
-   gives NYB_E_TRUST: nyb_open_model then compiles the portable graph in the same file instead. */
-NYB_API nyb_status nyb_load(nyb_context *cx, const char *path, const nyb_load_options *options, nyb_module **out_module);
+/* Maps a .nyb. Structure is always verified; a damaged or hostile file is an error, never a crash. Native code that is
+   not trusted gives NYB_E_TRUST: nyb_open_model then compiles the portable graph in the same file instead. */
+NYB_API nyb_status nyb_load(nyb_context *cx, const char *path, const nyb_load_options *options,
+                            nyb_module **out_module);
 /* After its sessions. */
 NYB_API void nyb_module_close(nyb_module *module);
 
@@ -179,19 +185,22 @@ typedef struct nyb_session_options {
   int spin_us;         /* how long idle workers spin before they park; 0: 50, negative: never */
   const nyb_dim *dims; /* largest sizes to make room for; a symbol not named here counts as 1 until prepared */
   size_t n_dims;
-  int profile; /* keep the time spent in each kernel, see nyb_session_profile */
+  int profile;        /* keep the time spent in each kernel, see nyb_session_profile */
   uint64_t max_bytes; /* for activations, results and scratch together; 0: the memory of this machine */
   double max_seconds; /* a run whose loops take longer ends with NYB_E_LIMIT; 0: no limit */
 } nyb_session_options;
-/* All memory a run needs is taken here and in nyb_session_prepare, never in nyb_run. The module must outlive the session. */
+/* All memory a run needs is taken here and in nyb_session_prepare, never in nyb_run. The module must outlive the
+ * session. */
 NYB_API nyb_status nyb_session_open(nyb_module *module, const nyb_session_options *options, nyb_session **out_session);
-/* Makes room for these sizes too (memory only grows, and moves: pointers from earlier runs end here). Not during a run. */
+/* Makes room for these sizes too (memory only grows, and moves: pointers from earlier runs end here). Not during a run.
+ */
 NYB_API nyb_status nyb_session_prepare(nyb_session *session, const nyb_dim *dims, size_t n_dims);
 /* Ends its threads; results in its memory end with it. Not during a run. */
 NYB_API void nyb_session_close(nyb_session *session);
-/* Runs the model. `in` in the order of nyb_module_info. For an output with data == NULL the session provides memory, valid until the next run;
-   otherwise the result is written to data, which must hold it (64-byte alignment avoids a copy). shape and ndim of `out` are always set, to memory of the session.
-   Allocates nothing: sizes beyond what was prepared give NYB_E_SHAPE. One run at a time per session; sessions run concurrently. */
+/* Runs the model. `in` in the order of nyb_module_info. For an output with data == NULL the session provides memory,
+   valid until the next run; otherwise the result is written to data, which must hold it (64-byte alignment avoids a
+   copy). shape and ndim of `out` are always set, to memory of the session. Allocates nothing: sizes beyond what was
+   prepared give NYB_E_SHAPE. One run at a time per session; sessions run concurrently. */
 NYB_API nyb_status nyb_run(nyb_session *session, const nyb_tensor *in, size_t n_in, nyb_tensor *out, size_t n_out);
 
 typedef struct nyb_session_stats {
@@ -207,8 +216,8 @@ typedef struct nyb_kernel_time {
   uint64_t calls;
   double seconds; /* wall time, all threads together */
 } nyb_kernel_time;
-/* What each kernel of the module took since the session was opened with options.profile; *out_n is 0 without it. The rows
-   live as long as the session. Not during a run. */
+/* What each kernel of the module took since the session was opened with options.profile; *out_n is 0 without it. The
+   rows live as long as the session. Not during a run. */
 NYB_API nyb_status nyb_session_profile(const nyb_session *session, const nyb_kernel_time **out_times, size_t *out_n);
 
 #ifdef __cplusplus
