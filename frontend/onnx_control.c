@@ -207,7 +207,7 @@ static nyb_status open_loop(ny_node *n, const loop_node *l, bool with_cond, buil
 static nyb_status close_loop(ny_node *n, const loop_node *l, bool with_cond, built_loop *bl) {
   ny_value *y[MAX_CARRIED + 1] = {bl->cond_out};
   memcpy(y + with_cond, bl->out, sizeof bl->out);
-  n->b.block = bl->loop.op->body[0];
+  n->b.block = bl->loop.op->body[0], n->b.before = NULL;
   if (!ny_loop_end(n, &bl->loop, y)) return ny_failed(n);
   for (int i = 0; i < l->n_carried + l->n_stack; i++)
     if (ny_wanted(n, i)) NY_TRY(ny_out(n, i, bl->loop.op->out[i + with_cond]));
