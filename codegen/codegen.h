@@ -22,7 +22,7 @@ typedef struct ny_codegen_request {
 } ny_codegen_request;
 
 /* What the plug-in exports as nyb_codegen_plugin(). The plug-in carries its own copy of base and ir; it only reads the IR it is given. */
-#define NY_CODEGEN_ABI (1000 + NY_N_KINDS) /* both sides must have the same op table */
+#define NY_CODEGEN_ABI (2000 + NY_N_KINDS) /* both sides must have the same op table */
 typedef struct ny_codegen {
   int abi;
   nyb_status (*compile)(const ny_codegen_request *r, ny_image *out, ny_diag *d);

@@ -5,7 +5,7 @@
 #include <threads.h>
 
 const ny_target ny_targets[] = {
-#define TARGET(n, t, c, f, vec, regs, mask, l1, l2k)                                                                   \
+#define TARGET(n, t, c, f, vec, regs, mask, two, l1, l2k)                                                              \
   {.name = #n,                                                                                                         \
    .triple = t,                                                                                                        \
    .cpu = c,                                                                                                           \
@@ -13,6 +13,7 @@ const ny_target ny_targets[] = {
    .vec_bytes = vec,                                                                                                   \
    .n_vregs = regs,                                                                                                    \
    .masked = mask,                                                                                                     \
+   .no_fma = two,                                                                                                      \
    .l1d = (l1)*1024,                                                                                                   \
    .l2 = (l2k)*1024,                                                                                                   \
    .threads = 4},
@@ -30,8 +31,9 @@ static void read_host(void) {
   const ny_codegen *cg;
   host_status = ny_codegen_open(&cg, &host_diag);
   if (!host_status) cg->host(&host);
-  if (!host_status && host.vec_bytes < 32 && !strncmp(host.triple, "x86_64", 6))
-    host_status = ny_fail(&host_diag, NYB_E_TARGET, NULL, "this CPU (%s) lacks AVX2 or FMA, which compiled kernels use",
+  /* without it LLVM would call functions for floor and round */
+  if (!host_status && host.no_fma && !strstr(host.features, "+sse4.2"))
+    host_status = ny_fail(&host_diag, NYB_E_TARGET, NULL, "this CPU (%s) lacks SSE4.2, which compiled kernels use",
                           host.cpu);
 }
 

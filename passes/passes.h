@@ -9,6 +9,7 @@ typedef struct ny_target {
   int vec_bytes;   /* widest vector register worth using */
   int n_vregs;     /* of them */
   bool masked;     /* masked loads and stores cost the same as plain ones */
+  bool no_fma;     /* x86 before AVX2: multiply-adds take two instructions and a register, f16 is converted by integer arithmetic */
   uint64_t l1d, l2;
   int threads;     /* expected at run time; a hint for grains */
 } ny_target;

@@ -101,7 +101,7 @@ stranger() { NYBBLE_CACHE=$dir/stranger "$nybble" run "$dir/small.nyb" --input x
 ok "another user's module is compiled again from its portable graph" stranger
 ok "the runtime sample runs it" "$build/samples/embed_runtime" "$dir/small.nyb" N=4
 ok "hello" "$build/samples/hello" "$dir/small.onnx"
-for t in x86-64-v3 x86-64-v4 aarch64; do ok "compile for $t" "$nybble" compile "$dir/small.onnx" -o "$dir/$t.nyb" --target "$t"; done
+for t in x86-64-v2 x86-64-v3 x86-64-v4 aarch64; do ok "compile for $t" "$nybble" compile "$dir/small.onnx" -o "$dir/$t.nyb" --target "$t"; done
 exits "code for another machine is refused by name" 1 "aarch64" env NYBBLE_CACHE="$dir/none" "$build/samples/embed_runtime" "$dir/aarch64.nyb"
 exits "unknown target" 1 "unknown target" "$nybble" compile "$dir/small.onnx" -o "$dir/t.nyb" --target pdp11
 

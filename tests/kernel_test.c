@@ -15,7 +15,7 @@
 #include "nybble/kernel.h"
 
 static bool verbose, long_run;
-static const ny_target *targets[5];
+static const ny_target *targets[6];
 static int n_targets;
 static const ny_target *emulated; /* one of them, run by an emulator */
 
@@ -514,14 +514,14 @@ int main(int argc, char **argv) {
     if (argv[1][0] == '-') verbose = true;
     else long_run = true;
   ny_diag d = {0};
-  static const char *const names[] = {"host", "x86-64-v3", "x86-64-v4"};
+  static const char *const names[] = {"host", "x86-64-v2", "x86-64-v3", "x86-64-v4"};
   const ny_target *host;
   if (ny_target_find("host", &host, &d)) {
     CHECK(false, "%s", d.message);
     return test_end("kernel_test");
   }
   targets[n_targets++] = host;
-  for (int i = 1; i < 3 && !strncmp(host->triple, "x86_64", 6); i++)
+  for (int i = 1; i < 4 && !strncmp(host->triple, "x86_64", 6); i++)
     if (!ny_target_find(names[i], &targets[n_targets], &d) && targets[n_targets]->vec_bytes <= host->vec_bytes)
       n_targets++;
   if (!emulate_available())

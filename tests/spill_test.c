@@ -84,7 +84,7 @@ static void check_loops(const char *text, const char *name, const ny_target *t) 
     size_t n = strcspn(p + 1, ":");
     const char *body = strchr(p + 1, '\n');
     const char *end = body ? loop_end(body + 1, p + 1, n) : NULL;
-    if (!end || count(body, end, "vfmadd") + count(body, end, "fmla") < 8) continue;
+    if (!end || count(body, end, t->no_fma ? "mulps" : "vfmadd") + count(body, end, "fmla") < 8) continue;
     hot++;
     CHECK(count(body, end, "(%rsp") + count(body, end, "[sp") == 0, "%s for %s: the loop at %.*s spills", name, t->name, (int)n, p + 1);
   }
@@ -111,7 +111,7 @@ static void run(const char *target, const char *dir) {
 int main(void) {
   char dir[] = "/tmp/nybble-spill-XXXXXX";
   CHECK(mkdtemp(dir), "no temporary folder");
-  static const char *const targets[] = {"x86-64-v3", "x86-64-v4", "aarch64"};
+  static const char *const targets[] = {"x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64"};
   for (size_t i = 0; i < NY_COUNT(targets); i++) run(targets[i], dir);
   for (size_t i = 0; i < NY_COUNT(cases); i++) {
     char path[96];

@@ -121,6 +121,7 @@ val ny_bin(ny_lx *x, const char *intrinsic, val a, val b) {
 }
 
 val ny_fma(ny_lx *x, val a, val b, val c) {
+  if (x->target->no_fma) return NY_B(FAdd, x, NY_B(FMul, x, a, b), c); /* llvm.fma would call a library */
   typ t = LLVMTypeOf(a);
   return ny_call(x, "llvm.fma", &t, 1, (val[]){a, b, c}, 3);
 }

@@ -73,7 +73,9 @@ static val decode_narrow(ny_lx *x, const layout *l, val reg) {
 
 val ny_decode(ny_lx *x, ny_fmt f, val reg) {
   switch (f) {
-  case NY_f16: return LLVMBuildFPExt(x->b, ny_bits(x, reg, ny_like(reg, x->f16)), ny_like(reg, x->f32), "");
+  case NY_f16:
+    if (x->target->no_fma) return decode_narrow(x, &layouts[f], reg);
+    return LLVMBuildFPExt(x->b, ny_bits(x, reg, ny_like(reg, x->f16)), ny_like(reg, x->f32), "");
   case NY_bf16: return ny_bits(x, shl(x, LLVMBuildZExt(x->b, reg, ny_like(reg, x->i32), ""), 16), ny_like(reg, x->f32));
   default: return layouts[f].bits ? decode_narrow(x, &layouts[f], reg) : reg;
   }
@@ -151,7 +153,7 @@ static val encode_narrow(ny_lx *x, const layout *l, val f, bool saturate) {
             : l->special == NONE    ? NY_B(Xor, x, sign, ny_ci(it, top))
                                     : NY_B(Or, x, sign, ny_ci(it, l->nan));
   code = ny_sel(x, ny_ic(x, LLVMIntUGT, a, ny_ci(it, 0x7f800000)), nan, code);
-  return LLVMBuildTrunc(x->b, code, ny_like(f, x->i8), "");
+  return LLVMBuildTrunc(x->b, code, ny_like(f, int_of_bits(x, l->bits)), "");
 }
 
 val ny_encode(ny_lx *x, ny_fmt f, val num, bool saturate) {
@@ -161,7 +163,7 @@ val ny_encode(ny_lx *x, ny_fmt f, val num, bool saturate) {
   if (wide) num = round_to_odd(x, num);
   const layout *l = &layouts[f];
   assert(l->bits);
-  if (f == NY_f16) return encode_f16(x, num);
+  if (f == NY_f16) return x->target->no_fma ? encode_narrow(x, l, num, false) : encode_f16(x, num);
   if (f == NY_bf16) return encode_bf16(x, num);
   return l->special == NO_SIGN ? encode_e8m0(x, l, num, saturate) : encode_narrow(x, l, num, saturate);
 }

@@ -38,7 +38,7 @@ val ny_splat(ny_lx *x, val s, int n);
 val ny_call(ny_lx *x, const char *intrinsic, const typ *over, int n_over, const val *arg, int n);
 val ny_un(ny_lx *x, const char *intrinsic, val a); /* overloaded on the type of a */
 val ny_bin(ny_lx *x, const char *intrinsic, val a, val b);
-val ny_fma(ny_lx *x, val a, val b, val c);
+val ny_fma(ny_lx *x, val a, val b, val c); /* a product and a sum where the target has no fma */
 val ny_any(ny_lx *x, val mask);              /* i1: some lane is true */
 val ny_part(ny_lx *x, val v, int at, int n); /* lanes at.. of a vector */
 val ny_join(ny_lx *x, val a, val b);
@@ -78,6 +78,7 @@ ny_math1 ny_m_exp, ny_m_log, ny_m_log1p, ny_m_sin, ny_m_cos, ny_m_asin, ny_m_aco
     ny_m_tanh, ny_m_erf, ny_m_erfc;
 val ny_m_pow(ny_lx *x, val a, val b);
 val ny_m_rem(ny_lx *x, val a, val b);
+val ny_fma_exact(ny_lx *x, val a, val b, val c); /* fma on every target; of f64 only where c nearly cancels a*b */
 val ny_copysign(ny_lx *x, val magnitude, val sign);
 static inline val ny_fabs(ny_lx *x, val a) { return ny_un(x, "llvm.fabs", a); }
 val ny_poly(ny_lx *x, val a, const double *c, int n); /* Horner, highest first */

@@ -89,8 +89,8 @@ static val cos_poly(ny_lx *x, val s) {
 /* pi/2 in three parts: the first product is exact for |n| < 2^16. */
 static val circular(ny_lx *x, val a, bool cosine) {
   val magic = k(a, 12582912), t = ny_fma(x, a, k(a, 0.636619772367581343), magic), n = sub(x, t, magic);
-  val r = ny_fma(x, n, k(a, -1.5707963705062866), a);
-  r = ny_fma(x, n, k(a, 4.37113900018624283e-8), r);
+  val r = ny_fma_exact(x, n, k(a, -1.5707963705062866), a);
+  r = ny_fma_exact(x, n, k(a, 4.37113900018624283e-8), r);
   r = ny_fma(x, n, k(a, 1.71512449009300e-15), r);
   val q = NY_B(Sub, x, as_int(x, t), as_int(x, magic));
   val huge = ny_fc(x, LLVMRealUGT, ny_fabs(x, a), k(a, 65536));
@@ -192,7 +192,7 @@ static val erfc_core(ny_lx *x, val w, val high, val low) {
 
 val ny_m32_erfc(ny_lx *x, val a) {
   val t = ny_fabs(x, a), cut = ny_sel(x, gt(x, t, 11), k(a, 11), t);
-  val hi = mul(x, cut, cut), lo = ny_fma(x, cut, cut, LLVMBuildFNeg(x->b, hi, ""));
+  val hi = mul(x, cut, cut), lo = ny_fma_exact(x, cut, cut, LLVMBuildFNeg(x->b, hi, ""));
   val c = erfc_core(x, mul(x, cut, k(a, 1.41421356237309505)), hi, lo);
   return ny_sel(x, lt(x, a, 0), sub(x, k(a, 2), c), c);
 }
@@ -200,7 +200,7 @@ val ny_m32_erfc(ny_lx *x, val a) {
 /* a/2 * erfc(-a/sqrt 2): the square of a is exact in two parts, which -a/sqrt 2 would not be. */
 val ny_m32_gelu(ny_lx *x, val a) {
   val t = ny_fabs(x, a), cut = ny_sel(x, gt(x, t, 16), k(a, 16), t), h = mul(x, cut, k(a, 0.5));
-  val hi = mul(x, h, cut), lo = ny_fma(x, h, cut, LLVMBuildFNeg(x->b, hi, ""));
+  val hi = mul(x, h, cut), lo = ny_fma_exact(x, h, cut, LLVMBuildFNeg(x->b, hi, ""));
   val c = erfc_core(x, cut, hi, lo);
   return mul(x, mul(x, a, k(a, 0.5)), ny_sel(x, lt(x, a, 0), c, sub(x, k(a, 2), c)));
 }

@@ -89,11 +89,30 @@ static val cos_poly(ny_lx *x, val s) {
   return add(x, w, ny_fma(x, mul(x, p, s), s, low));
 }
 
+/* a + b, and what rounding lost of it. */
+static val two_sum(ny_lx *x, val a, val b, val *lost) {
+  val s = add(x, a, b), of_b = sub(x, s, a);
+  *lost = add(x, sub(x, a, sub(x, s, of_b)), sub(x, b, of_b));
+  return s;
+}
+
+/* a - n*pi/2 for |n| < 2^20. Without fma pi/2 is in parts of 33 bits, whose products are exact; where two parts nearly
+   cancel their sum is exact too, so that what is lost is small against the result however close a is to a multiple. */
+static val reduce(ny_lx *x, val a, val n) {
+  if (!x->target->no_fma) {
+    val r = ny_fma(x, n, k(a, -1.57079632679489655800), a);
+    r = ny_fma(x, n, k(a, -6.12323399573676603587e-17), r);
+    return ny_fma(x, n, k(a, 1.49738490485918338e-33), r);
+  }
+  val lost, lost2, r = sub(x, a, mul(x, n, k(a, 1.57079632673412561417e+00)));
+  r = two_sum(x, r, mul(x, n, k(a, -6.07710050630396597660e-11)), &lost);
+  r = two_sum(x, r, mul(x, n, k(a, -2.02226624871116645580e-21)), &lost2);
+  return add(x, r, add(x, add(x, lost, lost2), mul(x, n, k(a, -8.47842766036889956997e-32))));
+}
+
 static val circular(ny_lx *x, val a, bool cosine) {
   val magic = k(a, 6755399441055744.0), t = ny_fma(x, a, k(a, 0.63661977236758134308), magic), n = sub(x, t, magic);
-  val r = ny_fma(x, n, k(a, -1.57079632679489655800), a);
-  r = ny_fma(x, n, k(a, -6.12323399573676603587e-17), r);
-  r = ny_fma(x, n, k(a, 1.49738490485918338e-33), r);
+  val r = reduce(x, a, n);
   typ it = ny_like(a, x->i32);
   val q = LLVMBuildTrunc(x->b, NY_B(Sub, x, as_int(x, t), as_int(x, magic)), it, "");
   val huge = ny_fc(x, LLVMRealUGT, ny_fabs(x, a), k(a, 1048576));
@@ -181,7 +200,7 @@ val ny_m64_tanh(ny_lx *x, val a) {
 
 val ny_m64_erfc(ny_lx *x, val a) {
   val t = ny_fabs(x, a), cut = ny_sel(x, gt(x, t, 28), k(a, 28), t), hi = mul(x, cut, cut),
-      lo = ny_fma(x, cut, cut, neg(x, hi));
+      lo = ny_fma_exact(x, cut, cut, neg(x, hi));
   val r = NY_B(FDiv, x, k(a, 1), add(x, cut, k(a, 3))), q = mul(x, sub(x, cut, k(a, 3)), r);
   val p =
       NY_POLY(x, q, 3.6881105489625186319e-10, 1.0610493222304305232e-9, -1.9368448842512259633e-9,
@@ -209,11 +228,11 @@ val ny_m64_erf(ny_lx *x, val a) {
  * the sum are carried in pairs. */
 static val log_pair(ny_lx *x, val a, val *low) {
   val n, m = split(x, a, &n), f = sub(x, m, k(a, 1)), u = add(x, m, k(a, 1)), u_lo = sub(x, m, sub(x, u, k(a, 1)));
-  val s = NY_B(FDiv, x, f, u), s_lo = NY_B(FDiv, x, ny_fma(x, neg(x, s), u_lo, ny_fma(x, neg(x, s), u, f)), u);
-  val z = mul(x, s, s), z_lo = ny_fma(x, add(x, s, s), s_lo, ny_fma(x, s, s, neg(x, z)));
-  val w = mul(x, s, z), w_lo = add(x, ny_fma(x, s, z, neg(x, w)), ny_fma(x, s, z_lo, mul(x, s_lo, z)));
+  val s = NY_B(FDiv, x, f, u), s_lo = NY_B(FDiv, x, ny_fma(x, neg(x, s), u_lo, ny_fma_exact(x, neg(x, s), u, f)), u);
+  val z = mul(x, s, s), z_lo = ny_fma(x, add(x, s, s), s_lo, ny_fma_exact(x, s, s, neg(x, z)));
+  val w = mul(x, s, z), w_lo = add(x, ny_fma_exact(x, s, z, neg(x, w)), ny_fma(x, s, z_lo, mul(x, s_lo, z)));
   val third = k(a, 0.66666666666666662966), c = mul(x, w, third);
-  val c_lo = add(x, ny_fma(x, w, third, neg(x, c)), ny_fma(x, w, k(a, 3.70074341541718826e-17), mul(x, w_lo, third)));
+  val c_lo = add(x, ny_fma_exact(x, w, third, neg(x, c)), ny_fma(x, w, k(a, 3.70074341541718826e-17), mul(x, w_lo, third)));
   val rest = mul(x, mul(x, w, z), NY_POLY(x, z, LOG_TAIL));
   val e = mul(x, n, k(a, LN2_HI)), two = add(x, s, s), sum = add(x, e, two), err = sub(x, two, sub(x, sum, e));
   /* n = 0: the sum is 2s, no smaller than what is lost; else n*ln2 is the larger one: either way `err` is exact */
@@ -228,7 +247,7 @@ val ny_m64_pow(ny_lx *x, val a, val b) {
   cut = ny_sel(x, lt(x, cut, -1e30), k(b, -1e30),
                cut); /* infinite and huge exponents: beyond every range, unless |a| is 1 */
   val low, high = log_pair(x, t, &low), p = mul(x, cut, high),
-           p_lo = ny_fma(x, cut, low, ny_fma(x, cut, high, neg(x, p)));
+           p_lo = ny_fma(x, cut, low, ny_fma_exact(x, cut, high, neg(x, p)));
   val limit = gt(x, ny_fabs(x, p), 800);
   val r = exp_with(x, p, ny_sel(x, limit, k(a, 0), p_lo));
   val down = lt(x, b, 0), inf = k(a, __builtin_inf()), zero = k(a, 0);

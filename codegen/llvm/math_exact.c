@@ -168,8 +168,8 @@ static val rem_lanes(ny_lx *x, val a, val b, val ok) {
   return ny_ld(x, LLVMTypeOf(a), r, 64);
 }
 
-/* C fmod. Floats are widened, and where the quotient is below 2^28 the remainder is one exact multiply-add and a
- * correction. */
+/* C fmod. Floats are widened, and where the quotient is below 2^28 (so that its product with 24 bits is exact, with
+ * fma or without) the remainder is a multiply-add and a correction. */
 val ny_m_rem(ny_lx *x, val a, val b) {
   typ t = LLVMTypeOf(a), wide = ny_like(a, x->f64);
   bool narrow = ny_elem(t) != x->f64;

@@ -216,7 +216,9 @@ static void host(ny_target *out) {
       .name = name, .triple = triple, .cpu = cpu, .features = features, .l1d = h.l1d, .l2 = h.l2, .threads = h.n_cpu};
   bool x86 = !strncmp(triple, "x86_64", 6), avx512 = x86 && has(features, "avx512f") && has(features, "avx512bw") &&
                                                      has(features, "avx512vl") && has(features, "avx512dq");
-  out->vec_bytes = avx512 ? 64 : x86 && has(features, "avx2") && has(features, "fma") ? 32 : 16;
+  bool avx2 = x86 && has(features, "avx2") && has(features, "fma") && has(features, "f16c");
+  out->vec_bytes = avx512 ? 64 : avx2 ? 32 : 16;
+  out->no_fma = x86 && !avx512 && !avx2;
   out->n_vregs = avx512 || !x86 ? 32 : 16;
   out->masked = avx512;
   pthread_mutex_unlock(&lock);

@@ -9,7 +9,7 @@ enum { LINE_SETS = 4096 }; /* bytes a cache way covers: rows this far apart shar
 enum { ROWS_CAP = 10 };    /* twenty sums hide the latency of any multiply-add pipe; more rows only lengthen the code */
 
 int ny_rows_max(const ny_target *t, int vectors) {
-  int fit = (t->n_vregs - vectors - 1) / (vectors > 0 ? vectors : 1);
+  int fit = (t->n_vregs - vectors - 1 - t->no_fma) / (vectors > 0 ? vectors : 1); /* without fma a product has a register of its own */
   return fit < 1 ? 1 : fit > ROWS_CAP ? ROWS_CAP : fit;
 }
 
