@@ -146,7 +146,7 @@ int main(int argc, char **argv) {
   if (!getenv("NYBBLE_TEST_NO_CODE")) {
     if (!ny_target_find("host", &native[n_native], &d)) n_native++;
 #if defined(__x86_64__)
-    if (!ny_target_find("x86-64-v2", &native[n_native], &d)) n_native++;
+    if (__builtin_cpu_supports("sse4.2") && !ny_target_find("x86-64-v2", &native[n_native], &d)) n_native++;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && !ny_target_find("x86-64-v3", &native[n_native], &d)) n_native++;
 #endif
     CHECK(n_native > 0, "no target can be compiled for: %s", d.message);
