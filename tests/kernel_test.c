@@ -1,6 +1,6 @@
 /* Compiled kernels against the evaluator: the tile programs of kernels/tiles.nyt over odd sizes, every elementwise row
    in every format over special and random values, and every cast. Buffers lie between guard bytes; grids are run whole
-   and in uneven ranges. Elementwise rows are compiled for this machine; tile programs, random programs, rows of f32 and, in a long
+   and in uneven ranges. Elementwise rows are compiled for this machine and for one without fma; tile programs, random programs, rows of f32 and, in a long
    run, all rows for every target whose code can be run here.
    usage: kernel_test [-v] [long] [tiles|random|rows|casts [first seed [seeds]]]    -v prints the largest error of every row */
 #include <math.h>
@@ -136,8 +136,9 @@ static void run_unit(unit_run *r) {
     explain(r->cx, r->name, "evaluator");
     return;
   }
-  for (int t = 0; t < (r->all_targets ? n_targets : 1); t++) {
+  for (int t = 0; t < n_targets; t++) {
     exec got;
+    if (t && !r->all_targets && !targets[t]->no_fma) continue;
     if (targets[t] == emulated) {
       if (exec_open(&got, u, NULL, r->env, r->n_env, in, n_in, NULL) || emulate_run(&got, targets[t])) {
         explain(r->cx, r->name, targets[t]->name);
