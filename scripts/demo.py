@@ -35,8 +35,8 @@ def time_ort(s, seconds=0.25):
     return statistics.median(times) * 1e3
 
 
-def bench(path, threads, *more):
-    run = [nybble, "bench", path, *arguments, "--threads", str(threads), "--ms", "250", "--json", *more]
+def bench(path, threads, ms=250):
+    run = [nybble, "bench", path, *arguments, "--threads", str(threads), "--ms", str(ms), "--json"]
     return json.loads(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
 
 
@@ -56,8 +56,8 @@ with tempfile.TemporaryDirectory() as folder:
         sys.exit("demo: the outputs differ")
     cold = subprocess.run([nybble, "bench", model, *arguments, "--ms", "1", "--json", "--no-cache"], capture_output=True, text=True, check=True)
     print(f"cold: compile and load                 {json.loads(cold.stdout)['open_ms']:.0f} ms   (ONNX Runtime loads and optimises in {ort_load * 1e3:.0f} ms)")
-    bench(model, 1)
-    print(f"warm: MiniLM from the compile cache    {bench(model, 1)['open_ms']:.1f} ms   from the .nyb {bench(compiled, 1)['open_ms']:.1f} ms")
+    bench(model, 1, ms=1)
+    print(f"warm: MiniLM from the compile cache    {bench(model, 1, ms=1)['open_ms']:.1f} ms   from the .nyb {bench(compiled, 1, ms=1)['open_ms']:.1f} ms")
     every = len(os.sched_getaffinity(0))
     for threads in sorted({1, every}):
         other = session(threads)

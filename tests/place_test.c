@@ -35,7 +35,7 @@ static void claim(walker *w, const ny_value *v, ny_dim off) {
   w->at[v->id] = s;
   if (s.off == NOWHERE) return;
   bool inside = s.off >= 0 && s.off % 64 == 0 && s.bytes >= 0 && s.off + s.bytes <= w->arena;
-  CHECK(inside, "seed %llu: [%lld, +%lld) in an arena of %lld", (unsigned long long)w->seed, (long long)s.off,
+  CHECK_EACH(inside, "seed %llu: [%lld, +%lld) in an arena of %lld", (unsigned long long)w->seed, (long long)s.off,
         (long long)s.bytes, (long long)w->arena);
   if (!inside) w->ok = false;
   for (int64_t b = s.off; inside && b < s.off + s.bytes; b += GRANULE) w->owner[b / GRANULE] = s.tag;
@@ -46,7 +46,7 @@ static void need(walker *w, const ny_value *v) {
   if (s.off == NOWHERE || !w->ok) return;
   for (int64_t b = s.off; b < s.off + s.bytes && w->ok; b += GRANULE)
     if (w->owner[b / GRANULE] != s.tag) w->ok = false;
-  CHECK(w->ok, "seed %llu: bytes of value %u at %lld were overwritten before they were read",
+  CHECK_EACH(w->ok, "seed %llu: bytes of value %u at %lld were overwritten before they were read",
         (unsigned long long)w->seed, v->id, (long long)s.off);
 }
 
