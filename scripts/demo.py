@@ -25,7 +25,7 @@ def session(threads):
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def time_ort(s, seconds=0.25):
+def time_ort(s, seconds=0.15):
     s.run(None, inputs)
     times, start = [], time.perf_counter()
     while time.perf_counter() - start < seconds:
