@@ -219,6 +219,7 @@ static bool is_min_with(const ny_import *im, ny_dim d, ny_dim part) {
 
 bool ny_try_unify(ny_node *n, ny_dim a, ny_dim b) {
   ny_import *im = n->im;
+  if (a == NY_DIM_INVALID || b == NY_DIM_INVALID) return ny_refuse(n, NYB_E_SHAPE, "a size has more than 63 bits or divides by zero");
   if (a == b) return true;
   if (im->cx->diag.code) return false;
   ny_name sa = pure_symbol(im, a), sb = pure_symbol(im, b);

@@ -3,8 +3,15 @@
    so that reads are in bounds whatever the sizes are. */
 #include "onnx_import.h"
 
+/* Builders check the ranks their operator states; where one of many inputs slips through, it ends here. */
+static bool has_axis(ny_node *n, const ny_value *x, int axis, int more) {
+  if (!x || n->cx->diag.code) return false;
+  if (axis >= 0 && axis < ny_rank(x) + more) return true;
+  return ny_refuse(n, NYB_E_SHAPE, "an input of rank %d has no axis %d", ny_rank(x), axis);
+}
+
 ny_value *ny_slice_axis(ny_node *n, ny_value *x, int axis, ny_dim start, ny_dim count) {
-  if (!x || n->cx->diag.code) return NULL;
+  if (!has_axis(n, x, axis, 0)) return NULL;
   ny_dim s[NY_MAX_RANK] = {0}, c[NY_MAX_RANK];
   for (int i = 0; i < ny_rank(x); i++) c[i] = ny_size(x, i);
   s[axis] = start;
@@ -91,7 +98,7 @@ ny_value *ny_reshape_to(ny_node *n, ny_value *x, int rank, const ny_dim *shape) 
 
 ny_value *ny_unsqueeze_at(ny_node *n, ny_value *x, int axis) {
   ny_dim d[NY_MAX_RANK];
-  if (!x || n->cx->diag.code) return NULL;
+  if (!has_axis(n, x, axis, 1)) return NULL;
   if (ny_rank(x) >= NY_MAX_RANK)
     return ny_refuse_value(n, NYB_E_UNSUPPORTED, "more than %d dimensions", (int)NY_MAX_RANK);
   for (int i = 0; i <= ny_rank(x); i++) d[i] = i < axis ? ny_size(x, i) : i == axis ? 1 : ny_size(x, i - 1);
@@ -113,7 +120,7 @@ static ny_value *squeeze_unknown(ny_node *n, ny_value *x, int axis) {
 
 ny_value *ny_squeeze_at(ny_node *n, ny_value *x, int axis) {
   ny_dim d[NY_MAX_RANK];
-  if (!x || n->cx->diag.code) return NULL;
+  if (!has_axis(n, x, axis, 0)) return NULL;
   if (!ny_try_unify(n, ny_size(x, axis), 1)) return n->cx->diag.code ? NULL : squeeze_unknown(n, x, axis);
   for (int i = 0, k = 0; i < ny_rank(x); i++)
     if (i != axis) d[k++] = ny_size(x, i);
@@ -126,7 +133,7 @@ ny_value *ny_expand_like(ny_node *n, ny_value *x, const ny_value *like) {
 }
 
 ny_value *ny_flatten_at(ny_node *n, ny_value *x, int axis) {
-  if (!x || n->cx->diag.code) return NULL;
+  if (!has_axis(n, x, axis, 1)) return NULL;
   ny_dim d[2] = {ny_product(n, x->type->dim, axis), ny_product(n, x->type->dim + axis, ny_rank(x) - axis)};
   return ny_reshape_to(n, x, 2, d);
 }
@@ -134,6 +141,7 @@ ny_value *ny_flatten_at(ny_node *n, ny_value *x, int axis) {
 ny_value *ny_move_axis(ny_node *n, ny_value *x, int from, int to) {
   int perm[NY_MAX_RANK], k = 0;
   if (!x || n->cx->diag.code || from == to) return x;
+  if (!has_axis(n, x, from, 0) || !has_axis(n, x, to, 0)) return NULL;
   for (int i = 0; i < ny_rank(x); i++) {
     if (k == to) perm[k++] = from;
     if (i != from) perm[k++] = i;

@@ -68,6 +68,15 @@ def sizes():
     emit("rank8", [node("Transpose", ["x"], ["a"], perm=[7, 6, 5, 4, 3, 2, 1, 0]), node("Add", ["a", "a"], ["b"]), node("ReduceSum", ["b"], ["y"])], [x8], ["y"], valid=True)
     emit("rank9", [node("Unsqueeze", ["x", "a"], ["y"])], [x8], ["y"], [ints("a", 0)])
     names = [f"n{i}" for i in range(8)]
+    lstm = [init("w", np.ones((1, 8, 3))), init("r", np.ones((1, 8, 2)))]
+    for rank in range(4):
+        spots = {"B": 3, "lens": 4, "h": 5, "c": 6, "P": 7}
+        for name, spot in spots.items():
+            if rank == {"B": 2, "lens": 1, "h": 3, "c": 3, "P": 2}[name]:
+                continue
+            odd = init("odd", np.ones((1,) * rank), np.int32 if name == "lens" else np.float32)
+            emit(f"lstm_{name}_rank{rank}", [node("LSTM", ["x", "w", "r"] + [""] * (spot - 3) + ["odd"], ["y"], hidden_size=2)], [("x", F, [2, 1, 3])], ["y"], lstm + [odd])
+    emit("reshape_overflow", [node("Reshape", ["x", "s"], ["y"])], [("x", F, [2**40, 2**40])], ["y"], [ints("s", -1)])
     emit("eight_symbols", [node("Mul", ["x", "x"], ["y"])], [("x", F, names)], ["y"], valid=True)
     emit("outer_symbols", [node("MatMul", ["x", "z"], ["y"])], [("x", F, ["a", 1]), ("z", F, [1, "b"])], ["y"], valid=True)
     emit("tile_symbol", [node("Tile", ["x", "r"], ["a"]), node("Tile", ["a", "r"], ["b"]), node("Tile", ["b", "r"], ["y"])], [("x", F, ["n"])], ["y"], [ints("r", big)])
