@@ -17,8 +17,22 @@ const ny_target ny_targets[] = {
    .l1d = (l1)*1024,                                                                                                   \
    .l2 = (l2k)*1024,                                                                                                   \
    .threads = 4},
+#define CUDA_TARGET(n, cc, shared_k, l2k)                                                                              \
+  {.name = #n,                                                                                                         \
+   .triple = "nvptx64-nvidia-cuda",                                                                                    \
+   .cpu = #n,                                                                                                          \
+   .features = "",                                                                                                     \
+   .vec_bytes = 16,                                                                                                    \
+   .n_vregs = 64,                                                                                                      \
+   .masked = true,                                                                                                     \
+   .l1d = (shared_k)*1024,                                                                                             \
+   .l2 = (l2k)*1024,                                                                                                   \
+   .threads = 1,                                                                                                       \
+   .sm = cc,                                                                                                           \
+   .shared = (shared_k)*1024},
 #include "targets.def"
 #undef TARGET
+#undef CUDA_TARGET
 };
 const int ny_n_targets = (int)NY_COUNT(ny_targets);
 

@@ -12,7 +12,10 @@ typedef struct ny_target {
   bool no_fma;     /* x86 before AVX2: multiply-adds take two instructions and a register, f16 is converted by integer arithmetic */
   uint64_t l1d, l2;
   int threads;     /* expected at run time; a hint for grains */
+  int sm;          /* CUDA compute capability times ten: 80, 90, 120; 0: a CPU. cpu is then what NVRTC is asked for: "sm_90a" */
+  uint64_t shared; /* CUDA: bytes of shared memory that a block may use */
 } ny_target;
+static inline bool ny_on_gpu(const ny_target *t) { return t && t->sm; }
 
 typedef struct ny_pass_options {
   const ny_target *target;
@@ -59,6 +62,9 @@ extern const int ny_n_families;
 const ny_family *ny_family_by_name(const char *name); /* NULL: none */
 const char *ny_family_led_by(ny_kind k, int i);       /* the i-th family to try for groups this op leads, or NULL: no more (or it is part of a map) */
 
+/* On a GPU the knob `threads` says how many threads run one grid point (default 1). With 1, every tile lives in one thread, and a
+   thread needs nobody; with 32 a warp, with more a block of its own run a point, and tiles are spread over them. `unroll`, `stages`
+   and the like are the family's own. */
 /* A kernel's named integers: what `tune` may change and a person may set. Printed in its header; reads back. */
 void ny_knob_set(ny_graph *k, const char *name, int64_t value);
 int64_t ny_knob(const ny_graph *k, const char *name, int64_t def);

@@ -81,8 +81,10 @@ static void test_targets(void) {
   static const char *const names[] = {
       "host",
 #define TARGET(n, ...) #n,
+#define CUDA_TARGET(...)
 #include "targets.def"
 #undef TARGET
+#undef CUDA_TARGET
   };
   ny_ctx *cx = ny_ctx_new();
   ny_unit *u = ten_kernels(cx);
