@@ -226,8 +226,9 @@ NYB_API nyb_status nyb_load(nyb_context *cx, const char *path, const nyb_load_op
   ny_diag d = {0};
   nyb_module *m = NULL;
   nyb_status s = ny_module_open(cx, path, &m, &d);
-  bool trust = options && options->size >= sizeof *options && options->trust;
-  if (!s) s = make_native(m, trust, &d);
+  nyb_load_options o = {0};
+  if (options) memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
+  if (!s) s = make_native(m, o.trust, &d);
   if (s) {
     nyb_module_close(m);
     return ny_context_report(cx, &d);

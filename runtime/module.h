@@ -1,6 +1,7 @@
 /* A module as plain C: what module_read.cc makes of a verified flatbuffer and module_write.cc makes a flatbuffer of.
    Everything a reader hands out has been checked: indices are in range, expressions use earlier rows only, segments lie
-   inside the file, commands nest. */
+   inside the file, commands nest. A file holds several programs, one a target; a ny_mod is one of them together with
+   what all share (names, symbols, inputs and outputs, weights, the portable graph). */
 #ifndef NY_MODULE_H
 #define NY_MODULE_H
 #include "context.h"
@@ -14,6 +15,7 @@ enum {
   NY_MOD_DEPTH = 64, /* nesting of if and loop */
   NY_MOD_MAX_ROWS = 1 << 20,
   NY_MOD_MAX_ARGS = 4096, /* buffers or dims of one kernel */
+  NY_MOD_MAX_PROGRAMS = 32,
 };
 #define NY_MOD_MAX_FLATBUFFER ((uint64_t)1 << 28)
 
@@ -64,9 +66,24 @@ typedef struct ny_mod_value {
 } ny_mod_value;
 typedef struct ny_mod_kernel {
   const char *name, *family, *note;
-  uint64_t entry, scratch;
   uint32_t n_buffers, n_dims;
+  uint64_t entry, scratch; /* CPU: where in the code, bytes of scratch memory a thread */
+  /* CUDA: extern "C" void symbol(buffers..., long long dims..., long long points) in the images of its unit */
+  const char *symbol;
+  uint32_t unit;
+  uint32_t block;  /* threads of a block */
+  uint32_t points; /* grid points of a block: the grid has ceil(extent / points) blocks */
+  uint32_t shared; /* bytes of dynamic shared memory */
+  bool wide;       /* index arithmetic has 64 bits; else no buffer and no size may reach 2^31 - 2^24 */
 } ny_mod_kernel;
+/* Code of a CUDA program. The kernels of a unit are in each of its images: one of them is loaded. */
+typedef enum ny_mod_image_kind { NY_MI_CUBIN, NY_MI_PTX, NY_MI_SOURCE, NY_MI_COUNT } ny_mod_image_kind;
+typedef struct ny_mod_image {
+  uint8_t kind;     /* ny_mod_image_kind */
+  const char *arch; /* of a cubin "sm_90a", of PTX and source "compute_80" */
+  uint32_t unit;
+  ny_mod_segment code;
+} ny_mod_image;
 typedef struct ny_mod_command {
   uint8_t kind; /* ny_mod_command_kind */
   bool stacked;
@@ -84,20 +101,26 @@ typedef struct ny_mod_require {
 } ny_mod_require;
 
 typedef struct ny_mod {
-  const char *name, *producer, *target, *arch;
-  const char *const *feature;
+  /* of the file */
+  const char *name, *producer;
   const char *const *symbol;
+  ny_mod_value *input, *output; /* their dimensions are the same rows of every program's expressions */
+  ny_mod_segment *segment;      /* weights */
+  ny_mod_segment graph;
+  uint32_t n_symbols, n_inputs, n_outputs, n_segments;
+  /* of the program */
+  const char *target, *arch; /* arch: as a target triple starts */
+  uint32_t sm;               /* CUDA: compute capability times ten; 0: a CPU's */
+  const char *const *feature;
   ny_mod_expr *expr;
-  ny_mod_value *input, *output;
   ny_mod_buffer *buffer;
   ny_mod_kernel *kernel;
   ny_mod_command *command;
   ny_mod_require *require;
-  ny_mod_segment *segment;
-  uint32_t n_features, n_symbols, n_exprs, n_inputs, n_outputs, n_buffers, n_kernels, n_commands, n_requires,
-      n_segments;
+  ny_mod_image *image; /* CUDA */
+  ny_mod_segment code; /* CPU */
+  uint32_t n_features, n_exprs, n_buffers, n_kernels, n_commands, n_requires, n_images, n_units;
   uint32_t arena; /* expression */
-  ny_mod_segment code, graph;
 } ny_mod;
 
 /* module_read.cc: `fb` (8-byte aligned) holds the flatbuffer that lies at `fb_at` in a file of `file_bytes` bytes. Rows
@@ -116,18 +139,34 @@ struct nyb_module {
   char *path;
   uint64_t *fb; /* a private copy: what was verified cannot change underneath us */
   uint8_t fb_digest[32];
-  ny_mod mod;
-  uint8_t *code; /* private executable copy, or NULL */
+  ny_mod *program; /* of the file */
+  uint32_t n_programs;
+  ny_mod mod;            /* the one chosen for the device; after ny_module_open the first */
+  const uint32_t *image; /* of a chosen CUDA program, by unit: which of mod.image to load */
+  const char *why;       /* the choice in words: "sm_120f cubin", "PTX compute_80 for a device of capability 13.0" */
+  uint8_t *code;         /* private executable copy of a CPU program's, or NULL */
   uint64_t code_bytes;
   nyb_module_info info;
 };
 /* module.c: maps and verifies; code is neither trusted nor executable yet. Used by tools that inspect. `path` becomes
  * d->file. */
 nyb_status ny_module_open(nyb_context *cx, const char *path, nyb_module **out, ny_diag *d);
+/* The bytes of an image, trusted and compared with their digest. */
+nyb_status ny_module_image(nyb_module *m, const ny_mod_image *image, const void **out, ny_diag *d);
 /* Compares every segment with its digest (reads the whole file). */
 nyb_status ny_module_check_digests(const nyb_module *m, ny_diag *d);
 nyb_dtype ny_module_dtype(ny_fmt f);  /* 0 bits: does not cross the API */
 ny_fmt ny_module_format(nyb_dtype t); /* NY_none: no such */
+
+/* select.c: which program and images of a module a device runs. A CPU program: sm 0. */
+typedef struct ny_device_needs {
+  uint32_t sm;      /* compute capability times ten; 0: this CPU */
+  bool cubin, ptx;  /* what the device takes (the simulator: PTX only) */
+  uint64_t shared;  /* dynamic shared memory that a block may have */
+  const char *name; /* for messages: "NVIDIA GB10 (12.1)" */
+} ny_device_needs;
+/* Fills mod, image and why. NYB_E_TARGET says what the file has and what the device needs. */
+nyb_status ny_module_select(nyb_module *m, const ny_device_needs *device, ny_diag *d);
 
 /* run.c: without strides, or with those it would have anyway. */
 bool ny_tensor_dense(const nyb_tensor *t);

@@ -81,8 +81,14 @@ void kernels(const Module *m, ny_arena *a, ny_mod *out) {
   out->kernel = rows<ny_mod_kernel>(a, out->n_kernels);
   for (uint32_t i = 0; i < out->n_kernels; i++) {
     const Kernel *k = m->kernels()->Get(i);
-    out->kernel[i] = {text(k->name()), text(k->family()), text(k->note()), k->entry(),
-                      k->scratch(),    k->n_buffers(),    k->n_dims()};
+    ny_mod_kernel *o = &out->kernel[i];
+    o->name = text(k->name());
+    o->family = text(k->family());
+    o->note = text(k->note());
+    o->entry = k->entry();
+    o->scratch = k->scratch();
+    o->n_buffers = k->n_buffers();
+    o->n_dims = k->n_dims();
   }
 }
 
@@ -137,10 +143,9 @@ void tables(const Module *m, ny_arena *a, ny_mod *out) {
 }
 
 bool too_many(const Module *m) {
-  const uint32_t n[] = {count(m->features()), count(m->symbols()),  count(m->exprs()),
-                        count(m->inputs()),   count(m->outputs()),  count(m->buffers()),
-                        count(m->kernels()),  count(m->commands()), count(m->segments()),
-                        count(m->requirements())};
+  const uint32_t n[] = {count(m->features()), count(m->symbols()),     count(m->exprs()),   count(m->inputs()),
+                        count(m->outputs()),  count(m->buffers()),     count(m->kernels()), count(m->commands()),
+                        count(m->segments()), count(m->requirements())};
   for (uint32_t x : n)
     if (x > NY_MOD_MAX_ROWS) return true;
   return false;

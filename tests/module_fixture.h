@@ -133,9 +133,17 @@ static void fx_build(fx_module *f) {
   f->out[FX_COUNT] = fx_value("count", NY_i64, 1, n, "?N", o_count);
   f->out[FX_CHOSEN] = fx_value("chosen", NY_f32, 1, n, "?N", o_chosen);
   f->out[FX_WEIGHT] = fx_value("weight", NY_f32, 1, weights, NULL, o_weight);
-  f->kernel[0] = (ny_mod_kernel){"add", "map", "", (uint64_t)(fx_add - fx_code), 0, 3, 0};
-  f->kernel[1] = (ny_mod_kernel){"count", "map", "", (uint64_t)(fx_count - fx_code), 8, 1, 1};
-  f->kernel[2] = (ny_mod_kernel){"less", "map", "", (uint64_t)(fx_less - fx_code), 0, 2, 1};
+  f->kernel[0] = (ny_mod_kernel){
+      .name = "add", .family = "map", .note = "", .entry = (uint64_t)(fx_add - fx_code), .n_buffers = 3};
+  f->kernel[1] = (ny_mod_kernel){.name = "count",
+                                 .family = "map",
+                                 .note = "",
+                                 .entry = (uint64_t)(fx_count - fx_code),
+                                 .scratch = 8,
+                                 .n_buffers = 1,
+                                 .n_dims = 1};
+  f->kernel[2] = (ny_mod_kernel){
+      .name = "less", .family = "map", .note = "", .entry = (uint64_t)(fx_less - fx_code), .n_buffers = 2, .n_dims = 1};
   fx_launch(f, 0, n, grain, FX_BUFFERS(a, b, sum), NULL);
   fx_copy(f, sum, o_sum, bytes, false);
   fx_launch(f, 1, n, grain, FX_BUFFERS(o_count), &three);

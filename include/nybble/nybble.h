@@ -129,6 +129,8 @@ typedef struct nyb_compile_options {
   const char *dump_dir;           /* writes NN-pass.nyt and the generated code of every kernel */
   int verify_each;                /* verify, print, re-read and compare after every pass */
   int threads;                    /* of the compiler; 0: all */
+  const char
+      *device; /* nyb_open_model: where the module will run, as in nyb_load_options; it decides the default target */
 } nyb_compile_options;
 /* Runs the graph-level and tile-level passes in place, as far as options->until says. */
 NYB_API nyb_status nyb_optimize(nyb_model *model, const nyb_compile_options *options);
@@ -151,7 +153,8 @@ NYB_API nyb_status nyb_evaluate(nyb_model *model, const nyb_tensor *in, size_t n
 /* ---- Modules (libnybble_rt) */
 typedef struct nyb_load_options {
   size_t size;
-  int trust; /* run native code that neither this user's cache nor a key vouches for */
+  int trust;          /* run native code that neither this user's cache nor a key vouches for */
+  const char *device; /* "cpu" (default), "cuda", "cuda:N", "sim", "sim:PROFILE": where the module's sessions run */
 } nyb_load_options;
 /* Maps a .nyb. Structure is always verified; a damaged or hostile file is an error, never a crash. Native code that is
    not trusted gives NYB_E_TRUST: nyb_open_model then compiles the portable graph in the same file instead. */
