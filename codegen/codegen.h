@@ -37,12 +37,33 @@ extern const ny_target ny_targets[]; /* the rows; host is looked up when asked f
 extern const int ny_n_targets;
 nyb_status ny_target_find(const char *name, const ny_target **out, ny_diag *d);
 
-/* module_build.c, module_write.cc: a unit after `place` + code -> file, atomically.
-   portable (may be NULL; changed by the call): the same model before `fuse`, which any target can compile again. Its large constants and const groups are the
-   weights of `u` (equal text of a const group means equal bytes, so nothing is evaluated twice; contracts with another panel width keep meaning the same): each
-   becomes a `const` whose blob is a segment of this very file, printed as `blob N = "."+offset bytes=n`, and the text is stored as Module.graph. */
-nyb_status ny_module_write(ny_unit *u, const ny_target *target, const ny_image *code, ny_unit *portable, const char *path, ny_diag *d);
+/* What becomes a program of a module: a unit after `place`, and its code: native for a CPU, else cuda. */
+struct ny_cuda_code;
+struct ny_cuda_image;
+typedef struct ny_compiled {
+  ny_unit *u;
+  const ny_target *target;
+  const ny_image *native;
+  const struct ny_cuda_code *cuda;
+  unsigned keep; /* of cuda: bits 1 << ny_mod_image_kind */
+  const struct ny_cuda_image *portable_ptx; /* NULL, or per unit PTX of portable_arch in place of the target's own */
+  const char *portable_arch;
+} ny_compiled;
 
-/* compile.c: passes, code, file. */
+/* module_build.c, module_write.cc: programs -> file, atomically. All units belong to one context and come from the same graph.
+   portable (may be NULL; changed by the call): the same model before `fuse`, which any target can compile again. Its large constants and const groups are the
+   weights of the first program (equal text of a const group means equal bytes, so nothing is evaluated twice; contracts with another panel width keep meaning the
+   same): each becomes a `const` whose blob is a segment of this very file, printed as `blob N = "."+offset bytes=n`, and the text is stored as Module.graph. */
+nyb_status ny_module_write(const ny_compiled *part, size_t n, ny_unit *portable, const char *path, ny_diag *d);
+
+/* compile.c: passes and code for each target, file. The targets are `options->target` in a compilation for one, else the list; `options->target` is not
+   looked at when there is a list. `keep`: which code of CUDA targets the file gets, bits 1 << ny_mod_image_kind; 0: cubin and PTX. */
+typedef struct ny_compile_targets {
+  const ny_target *const *target;
+  size_t n;
+  unsigned keep;
+  bool one_device; /* nothing for devices to come: the module runs here */
+} ny_compile_targets;
 nyb_status ny_compile(ny_unit *u, const ny_pass_options *options, int threads, const char *path);
+nyb_status ny_compile_for(ny_unit *u, const ny_pass_options *options, const ny_compile_targets *targets, int threads, const char *path);
 #endif

@@ -1,6 +1,7 @@
 /* Inside the module writer: what its files share.
    module_build.c  the call, values and segments in order       module_rows.c   expressions, buffers, commands
    module_weights.c constants and const groups into the file    module_graph.c  the portable graph
+   module_code.c    machine code, entries, names of targets
    module_file.c   the container                                module_write.cc rows as a flatbuffer */
 #ifndef NY_MODULE_BUILD_H
 #define NY_MODULE_BUILD_H
@@ -17,21 +18,26 @@ typedef struct ny_weight_key { /* equal keys, equal bytes: nothing is evaluated 
   uint8_t digest[32];
   ny_weight_place at;
 } ny_weight_key;
-typedef struct ny_module_builder {
-  ny_unit *u;
-  ny_graph *g; /* the main graph of u */
-  ny_ctx *cx;
-  const ny_target *target;
-  const ny_image *code;
-  ny_diag *d;
-  ny_arena a;
+typedef struct ny_module_store { /* of the file: what its programs share */
   ny_module_file file;
   ny_weight_key *key;
   uint32_t n_keys, cap_keys;
   uint32_t small; /* segment of the small constants */
+  ny_arena a;
+} ny_module_store;
+typedef struct ny_module_builder { /* of a program */
+  const ny_compiled *p;
+  ny_module_store *store;
+  ny_unit *u;
+  ny_graph *g; /* the main graph of u */
+  ny_ctx *cx;
+  ny_diag *d;
+  ny_arena a;
+  ny_weight *weight;
+  size_t n_weights, cap_weights;
   /* rows */
   ny_mod m;
-  uint32_t cap_exprs, cap_symbols, cap_buffers, cap_commands, cap_requires, cap_features;
+  uint32_t cap_exprs, cap_symbols, cap_buffers, cap_commands, cap_requires;
   struct ny_dim_slot {
     ny_dim d;
     uint32_t row; /* one more than the expression; 0: free */
@@ -59,5 +65,9 @@ nyb_status ny_portable_text(ny_module_builder *b, ny_unit *portable, const ny_we
 uint32_t ny_row_expr(ny_module_builder *b, ny_dim d); /* UINT32_MAX after a failure */
 uint32_t ny_row_number(ny_module_builder *b, int64_t v);
 uint32_t ny_row_buffer(ny_module_builder *b, ny_mod_place place, uint32_t index, ny_dim offset, const ny_type *t);
-nyb_status ny_rows_build(ny_module_builder *b, const ny_weight *w, size_t n);
+nyb_status ny_rows_build(ny_module_builder *b);
+
+/* module_code.c: the program's code into the file; then target, kernels and images as rows. */
+nyb_status ny_code_store(ny_module_builder *b);
+nyb_status ny_code_rows(ny_module_builder *b);
 #endif

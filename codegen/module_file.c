@@ -109,11 +109,47 @@ nyb_status ny_module_file_weights_end(ny_module_file *f, uint32_t *small) {
 }
 
 /* ---- the end */
-static nyb_status write_description(ny_module_file *f, ny_mod *m) {
-  m->segment = f->segment;
-  m->n_segments = f->n_segments;
+static bool same_values(const ny_mod_value *a, const ny_mod_value *b, uint32_t n, uint32_t *n_shared) {
+  bool same = true;
+  for (uint32_t i = 0; i < n; i++) {
+    same &=
+        a[i].fmt == b[i].fmt && a[i].rank == b[i].rank && a[i].buffer == b[i].buffer && !strcmp(a[i].name, b[i].name);
+    for (uint32_t k = 0; same && k < a[i].rank; k++) {
+      same = a[i].dim[k] == b[i].dim[k];
+      if (a[i].dim[k] >= *n_shared) *n_shared = a[i].dim[k] + 1;
+    }
+  }
+  return same;
+}
+
+static bool same_expr(const ny_mod_expr *a, const ny_mod_expr *b) {
+  return a->op == b->op && a->a == b->a && a->b == b->b && a->value == b->value;
+}
+
+/* Programs of a file have one signature. How many expressions it takes goes to *n_shared. */
+static bool same_signature(const ny_mod *a, const ny_mod *b, uint32_t *n_shared) {
+  bool same = a->n_symbols == b->n_symbols && a->n_inputs == b->n_inputs && a->n_outputs == b->n_outputs &&
+              same_values(a->input, b->input, a->n_inputs, n_shared) &&
+              same_values(a->output, b->output, a->n_outputs, n_shared) && *n_shared <= a->n_exprs &&
+              *n_shared <= b->n_exprs;
+  for (uint32_t i = 0; same && i < a->n_symbols; i++) same = !strcmp(a->symbol[i], b->symbol[i]);
+  for (uint32_t i = 0; same && i < *n_shared; i++) same = same_expr(&a->expr[i], &b->expr[i]);
+  for (uint32_t i = 0; same && i < a->n_inputs; i++) same = a->input[i].buffer == i;
+  for (uint32_t i = 0; same && i < a->n_outputs; i++) same = a->output[i].buffer == a->n_inputs + i;
+  return same;
+}
+
+static nyb_status write_description(ny_module_file *f, ny_mod *m, uint32_t n) {
   uint64_t bytes;
-  uint8_t *fb = ny_module_pack(m, &bytes);
+  uint32_t n_shared = 0;
+  for (uint32_t i = 0; i < n; i++) {
+    m[i].segment = f->segment;
+    m[i].n_segments = f->n_segments;
+    if (!same_signature(&m[0], &m[i], &n_shared))
+      return ny_fail(f->d, NYB_E_INTERNAL, NULL, "the programs for %s and %s have different inputs and outputs",
+                     m[0].target, m[i].target);
+  }
+  uint8_t *fb = ny_module_pack(m, n, n_shared, &bytes);
   if (!fb) return ny_fail(f->d, NYB_E_NOMEM, NULL, "no memory for the description of the module");
   uint8_t header[NY_MOD_HEADER] = "NYBMOD01";
   nyb_status s =
@@ -136,8 +172,8 @@ static nyb_status write_description(ny_module_file *f, ny_mod *m) {
   return s ? s : put(f, header, sizeof header);
 }
 
-nyb_status ny_module_file_end(ny_module_file *f, ny_mod *m) {
-  nyb_status s = write_description(f, m);
+nyb_status ny_module_file_end(ny_module_file *f, ny_mod *program, uint32_t n) {
+  nyb_status s = write_description(f, program, n);
   if (!s) s = ny_file_commit(&f->nf, f->d);
   ny_module_file_abort(f);
   return s;

@@ -30,10 +30,12 @@ nyb_status ny_module_file_weight(ny_module_file *f, const void *data, uint64_t b
 nyb_status ny_module_file_weights_end(ny_module_file *f, uint32_t *small);
 nyb_status ny_module_file_segment(ny_module_file *f, const void *data, uint64_t bytes,
                                   ny_mod_segment *out); /* code, graph */
-/* Writes the description (segments are f's) and the header, and commits; or, in any case, leaves nothing behind. */
-nyb_status ny_module_file_end(ny_module_file *f, ny_mod *m);
+/* Writes the description of n programs (weight segments are f's) and the header, and commits; or, in any case, leaves
+ * nothing behind. */
+nyb_status ny_module_file_end(ny_module_file *f, ny_mod *program, uint32_t n);
 void ny_module_file_abort(ny_module_file *f);
 
-/* module_write.cc: rows as a flatbuffer, malloc'ed; NULL when memory is short. */
-uint8_t *ny_module_pack(const ny_mod *m, uint64_t *bytes);
+/* module_write.cc: rows as a flatbuffer, malloc'ed; NULL when memory is short. n_shared: the first expressions of every
+ * program, which are the same. */
+uint8_t *ny_module_pack(const ny_mod *program, uint32_t n, uint32_t n_shared, uint64_t *bytes);
 #endif

@@ -26,8 +26,8 @@ static nyb_status collect(void *user, ny_op *op) {
 
 nyb_status ny_portable_store(ny_module_builder *b, ny_unit *portable, ny_weight **out, size_t *n) {
   ny_graph *g = portable->first;
-  ny_pass_options opt = {.target = b->target, .opt = 1};
-  ny_pass_cx px = {.unit = portable, .opt = &opt, .target = b->target};
+  ny_pass_options opt = {.target = b->p->target, .opt = 1};
+  ny_pass_cx px = {.unit = portable, .opt = &opt, .target = b->p->target};
   bool changed;
   nyb_status s = ny_group_constants(&px, g, &changed);
   ny_arena_free(&px.scratch);
@@ -48,7 +48,7 @@ static nyb_status refer(ny_module_builder *b, ny_graph *g, const ny_weight *w) {
   const uint8_t *data =
       NULL; /* printing large ones does not read them; small ones are printed in full and need the bytes */
   uint64_t at = ny_weight_offset(b, w->at);
-  if (w->at.segment == UINT32_MAX) data = b->file.small + w->at.offset;
+  if (w->at.segment == UINT32_MAX) data = b->store->file.small + w->at.offset;
   if (op->kind == NY_group) {
     ny_builder nb = ny_before(g, op);
     ny_op *c = ny_build(&nb, NY_const, NULL, 0, &t, 1);

@@ -269,8 +269,9 @@ static nyb_status add_constant(ny_module_builder *b,
 
 typedef nyb_status add_fn(ny_module_builder *b, ny_op *op);
 static add_fn *const adders[NY_N_KINDS] = {
-    [NY_launch] = add_launch, [NY_if] = add_if,         [NY_loop] = add_loop,      [NY_ret] = add_ret,
-    [NY_require] = add_require, [NY_reshape] = add_alias, [NY_bitcast] = add_alias, [NY_const] = add_constant, [NY_group] = add_constant};
+    [NY_launch] = add_launch, [NY_if] = add_if,           [NY_loop] = add_loop,
+    [NY_ret] = add_ret,       [NY_require] = add_require, [NY_reshape] = add_alias,
+    [NY_bitcast] = add_alias, [NY_const] = add_constant,  [NY_group] = add_constant};
 
 static nyb_status add_block(ny_module_builder *b, ny_block *block, const uint32_t *to, int n_plain) {
   for (ny_op *op = block->first; op; op = op->next) {
@@ -303,6 +304,7 @@ static const char *name_or(ny_module_builder *b, ny_name name, const char *what,
   return name && *name ? name : ny_strf(&b->a, "%s%u", what, i);
 }
 
+/* First of all, so that every program of a file begins with the same expressions and buffers. */
 static void add_values(ny_module_builder *b, const ny_op *ret) {
   const ny_block *body = &b->g->body;
   const ny_attr *names = &ret->attr[NY_AT(ret, names)];
@@ -312,14 +314,18 @@ static void add_values(ny_module_builder *b, const ny_op *ret) {
   b->m.output = NY_NEW_ARRAY(&b->a, ny_mod_value, ret->n_in);
   for (uint32_t i = 0; i < body->n_arg; i++) {
     const ny_value *v = body->arg[i];
-    uint32_t buffer = ny_row_buffer(b, NY_MP_INPUT, i, 0, v->type);
-    own(b, v, buffer);
-    b->m.input[i] = value_row(b, name_or(b, v->name, "input", i), v->type, buffer);
+    b->m.input[i] = value_row(b, name_or(b, v->name, "input", i), v->type, i);
   }
   for (uint32_t i = 0; i < ret->n_in; i++) {
-    const ny_value *v = ny_in(ret, (int)i), *root = v;
+    const ny_value *v = ny_in(ret, (int)i);
     const char *name = name_or(b, i < names->names.n ? names->names.v[i] : v->name, "output", i);
-    b->m.output[i] = value_row(b, name, v->type, ny_row_buffer(b, NY_MP_OUTPUT, i, 0, v->type));
+    b->m.output[i] = value_row(b, name, v->type, body->n_arg + i);
+  }
+  for (uint32_t i = 0; i < body->n_arg; i++)
+    own(b, body->arg[i], ny_row_buffer(b, NY_MP_INPUT, i, 0, body->arg[i]->type));
+  for (uint32_t i = 0; i < ret->n_in; i++) {
+    const ny_value *root = ny_in(ret, (int)i);
+    ny_row_buffer(b, NY_MP_OUTPUT, i, 0, root->type);
     while (root->def && (root->def->kind == NY_reshape || root->def->kind == NY_bitcast)) root = ny_in(root->def, 0);
     b->output_of[root->id] = (int)i;
   }
@@ -342,7 +348,7 @@ static nyb_status check_symbols(ny_module_builder *b) {
   return NYB_OK;
 }
 
-nyb_status ny_rows_build(ny_module_builder *b, const ny_weight *w, size_t n) {
+nyb_status ny_rows_build(ny_module_builder *b) {
   const ny_op *ret = b->g->body.last;
   if (!ret || ret->kind != NY_ret)
     return ny_fail(b->d, NYB_E_VERIFY, NULL, "graph %s does not end in ret", b->g->name ? b->g->name : "");
@@ -350,10 +356,11 @@ nyb_status ny_rows_build(ny_module_builder *b, const ny_weight *w, size_t n) {
   b->output_of = NY_NEW_ARRAY(&b->a, int, b->g->next_value + 1);
   memset(b->output_of, -1, sizeof(int) * (b->g->next_value + 1));
   add_values(b, ret);
-  for (size_t i = 0; i < n; i++) {
-    const ny_value *v = w[i].op->out[0];
-    uint32_t segment = w[i].at.segment == UINT32_MAX ? b->small : w[i].at.segment;
-    own(b, v, ny_row_buffer(b, NY_MP_WEIGHT, segment, ny_dim_const(b->cx, (int64_t)w[i].at.offset), v->type));
+  for (size_t i = 0; i < b->n_weights; i++) {
+    const ny_weight *w = &b->weight[i];
+    const ny_value *v = w->op->out[0];
+    uint32_t segment = w->at.segment == UINT32_MAX ? b->store->small : w->at.segment;
+    own(b, v, ny_row_buffer(b, NY_MP_WEIGHT, segment, ny_dim_const(b->cx, (int64_t)w->at.offset), v->type));
   }
   NY_TRY(add_block(b, &b->g->body, NULL, 0));
   b->m.arena = ny_row_expr(b, b->g->arena_bytes);

@@ -79,7 +79,7 @@ static nyb_status evaluate(ny_module_builder *b, ny_graph *g, ny_op *op, uint64_
   ny_tensor t;
   nyb_status s = ny_eval_op(g, op, NULL, &a, &t);
   if (s && g->cx->diag.code && b->d != &g->cx->diag) ny_fail(b->d, s, op->loc, "%s", g->cx->diag.message);
-  if (!s) s = ny_module_file_weight(&b->file, t.data, bytes, out);
+  if (!s) s = ny_module_file_weight(&b->store->file, t.data, bytes, out);
   ny_arena_free(&a);
   return s;
 }
@@ -91,22 +91,22 @@ nyb_status ny_weight_store(ny_module_builder *b, ny_graph *g, ny_op *op, ny_weig
     return ny_fail(b->d, NYB_E_SHAPE, op->loc, "a constant must have a size that is a number");
   ny_weight_key k;
   key_of(g->cx, op, k.digest);
-  for (uint32_t i = 0; i < b->n_keys; i++)
-    if (!memcmp(b->key[i].digest, k.digest, 32)) return *out = b->key[i].at, NYB_OK;
+  for (uint32_t i = 0; i < b->store->n_keys; i++)
+    if (!memcmp(b->store->key[i].digest, k.digest, 32)) return *out = b->store->key[i].at, NYB_OK;
   const ny_blob *blob = plain(op);
   if (blob && blob->bytes < (uint64_t)bytes)
     return ny_fail(b->d, NYB_E_VERIFY, op->loc, "a constant of %lld bytes has only %llu", (long long)bytes,
                    (unsigned long long)blob->bytes);
   if (blob)
-    NY_TRY(ny_module_file_weight(&b->file, blob->data, (uint64_t)bytes, out));
+    NY_TRY(ny_module_file_weight(&b->store->file, blob->data, (uint64_t)bytes, out));
   else
     NY_TRY(evaluate(b, g, op, (uint64_t)bytes, out));
   k.at = *out;
-  NY_PUSH_ROOM(&b->a, b->key, b->n_keys, b->cap_keys);
-  b->key[b->n_keys++] = k;
+  NY_PUSH_ROOM(&b->store->a, b->store->key, b->store->n_keys, b->store->cap_keys);
+  b->store->key[b->store->n_keys++] = k;
   return NYB_OK;
 }
 
 uint64_t ny_weight_offset(const ny_module_builder *b, ny_weight_place at) {
-  return b->file.segment[at.segment == UINT32_MAX ? b->small : at.segment].offset + at.offset;
+  return b->store->file.segment[at.segment == UINT32_MAX ? b->store->small : at.segment].offset + at.offset;
 }

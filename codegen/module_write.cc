@@ -36,7 +36,7 @@ Offset<Vector<Offset<Value>>> values(FlatBufferBuilder &fbb, const ny_mod_value 
     auto format = fbb.CreateSharedString(ny_fmts[v[i].fmt].name);
     auto dims = fbb.CreateVector(v[i].dim, v[i].rank);
     auto text = strings(fbb, v[i].text, v[i].rank);
-    out.push_back(CreateValue(fbb, name, format, dims, text, v[i].buffer));
+    out.push_back(CreateValue(fbb, name, format, dims, text));
   }
   return fbb.CreateVector(out);
 }
@@ -47,7 +47,9 @@ Offset<Vector<Offset<Kernel>>> kernels(FlatBufferBuilder &fbb, const ny_mod *m) 
     const ny_mod_kernel &k = m->kernel[i];
     auto name = fbb.CreateSharedString(k.name ? k.name : ""), family = fbb.CreateSharedString(k.family ? k.family : "");
     auto note = fbb.CreateSharedString(k.note ? k.note : "");
-    out.push_back(CreateKernel(fbb, name, k.entry, k.n_buffers, k.n_dims, k.scratch, family, note));
+    auto symbol = k.symbol ? fbb.CreateSharedString(k.symbol) : 0;
+    out.push_back(CreateKernel(fbb, name, family, note, k.n_buffers, k.n_dims, k.entry, k.scratch, symbol, k.unit,
+                               k.block, k.points, k.shared, k.wide));
   }
   return fbb.CreateVector(out);
 }
@@ -73,59 +75,90 @@ Offset<Vector<Offset<Require>>> requires_of(FlatBufferBuilder &fbb, const ny_mod
   return fbb.CreateVector(out);
 }
 
-Offset<Module> module(FlatBufferBuilder &fbb, const ny_mod *m) {
-  std::vector<Expr> exprs;
-  for (uint32_t i = 0; i < m->n_exprs; i++)
-    exprs.emplace_back(static_cast<ExprOp>(m->expr[i].op), m->expr[i].a, m->expr[i].b, m->expr[i].value);
+Offset<Vector<Offset<Image>>> images(FlatBufferBuilder &fbb, const ny_mod *m) {
+  std::vector<Offset<Image>> out;
+  for (uint32_t i = 0; i < m->n_images; i++) {
+    const ny_mod_image &o = m->image[i];
+    auto arch = fbb.CreateSharedString(o.arch);
+    Segment code = segment(o.code);
+    out.push_back(CreateImage(fbb, static_cast<ImageKind>(o.kind), arch, o.unit, &code));
+  }
+  return fbb.CreateVector(out);
+}
+
+Offset<Vector<const Expr *>> exprs(FlatBufferBuilder &fbb, const ny_mod *m, uint32_t begin, uint32_t end) {
+  std::vector<Expr> out;
+  for (uint32_t i = begin; i < end; i++)
+    out.emplace_back(static_cast<ExprOp>(m->expr[i].op), m->expr[i].a, m->expr[i].b, m->expr[i].value);
+  return fbb.CreateVectorOfStructs(out);
+}
+
+Offset<Program> program(FlatBufferBuilder &fbb, const ny_mod *m, uint32_t n_shared) {
   std::vector<Buffer> buffers;
   for (uint32_t i = 0; i < m->n_buffers; i++) {
     const ny_mod_buffer &b = m->buffer[i];
     buffers.emplace_back(static_cast<Place>(b.place), b.index, b.offset, b.bytes);
   }
-  std::vector<Segment> segments;
-  for (uint32_t i = 0; i < m->n_segments; i++) segments.push_back(segment(m->segment[i]));
-  Segment code = segment(m->code), graph = segment(m->graph);
-  auto name = fbb.CreateSharedString(m->name ? m->name : ""),
-       producer = fbb.CreateSharedString(m->producer ? m->producer : "");
+  Segment code = segment(m->code);
   auto target = fbb.CreateSharedString(m->target ? m->target : ""),
        arch = fbb.CreateSharedString(m->arch ? m->arch : "");
-  auto features = strings(fbb, m->feature, m->n_features), symbols = strings(fbb, m->symbol, m->n_symbols);
-  auto fb_exprs = fbb.CreateVectorOfStructs(exprs);
-  auto inputs = values(fbb, m->input, m->n_inputs), outputs = values(fbb, m->output, m->n_outputs);
+  auto features = strings(fbb, m->feature, m->n_features);
+  auto fb_exprs = exprs(fbb, m, n_shared, m->n_exprs);
   auto fb_buffers = fbb.CreateVectorOfStructs(buffers);
   auto fb_kernels = kernels(fbb, m);
   auto fb_commands = commands(fbb, m);
   auto fb_requires = requires_of(fbb, m);
+  auto fb_images = images(fbb, m);
+  ProgramBuilder b(fbb);
+  b.add_target(target);
+  b.add_arch(arch);
+  b.add_sm(m->sm);
+  b.add_features(features);
+  b.add_exprs(fb_exprs);
+  b.add_arena(m->arena);
+  b.add_buffers(fb_buffers);
+  b.add_kernels(fb_kernels);
+  b.add_commands(fb_commands);
+  b.add_requirements(fb_requires);
+  b.add_code(&code);
+  b.add_images(fb_images);
+  return b.Finish();
+}
+
+Offset<Module> module(FlatBufferBuilder &fbb, const ny_mod *m, uint32_t n, uint32_t n_shared) {
+  std::vector<Segment> segments;
+  for (uint32_t i = 0; i < m->n_segments; i++) segments.push_back(segment(m->segment[i]));
+  Segment graph = segment(m->graph);
+  auto name = fbb.CreateSharedString(m->name ? m->name : ""),
+       producer = fbb.CreateSharedString(m->producer ? m->producer : "");
+  auto symbols = strings(fbb, m->symbol, m->n_symbols);
+  auto fb_exprs = exprs(fbb, m, 0, n_shared);
+  auto inputs = values(fbb, m->input, m->n_inputs), outputs = values(fbb, m->output, m->n_outputs);
+  std::vector<Offset<Program>> programs;
+  for (uint32_t i = 0; i < n; i++) programs.push_back(program(fbb, &m[i], n_shared));
+  auto fb_programs = fbb.CreateVector(programs);
   auto fb_segments = fbb.CreateVectorOfStructs(segments);
   ModuleBuilder b(fbb);
   b.add_version(NY_MOD_VERSION);
   b.add_abi(NYB_KERNEL_ABI);
   b.add_name(name);
   b.add_producer(producer);
-  b.add_target(target);
-  b.add_arch(arch);
-  b.add_features(features);
   b.add_symbols(symbols);
   b.add_exprs(fb_exprs);
-  b.add_arena(m->arena);
   b.add_inputs(inputs);
   b.add_outputs(outputs);
-  b.add_buffers(fb_buffers);
-  b.add_kernels(fb_kernels);
-  b.add_commands(fb_commands);
-  b.add_requirements(fb_requires);
+  b.add_programs(fb_programs);
   b.add_segments(fb_segments);
-  b.add_code(&code);
   b.add_graph(&graph);
   return b.Finish();
 }
 
 } // namespace
 
-extern "C" uint8_t *ny_module_pack(const ny_mod *m, uint64_t *bytes) {
+extern "C" uint8_t *ny_module_pack(const ny_mod *program, uint32_t n, uint32_t n_shared, uint64_t *bytes) {
   try {
     FlatBufferBuilder fbb(1 << 16);
-    FinishModuleBuffer(fbb, module(fbb, m));
+    FinishModuleBuffer(fbb, module(fbb, program, n, n_shared));
     *bytes = fbb.GetSize();
     void *out = std::malloc(*bytes);
     if (out) std::memcpy(out, fbb.GetBufferPointer(), *bytes);

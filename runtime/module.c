@@ -81,7 +81,9 @@ static nyb_status read_description(nyb_module *m, ny_diag *d) {
   digest_of(m->fb, bytes, m->fb_digest);
   if (memcmp(m->fb_digest, h + 32, 32))
     return ny_fail(d, NYB_E_PARSE, NULL, "the module description does not match its digest");
-  return ny_module_read(m->fb, at, bytes, file, &m->arena, &m->mod, d);
+  NY_TRY(ny_module_read(m->fb, at, bytes, file, &m->arena, &m->program, &m->n_programs, d));
+  m->mod = m->program[0];
+  return NYB_OK;
 }
 
 /* ---- what callers see */
@@ -105,7 +107,8 @@ static const nyb_value_info *describe(nyb_module *m, const ny_mod_value *v, uint
 
 static void fill_info(nyb_module *m) {
   const ny_mod *q = &m->mod;
-  uint64_t weights = 0;
+  uint64_t weights = 0, code = q->code.bytes;
+  for (uint32_t i = 0; i < q->n_images; i++) code += q->image[i].code.bytes;
   for (uint32_t i = 0; i < q->n_segments; i++)
     weights += q->segment[i].bytes; /* each at most the file: 2^20 of them do not overflow */
   m->info = (nyb_module_info){.size = sizeof m->info,
@@ -119,7 +122,7 @@ static void fill_info(nyb_module *m) {
                               .outputs = describe(m, q->output, q->n_outputs),
                               .symbols = q->symbol,
                               .weight_bytes = weights,
-                              .code_bytes = q->code.bytes,
+                              .code_bytes = code,
                               .file_bytes = m->map.bytes};
 }
 
@@ -171,26 +174,15 @@ static nyb_status check_digest(const nyb_module *m, const char *what, uint32_t i
 
 nyb_status ny_module_check_digests(const nyb_module *m, ny_diag *d) {
   for (uint32_t i = 0; i < m->mod.n_segments; i++) NY_TRY(check_digest(m, "weight", i, &m->mod.segment[i], d));
-  if (m->mod.code.bytes) NY_TRY(check_digest(m, "code", 0, &m->mod.code, d));
+  for (uint32_t i = 0; i < m->n_programs; i++) {
+    const ny_mod *q = &m->program[i];
+    if (q->code.bytes) NY_TRY(check_digest(m, "code", i, &q->code, d));
+    for (uint32_t k = 0; k < q->n_images; k++) NY_TRY(check_digest(m, "image", k, &q->image[k].code, d));
+  }
   return m->mod.graph.bytes ? check_digest(m, "graph", 0, &m->mod.graph, d) : NYB_OK;
 }
 
 /* ---- native code */
-static nyb_status check_target(const nyb_module *m, ny_diag *d) {
-  const ny_mod *q = &m->mod;
-  ny_host_facts host;
-  if (strcmp(q->arch, ny_cpu_arch()))
-    return ny_fail(d, NYB_E_TARGET, NULL, "the module was built for %s (%s), this machine is %s", q->target, q->arch,
-                   ny_cpu_arch());
-  for (uint32_t i = 0; i < q->n_features; i++) {
-    if (ny_cpu_has(q->feature[i])) continue;
-    ny_host_read(&host);
-    return ny_fail(d, NYB_E_TARGET, NULL, "the module was built for %s and needs %s, which this CPU (%s) lacks",
-                   q->target, q->feature[i], host.cpu_name);
-  }
-  return NYB_OK;
-}
-
 static nyb_status load_code(nyb_module *m, ny_diag *d) {
   const ny_mod_segment *s = &m->mod.code;
   if (!s->bytes) return NYB_OK;
@@ -210,8 +202,21 @@ static nyb_status load_code(nyb_module *m, ny_diag *d) {
   return NYB_OK;
 }
 
+nyb_status ny_module_image(nyb_module *m, const ny_mod_image *image, const void **out, ny_diag *d) {
+  uint32_t i = (uint32_t)(image - m->mod.image);
+  NY_TRY(check_digest(m, "image", i, &image->code, d));
+  const char *p = (const char *)m->map.data + image->code.offset;
+  if (image->kind != NY_MI_CUBIN && p[image->code.bytes - 1])
+    return ny_fail(d, NYB_E_PARSE, NULL, "image %u is text that does not end", i);
+  *out = p;
+  return NYB_OK;
+}
+
 static nyb_status make_native(nyb_module *m, bool trust, ny_diag *d) {
-  NY_TRY(check_target(m, d));
+  ny_host_facts host;
+  ny_host_read(&host);
+  ny_device_needs cpu = {.name = host.cpu_name};
+  NY_TRY(ny_module_select(m, &cpu, d));
   if (!trust && m->mod.code.bytes && !ny_trusted(m->cx, m->fb_digest))
     return ny_fail(d, NYB_E_TRUST, NULL,
                    "the native code was not compiled by this user; ask for trust to run it, or open the file as a "

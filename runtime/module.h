@@ -8,7 +8,7 @@
 #include "nybble/kernel.h"
 
 enum {
-  NY_MOD_VERSION = 2,
+  NY_MOD_VERSION = 3,
   NY_MOD_HEADER = 64,
   NY_MOD_PAGE = 4096,
   NY_MOD_RANK = 8,
@@ -126,10 +126,12 @@ typedef struct ny_mod {
 /* module_read.cc: `fb` (8-byte aligned) holds the flatbuffer that lies at `fb_at` in a file of `file_bytes` bytes. Rows
    live in `a`, strings stay in `fb`. */
 nyb_status ny_module_read(const void *fb, uint64_t fb_at, uint64_t fb_bytes, uint64_t file_bytes, ny_arena *a,
-                          ny_mod *out, ny_diag *d);
+                          ny_mod **out, uint32_t *out_n, ny_diag *d);
 
-/* module_check.c: everything the flatbuffer verifier does not know. */
-nyb_status ny_module_check(const ny_mod *m, uint64_t fb_at, uint64_t fb_bytes, uint64_t file_bytes, ny_diag *d);
+/* module_check.c: everything the flatbuffer verifier does not know. n_shared: how many expressions are the module's,
+   the first of every program. */
+nyb_status ny_module_check(const ny_mod *program, uint32_t n, uint32_t n_shared, uint64_t fb_at, uint64_t fb_bytes,
+                           uint64_t file_bytes, ny_diag *d);
 
 /* ---- A loaded module */
 struct nyb_module {
@@ -151,14 +153,24 @@ struct nyb_module {
 /* module.c: maps and verifies; code is neither trusted nor executable yet. Used by tools that inspect. `path` becomes
  * d->file. */
 nyb_status ny_module_open(nyb_context *cx, const char *path, nyb_module **out, ny_diag *d);
-/* The bytes of an image, trusted and compared with their digest. */
+/* The bytes of an image, compared with their digest, in the mapped file. Text ends in a zero byte. That the module is
+ * trusted was asked when it was loaded. */
 nyb_status ny_module_image(nyb_module *m, const ny_mod_image *image, const void **out, ny_diag *d);
 /* Compares every segment with its digest (reads the whole file). */
 nyb_status ny_module_check_digests(const nyb_module *m, ny_diag *d);
 nyb_dtype ny_module_dtype(ny_fmt f);  /* 0 bits: does not cross the API */
 ny_fmt ny_module_format(nyb_dtype t); /* NY_none: no such */
 
-/* select.c: which program and images of a module a device runs. A CPU program: sm 0. */
+/* select.c: which program and images of a module a device runs. */
+typedef struct ny_cuda_arch { /* "sm_90a", "compute_120f", "compute_80" */
+  uint32_t sm;                /* compute capability times ten */
+  char suffix;                /* a: this capability only, f: its family from here on, 0: all later ones */
+  bool real;                  /* machine code (sm_): without a suffix of one major capability only */
+} ny_cuda_arch;
+bool ny_cuda_arch_parse(const char *s, ny_cuda_arch *out);
+/* How well code for `arch` suits a device of capability sm; 0: it does not run there. */
+int ny_cuda_arch_fit(const ny_cuda_arch *arch, uint32_t sm);
+/* A CPU program: sm 0. */
 typedef struct ny_device_needs {
   uint32_t sm;      /* compute capability times ten; 0: this CPU */
   bool cubin, ptx;  /* what the device takes (the simulator: PTX only) */

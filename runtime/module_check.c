@@ -6,6 +6,7 @@
 
 typedef struct check {
   const ny_mod *m;
+  uint32_t n_shared; /* expressions that are the module's */
   uint64_t fb_at, fb_bytes, file_bytes;
   ny_diag *d;
 } check;
@@ -67,7 +68,7 @@ static nyb_status check_buffer(check *c, uint32_t i) {
 
 static nyb_status check_values(check *c, const char *what, const ny_mod_value *v, uint32_t n, ny_mod_place place) {
   for (uint32_t i = 0; i < n; i++) {
-    for (uint32_t k = 0; k < v[i].rank; k++) IN_RANGE(what, i, "dimension", v[i].dim[k], c->m->n_exprs);
+    for (uint32_t k = 0; k < v[i].rank; k++) IN_RANGE(what, i, "dimension", v[i].dim[k], c->n_shared);
     IN_RANGE(what, i, "buffer", v[i].buffer, c->m->n_buffers);
     const ny_mod_buffer *b = &c->m->buffer[v[i].buffer];
     if (b->place != place || b->index != i)
@@ -78,12 +79,58 @@ static nyb_status check_values(check *c, const char *what, const ny_mod_value *v
 }
 
 /* ---- kernels and commands */
+static bool identifier(const char *s) {
+  size_t n = strlen(s);
+  for (size_t i = 0; i < n; i++) {
+    bool letter = s[i] == '_' || s[i] == '$' || (s[i] >= 'a' && s[i] <= 'z') || (s[i] >= 'A' && s[i] <= 'Z');
+    if (!letter && (!i || s[i] < '0' || s[i] > '9')) return false;
+  }
+  return n > 0 && n < 1024;
+}
+
+static nyb_status check_cuda_kernel(check *c, uint32_t i, const ny_mod_kernel *k) {
+  IN_RANGE("kernel", i, "unit", k->unit, c->m->n_units);
+  if (!identifier(k->symbol))
+    return ny_fail(c->d, NYB_E_PARSE, NULL, "kernel %u: \"%.80s\" cannot be the name of a function", i, k->symbol);
+  if (k->block < 1 || k->block > 1024 || k->points < 1 || k->points > k->block)
+    return ny_fail(c->d, NYB_E_PARSE, NULL,
+                   "kernel %u: a block of %u threads for %u grid points; 1 to 1024 threads and at most one point for "
+                   "each are expected",
+                   i, k->block, k->points);
+  IN_RANGE("kernel", i, "shared memory", k->shared, (uint64_t)(1 << 20) + 1);
+  return NYB_OK;
+}
+
 static nyb_status check_kernel(check *c, uint32_t i) {
   const ny_mod_kernel *k = &c->m->kernel[i];
-  IN_RANGE("kernel", i, "entry", k->entry, c->m->code.bytes);
   IN_RANGE("kernel", i, "number of buffers", k->n_buffers, NY_MOD_MAX_ARGS + 1);
   IN_RANGE("kernel", i, "number of dimensions", k->n_dims, NY_MOD_MAX_ARGS + 1);
+  if (c->m->sm) return check_cuda_kernel(c, i, k);
+  IN_RANGE("kernel", i, "entry", k->entry, c->m->code.bytes);
   IN_RANGE("kernel", i, "scratch size", k->scratch, ((uint64_t)1 << 40) + 1);
+  return NYB_OK;
+}
+
+/* Every unit in its turn, so that there is code for each. */
+static nyb_status check_image(check *c, uint32_t i) {
+  const ny_mod_image *o = &c->m->image[i];
+  uint32_t before = i ? o[-1].unit : UINT32_MAX;
+  ny_cuda_arch arch;
+  IN_RANGE("image", i, "kind", o->kind, NY_MI_COUNT);
+  if (o->unit != before && o->unit != before + 1)
+    return ny_fail(c->d, NYB_E_PARSE, NULL, "image %u is of unit %u, which is not next", i, o->unit);
+  if (!ny_cuda_arch_parse(o->arch, &arch) || arch.real != (o->kind == NY_MI_CUBIN))
+    return ny_fail(c->d, NYB_E_PARSE, NULL, "image %u: \"%.40s\" is no architecture of such code", i, o->arch);
+  if (!o->code.bytes) return ny_fail(c->d, NYB_E_PARSE, NULL, "image %u is empty", i);
+  return check_segment(c, "image", i, &o->code);
+}
+
+static nyb_status check_code(check *c) {
+  const ny_mod *m = c->m;
+  if (m->sm ? m->code.bytes : m->n_images)
+    return ny_fail(c->d, NYB_E_PARSE, NULL, "the program for %.80s holds code of another kind", m->target);
+  if (m->code.bytes) NY_TRY(check_segment(c, "code", 0, &m->code));
+  for (uint32_t i = 0; i < m->n_images; i++) NY_TRY(check_image(c, i));
   return NYB_OK;
 }
 
@@ -159,12 +206,10 @@ static nyb_status check_commands(check *c, uint32_t begin, uint32_t end, int dep
   return NYB_OK;
 }
 
-nyb_status ny_module_check(const ny_mod *m, uint64_t fb_at, uint64_t fb_bytes, uint64_t file_bytes, ny_diag *d) {
-  check state = {m, fb_at, fb_bytes, file_bytes, d}, *c = &state;
+static nyb_status check_program(check *c) {
+  const ny_mod *m = c->m;
   for (uint32_t i = 0; i < m->n_exprs; i++) NY_TRY(check_expr(c, i));
-  for (uint32_t i = 0; i < m->n_segments; i++) NY_TRY(check_segment(c, "segment", i, &m->segment[i]));
-  if (m->code.bytes) NY_TRY(check_segment(c, "code", 0, &m->code));
-  if (m->graph.bytes) NY_TRY(check_segment(c, "graph", 0, &m->graph));
+  NY_TRY(check_code(c));
   IN_RANGE("arena", 0, "size", m->arena, m->n_exprs);
   for (uint32_t i = 0; i < m->n_buffers; i++) NY_TRY(check_buffer(c, i));
   NY_TRY(check_values(c, "input", m->input, m->n_inputs, NY_MP_INPUT));
@@ -172,4 +217,16 @@ nyb_status ny_module_check(const ny_mod *m, uint64_t fb_at, uint64_t fb_bytes, u
   for (uint32_t i = 0; i < m->n_kernels; i++) NY_TRY(check_kernel(c, i));
   for (uint32_t i = 0; i < m->n_requires; i++) NY_TRY(check_require(c, i));
   return check_commands(c, 0, m->n_commands, 0, false);
+}
+
+nyb_status ny_module_check(const ny_mod *program, uint32_t n, uint32_t n_shared, uint64_t fb_at, uint64_t fb_bytes,
+                           uint64_t file_bytes, ny_diag *d) {
+  check c = {program, n_shared, fb_at, fb_bytes, file_bytes, d};
+  for (uint32_t i = 0; i < program->n_segments; i++) NY_TRY(check_segment(&c, "segment", i, &program->segment[i]));
+  if (program->graph.bytes) NY_TRY(check_segment(&c, "graph", 0, &program->graph));
+  for (uint32_t i = 0; i < n; i++) {
+    c.m = &program[i];
+    NY_TRY(check_program(&c));
+  }
+  return NYB_OK;
 }

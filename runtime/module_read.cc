@@ -64,19 +64,22 @@ nyb_status value(const Value *v, ny_mod_value *out, ny_diag *d) {
     bool named = i < count(v->text()) && v->text()->Get(i)->size();
     out->text[i] = named ? v->text()->Get(i)->c_str() : nullptr;
   }
-  out->buffer = v->buffer();
   return NYB_OK;
 }
 
-nyb_status values(const flatbuffers::Vector<flatbuffers::Offset<Value>> *v, ny_arena *a, ny_mod_value **out,
-                  uint32_t *n, ny_diag *d) {
+/* Buffers begin with the inputs, then the outputs. */
+nyb_status values(const flatbuffers::Vector<flatbuffers::Offset<Value>> *v, uint32_t first, ny_arena *a,
+                  ny_mod_value **out, uint32_t *n, ny_diag *d) {
   *n = count(v);
   *out = rows<ny_mod_value>(a, *n);
-  for (uint32_t i = 0; i < *n; i++) NY_TRY(value(v->Get(i), &(*out)[i], d));
+  for (uint32_t i = 0; i < *n; i++) {
+    NY_TRY(value(v->Get(i), &(*out)[i], d));
+    (*out)[i].buffer = first + i;
+  }
   return NYB_OK;
 }
 
-void kernels(const Module *m, ny_arena *a, ny_mod *out) {
+void kernels(const Program *m, ny_arena *a, ny_mod *out) {
   out->n_kernels = count(m->kernels());
   out->kernel = rows<ny_mod_kernel>(a, out->n_kernels);
   for (uint32_t i = 0; i < out->n_kernels; i++) {
@@ -89,10 +92,16 @@ void kernels(const Module *m, ny_arena *a, ny_mod *out) {
     o->scratch = k->scratch();
     o->n_buffers = k->n_buffers();
     o->n_dims = k->n_dims();
+    o->symbol = text(k->symbol());
+    o->unit = k->unit();
+    o->block = k->block();
+    o->points = k->points();
+    o->shared = k->shared();
+    o->wide = k->wide();
   }
 }
 
-void commands(const Module *m, ny_arena *a, ny_mod *out) {
+void commands(const Program *m, ny_arena *a, ny_mod *out) {
   out->n_commands = count(m->commands());
   out->command = rows<ny_mod_command>(a, out->n_commands);
   for (uint32_t i = 0; i < out->n_commands; i++) {
@@ -112,7 +121,7 @@ void commands(const Module *m, ny_arena *a, ny_mod *out) {
   }
 }
 
-void requires_of(const Module *m, ny_arena *a, ny_mod *out) {
+void requires_of(const Program *m, ny_arena *a, ny_mod *out) {
   out->n_requires = count(m->requirements());
   out->require = rows<ny_mod_require>(a, out->n_requires);
   for (uint32_t i = 0; i < out->n_requires; i++) {
@@ -121,19 +130,40 @@ void requires_of(const Module *m, ny_arena *a, ny_mod *out) {
   }
 }
 
-void tables(const Module *m, ny_arena *a, ny_mod *out) {
-  out->n_exprs = count(m->exprs());
-  out->expr = rows<ny_mod_expr>(a, out->n_exprs);
-  for (uint32_t i = 0; i < out->n_exprs; i++) {
-    const Expr e = row(m->exprs(), i);
-    out->expr[i] = {static_cast<uint8_t>(e.op()), e.a(), e.b(), e.value()};
+void images(const Program *m, ny_arena *a, ny_mod *out) {
+  out->n_images = count(m->images());
+  out->image = rows<ny_mod_image>(a, out->n_images);
+  for (uint32_t i = 0; i < out->n_images; i++) {
+    const Image *o = m->images()->Get(i);
+    out->image[i] = {static_cast<uint8_t>(o->kind()), text(o->arch()), o->unit(), segment(o->code())};
   }
+  out->n_units = out->n_images ? out->image[out->n_images - 1].unit + 1 : 0;
+}
+
+using Exprs = flatbuffers::Vector<const Expr *>;
+
+/* Those of the module, then the program's own. */
+void exprs(const Exprs *shared, const Exprs *own, ny_arena *a, ny_mod *out) {
+  uint32_t n = 0;
+  out->n_exprs = count(shared) + count(own);
+  out->expr = rows<ny_mod_expr>(a, out->n_exprs);
+  for (const Exprs *v : {shared, own})
+    for (uint32_t i = 0; i < count(v); i++) {
+      const Expr e = row(v, i);
+      out->expr[n++] = {static_cast<uint8_t>(e.op()), e.a(), e.b(), e.value()};
+    }
+}
+
+void buffers(const Program *m, ny_arena *a, ny_mod *out) {
   out->n_buffers = count(m->buffers());
   out->buffer = rows<ny_mod_buffer>(a, out->n_buffers);
   for (uint32_t i = 0; i < out->n_buffers; i++) {
     const Buffer b = row(m->buffers(), i);
     out->buffer[i] = {static_cast<uint8_t>(b.place()), b.index(), b.offset(), b.bytes()};
   }
+}
+
+void segments(const Module *m, ny_arena *a, ny_mod *out) {
   out->n_segments = count(m->segments());
   out->segment = rows<ny_mod_segment>(a, out->n_segments);
   for (uint32_t i = 0; i < out->n_segments; i++) {
@@ -142,28 +172,46 @@ void tables(const Module *m, ny_arena *a, ny_mod *out) {
   }
 }
 
+/* Programs may share their vectors, so what counts is the sum. */
 bool too_many(const Module *m) {
-  const uint32_t n[] = {count(m->features()), count(m->symbols()),     count(m->exprs()),   count(m->inputs()),
-                        count(m->outputs()),  count(m->buffers()),     count(m->kernels()), count(m->commands()),
-                        count(m->segments()), count(m->requirements())};
-  for (uint32_t x : n)
-    if (x > NY_MOD_MAX_ROWS) return true;
-  return false;
+  enum { FEATURES, EXPRS, BUFFERS, KERNELS, COMMANDS, REQUIREMENTS, IMAGES, N };
+  uint64_t sum[N] = {};
+  for (uint32_t i = 0; i < count(m->programs()); i++) {
+    const Program *p = m->programs()->Get(i);
+    sum[FEATURES] += count(p->features());
+    sum[EXPRS] += uint64_t{count(m->exprs())} + count(p->exprs());
+    sum[BUFFERS] += count(p->buffers());
+    sum[KERNELS] += count(p->kernels());
+    sum[COMMANDS] += count(p->commands());
+    sum[REQUIREMENTS] += count(p->requirements());
+    sum[IMAGES] += count(p->images());
+  }
+  bool over = count(m->symbols()) > NY_MOD_MAX_ROWS || count(m->inputs()) > NY_MOD_MAX_ROWS ||
+              count(m->outputs()) > NY_MOD_MAX_ROWS || count(m->segments()) > NY_MOD_MAX_ROWS;
+  for (uint64_t x : sum) over |= x > NY_MOD_MAX_ROWS;
+  return over;
 }
 
-} // namespace
+void program(const Module *m, const Program *p, ny_arena *a, ny_mod *out) {
+  out->target = text(p->target());
+  out->arch = text(p->arch());
+  out->sm = p->sm();
+  out->feature = strings(p->features(), a, &out->n_features);
+  exprs(m->exprs(), p->exprs(), a, out);
+  buffers(p, a, out);
+  kernels(p, a, out);
+  commands(p, a, out);
+  requires_of(p, a, out);
+  images(p, a, out);
+  out->arena = p->arena();
+  out->code = segment(p->code());
+}
 
-extern "C" nyb_status ny_module_read(const void *fb, uint64_t fb_at, uint64_t fb_bytes, uint64_t file_bytes,
-                                     ny_arena *a, ny_mod *out, ny_diag *d) {
-  *out = {};
-  if (fb_bytes < 16 || fb_bytes > NY_MOD_MAX_FLATBUFFER)
-    return ny_fail(d, NYB_E_PARSE, nullptr,
-                   "the module description has %llu bytes, more than 15 and at most %llu are expected",
-                   static_cast<unsigned long long>(fb_bytes), static_cast<unsigned long long>(NY_MOD_MAX_FLATBUFFER));
+nyb_status verify(const void *fb, uint64_t bytes, ny_diag *d) {
   flatbuffers::Verifier::Options limits;
   limits.max_depth = 8;
   limits.max_tables = 4 * NY_MOD_MAX_ROWS;
-  flatbuffers::Verifier verifier(static_cast<const uint8_t *>(fb), fb_bytes, limits);
+  flatbuffers::Verifier verifier(static_cast<const uint8_t *>(fb), bytes, limits);
   if (!VerifyModuleBuffer(verifier)) return ny_fail(d, NYB_E_PARSE, nullptr, "the module description is damaged");
   const Module *m = GetModule(fb);
   if (m->version() != NY_MOD_VERSION)
@@ -172,22 +220,42 @@ extern "C" nyb_status ny_module_read(const void *fb, uint64_t fb_at, uint64_t fb
   if (m->abi() != NYB_KERNEL_ABI)
     return ny_fail(d, NYB_E_TARGET, nullptr, "the module's kernels have ABI %u, this build calls %d", m->abi(),
                    NYB_KERNEL_ABI);
+  if (count(m->programs()) < 1 || count(m->programs()) > NY_MOD_MAX_PROGRAMS)
+    return ny_fail(d, NYB_E_PARSE, nullptr, "the module holds %u programs, 1 to %d are expected", count(m->programs()),
+                   int{NY_MOD_MAX_PROGRAMS});
   if (too_many(m))
     return ny_fail(d, NYB_E_LIMIT, nullptr, "the module has a table of more than %d rows", int{NY_MOD_MAX_ROWS});
-  out->name = text(m->name());
-  out->producer = text(m->producer());
-  out->target = text(m->target());
-  out->arch = text(m->arch());
-  out->feature = strings(m->features(), a, &out->n_features);
-  out->symbol = strings(m->symbols(), a, &out->n_symbols);
-  tables(m, a, out);
-  kernels(m, a, out);
-  commands(m, a, out);
-  requires_of(m, a, out);
-  NY_TRY(values(m->inputs(), a, &out->input, &out->n_inputs, d));
-  NY_TRY(values(m->outputs(), a, &out->output, &out->n_outputs, d));
-  out->arena = m->arena();
-  out->code = segment(m->code());
-  out->graph = segment(m->graph());
-  return ny_module_check(out, fb_at, fb_bytes, file_bytes, d);
+  return NYB_OK;
+}
+
+} // namespace
+
+extern "C" nyb_status ny_module_read(const void *fb, uint64_t fb_at, uint64_t fb_bytes, uint64_t file_bytes,
+                                     ny_arena *a, ny_mod **out, uint32_t *out_n, ny_diag *d) {
+  *out = nullptr;
+  *out_n = 0;
+  if (fb_bytes < 16 || fb_bytes > NY_MOD_MAX_FLATBUFFER)
+    return ny_fail(d, NYB_E_PARSE, nullptr,
+                   "the module description has %llu bytes, more than 15 and at most %llu are expected",
+                   static_cast<unsigned long long>(fb_bytes), static_cast<unsigned long long>(NY_MOD_MAX_FLATBUFFER));
+  NY_TRY(verify(fb, fb_bytes, d));
+  const Module *m = GetModule(fb);
+  ny_mod shared = {};
+  shared.name = text(m->name());
+  shared.producer = text(m->producer());
+  shared.symbol = strings(m->symbols(), a, &shared.n_symbols);
+  segments(m, a, &shared);
+  shared.graph = segment(m->graph());
+  NY_TRY(values(m->inputs(), 0, a, &shared.input, &shared.n_inputs, d));
+  NY_TRY(values(m->outputs(), shared.n_inputs, a, &shared.output, &shared.n_outputs, d));
+  uint32_t n = count(m->programs());
+  ny_mod *all = rows<ny_mod>(a, n);
+  for (uint32_t i = 0; i < n; i++) {
+    all[i] = shared;
+    program(m, m->programs()->Get(i), a, &all[i]);
+  }
+  NY_TRY(ny_module_check(all, n, count(m->exprs()), fb_at, fb_bytes, file_bytes, d));
+  *out = all;
+  *out_n = n;
+  return NYB_OK;
 }

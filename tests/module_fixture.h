@@ -114,8 +114,6 @@ static void fx_build(fx_module *f) {
   two = fx_number(f, 1);
   uint32_t trips = fx_number(f, 2);
   f->m.arena = fx_expr(f, NY_MX_ADD, (int32_t)room, (int32_t)at128, 0);
-  uint32_t counter = fx_buffer(f, NY_MP_ARENA, 0, zero, eight), cond = fx_buffer(f, NY_MP_ARENA, 0, at64, one);
-  uint32_t sum = fx_buffer(f, NY_MP_ARENA, 0, at128, bytes);
   uint32_t a = fx_buffer(f, NY_MP_INPUT, FX_A, 0, bytes), b = fx_buffer(f, NY_MP_INPUT, FX_B, 0, bytes),
            flag = fx_buffer(f, NY_MP_INPUT, FX_FLAG, 0, one);
   uint32_t o_sum = fx_buffer(f, NY_MP_OUTPUT, FX_SUM, 0, bytes),
@@ -124,6 +122,8 @@ static void fx_build(fx_module *f) {
            o_chosen = fx_buffer(f, NY_MP_OUTPUT, FX_CHOSEN, 0, bytes);
   uint32_t o_weight = fx_buffer(f, NY_MP_OUTPUT, FX_WEIGHT, 0, weight_bytes),
            w = fx_buffer(f, NY_MP_WEIGHT, 0, zero, weight_bytes);
+  uint32_t counter = fx_buffer(f, NY_MP_ARENA, 0, zero, eight), cond = fx_buffer(f, NY_MP_ARENA, 0, at64, one);
+  uint32_t sum = fx_buffer(f, NY_MP_ARENA, 0, at128, bytes);
   uint32_t small = fx_buffer(f, NY_MP_WEIGHT, 1, at64, eight); /* the i64 number 0, second of the small constants */
   f->in[FX_A] = fx_value("a", NY_f32, 1, n, "?N", a);
   f->in[FX_B] = fx_value("b", NY_f32, 1, n, "?N", b);
@@ -199,6 +199,6 @@ static nyb_status fx_write(fx_module *f, const char *path, ny_diag *d) {
   if (big.segment != 0 || again.segment != 0 || first.offset != 0 || second.offset != 64 || small != 1)
     return ny_fail(d, NYB_E_INTERNAL, NULL, "weights are not shared as expected");
   NY_TRY(ny_module_file_segment(&file, fx_code, (uint64_t)(fx_code_end - fx_code), &f->m.code));
-  return ny_module_file_end(&file, &f->m);
+  return ny_module_file_end(&file, &f->m, 1);
 }
 #endif

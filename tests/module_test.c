@@ -199,7 +199,7 @@ static void check_sharing(void) {
 static void check_targets(void) {
   char text[128], file[128];
   nyb_load_options trust = {.size = sizeof trust, .trust = 1};
-  for (int i = 0; i < ny_n_targets; i++) {
+  for (int i = 0; i < ny_n_targets && !ny_targets[i].sm; i++) {
     nyb_compile_options how = {.size = sizeof how, .target = ny_targets[i].name};
     nyb_model *m = NULL;
     nyb_module *module;

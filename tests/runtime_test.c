@@ -301,14 +301,15 @@ static void damage_description(const uint8_t *file, size_t n) {
     ((uint8_t *)fb)[i / 6] ^= flips[i % 6];
     ny_arena a = {0};
     ny_diag d = {0};
-    ny_mod m;
-    nyb_status s = ny_module_read(fb, at, bytes, n, &a, &m, &d);
+    ny_mod *m = NULL;
+    uint32_t n_programs;
+    nyb_status s = ny_module_read(fb, at, bytes, n, &a, &m, &n_programs, &d);
     CHECK_EACH(!s || d.message[0], "byte %llu: an error without a message", (unsigned long long)(i / 6));
     for (size_t k = 0; !s && k < NY_COUNT(sizes); k++) {
-      int64_t *sym = NY_NEW_ARRAY(&a, int64_t, m.n_symbols), *val = NY_NEW_ARRAY(&a, int64_t, m.n_exprs);
-      for (uint32_t j = 0; j < m.n_symbols; j++) sym[j] = sizes[k];
+      int64_t *sym = NY_NEW_ARRAY(&a, int64_t, m->n_symbols), *val = NY_NEW_ARRAY(&a, int64_t, m->n_exprs);
+      for (uint32_t j = 0; j < m->n_symbols; j++) sym[j] = sizes[k];
       ny_diag_clear(&d);
-      survived += !ny_plan_eval(&m, sym, val, &d) && !ny_plan_check(&m, val, &d);
+      survived += !ny_plan_eval(m, sym, val, &d) && !ny_plan_check(m, val, &d);
     }
     ny_arena_free(&a);
   }
