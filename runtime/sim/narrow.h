@@ -94,7 +94,7 @@ static inline uint32_t ny_narrow_bf16(float x) {
 }
 static inline uint32_t ny_narrow_f16(float x) {
   uint32_t u = ny_f32_bits(x), sign = u >> 16 & 0x8000, magnitude = u & 0x7fffffff;
-  /* Adding 2^-14 * 2^10-ish lines the subnormal quantum up with f32's last bit, so that the addition rounds. */
+  /* The last bit of a float in [0.5, 1) is worth 2^-24, as is that of f16's subnormals: the addition rounds. */
   uint32_t small = ny_f32_bits(ny_f32_of(magnitude) + 0.5f) - 0x3f000000;
   uint32_t normal = (magnitude - 0x38000000 + 0xfff + (magnitude >> 13 & 1)) >> 13;
   uint32_t code = magnitude < 0x38800000 ? small : magnitude >= 0x477ff000 ? 0x7c00 : normal;
