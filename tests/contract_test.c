@@ -16,6 +16,7 @@ static const ny_target shapes[] = {
     {.name = "wide", .triple = "", .cpu = "", .features = "", .vec_bytes = 64, .n_vregs = 32, .masked = true, .l1d = 32768, .l2 = 1 << 20, .threads = 4},
     {.name = "mid", .triple = "", .cpu = "", .features = "", .vec_bytes = 32, .n_vregs = 16, .masked = true, .l1d = 32768, .l2 = 1 << 18, .threads = 4},
     {.name = "narrow", .triple = "", .cpu = "", .features = "", .vec_bytes = 16, .n_vregs = 32, .l1d = 65536, .l2 = 1 << 19, .threads = 4},
+    {.name = "gpu", .triple = "", .cpu = "", .features = "", .vec_bytes = 16, .n_vregs = 64, .masked = true, .l1d = 101376, .l2 = 4 << 20, .threads = 1, .sm = 80, .shared = 101376},
 };
 
 static double tolerance_of(ny_fmt f) {

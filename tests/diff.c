@@ -67,6 +67,24 @@ static bool survives_passes(ny_ctx *cx, diff_case *c, const results *want, ny_ar
   return true;
 }
 
+/* The same for kernels of a GPU: all passes at once. */
+static bool survives_gpu(ny_ctx *cx, diff_case *c, const results *want, ny_arena *a, uint64_t seed) {
+  static const ny_target target = {.name = "gpu", .vec_bytes = 16, .n_vregs = 64, .masked = true, .l1d = 100 << 10, .l2 = 4 << 20, .sm = 80, .shared = 99 << 10};
+  ny_unit *u = NULL;
+  ny_pass_options o = {.target = &target, .opt = (int)(seed % 3), .verify_each = true};
+  results r = *want;
+  nyb_status s = ny_unit_copy(c->u, &u);
+  if (!s) s = ny_run_passes(u, &o);
+  bool refused = s == NYB_E_UNSUPPORTED;
+  n_refused += refused;
+  if (!s) s = ny_eval_graph(u->first, r.in, (size_t)c->n_in, a, LIMIT, r.out, (size_t)c->n_out);
+  CHECK_EACH(!s || refused, "seed %llu, -O%d for a GPU: %s", (unsigned long long)seed, o.opt, cx->diag.message);
+  bool ok = refused || (!s && compare(c, want, &r, false, seed, "for a GPU"));
+  if (refused) ny_diag_clear(&cx->diag);
+  if (u) ny_unit_free(u);
+  return ok;
+}
+
 static bool one(uint64_t seed, bool show) {
   ny_ctx *cx = ny_ctx_new();
   ny_arena a = {0};
@@ -91,6 +109,7 @@ static bool one(uint64_t seed, bool show) {
     CHECK(ok, "seed %llu: %s", (unsigned long long)seed, cx->diag.message);
   }
   ok = ok && reads_back(cx, &c, &r, &a, seed);
+  ok = ok && survives_gpu(cx, &c, &r, &a, seed);
   ok = ok && survives_passes(cx, &c, &r, &a, seed);
   CHECK(ok, "graph of seed %llu", (unsigned long long)seed);
   ny_unit_free(c.u);

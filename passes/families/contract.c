@@ -66,6 +66,7 @@ int64_t ny_pack_width(const ny_target *t, const ny_op *op) {
   const ny_type *x = ny_in(op, 0)->type, *w = ny_in(op, 1)->type;
   const ny_type *out = op->out[0]->type;
   int lanes = lanes_of(t, (ny_fmt)out->fmt);
+  if (ny_on_gpu(t)) return 0; /* blocks read rows of weights as they lie */
   for (int i = 0; i < w->rank; i++)
     if (w->dim[i] <= 0) return 0;
   ny_dim rows = 1, cols = out->dim[out->rank - 1];

@@ -149,8 +149,28 @@ static ny_attr limits(ny_emit *e, int rows, int cols) {
   return ny_dims_attr(e->k, (ny_dim[]){r, c}, 2);
 }
 
+/* The tile is read with rows and columns exchanged, so that neighbouring threads read neighbours, and put into scratch the
+   right way round. Rows of the scratch lie one element further apart: a column is then in different memory banks. */
+static ny_value *load_turned(ny_emit *e, ny_value *buffer, ny_coord at) {
+  int rows = e->rows, cols = e->cols;
+  ny_dim lim[2] = {e->lim[0], e->lim[1]};
+  ny_value *local = ny_emit_local(e, (ny_fmt)buffer->type->fmt, (ny_dim)rows * (cols + 1));
+  e->stage_turned = false;
+  e->rows = cols, e->cols = rows, e->lim[0] = lim[1], e->lim[1] = lim[0];
+  ny_value *t = ny_emit_load(e, buffer, ny_at(at.base, at.cs, at.rs));
+  e->lim[0] = e->lim[1] = NY_ALL;
+  ny_emit_store(e, local, ny_at(0, 1, cols + 1), t, NULL);
+  e->rows = rows, e->cols = cols;
+  t = ny_emit_load(e, local, ny_at(0, cols + 1, 1));
+  e->lim[0] = lim[0], e->lim[1] = lim[1];
+  e->stage_turned = true;
+  return t;
+}
+
 ny_value *ny_emit_load(ny_emit *e, ny_value *buffer, ny_coord at) {
   at = ny_coord_plain(e, at);
+  if (e->stage_turned && !at.index && at.rs == 1 && at.cs != 1 && at.cs != 0 && ny_fmts[buffer->type->fmt].bits >= 8)
+    return load_turned(e, buffer, at);
   int rows = extent(e, &at, 0), cols = extent(e, &at, 1);
   const ny_type *t = ny_tile_type(e->cx, buffer->type->fmt, rows, cols);
   ny_op *op = ny_build(&e->b, NY_load, (ny_value *[]){buffer, at.index}, at.index ? 2 : 1, &t, 1);

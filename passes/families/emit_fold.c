@@ -56,6 +56,10 @@ ny_fold_acc ny_fold_open(ny_emit *e, const char *op, ny_fmt f, ny_dim count, int
   return acc;
 }
 
+ny_fold_acc ny_fold_once(const char *op, ny_fmt f) {
+  return (ny_fold_acc){.op = ny_fold_name(op, f), .fmt = ny_sum_fmt(f)};
+}
+
 /* Only columns that exist count. */
 static ny_value *masked(ny_emit *e, const ny_fold_acc *acc, ny_value *v) {
   if (e->lim[1] == NY_ALL) return v;
@@ -67,7 +71,9 @@ void ny_fold_add(ny_emit *e, ny_fold_acc *acc, ny_value *v) {
   if (!v) return;
   v = masked(e, acc, ny_emit_cast(e, v, acc->fmt));
   v = ny_emit_fill(e, v, 1, e->cols);
-  if (acc->lanes && e->cols == ny_tile_cols(acc->lanes))
+  if (!acc->lanes && !acc->rest)
+    acc->rest = ny_emit_reduce(e, acc->op, v, 1);
+  else if (acc->lanes && e->cols == ny_tile_cols(acc->lanes))
     ny_emit_set(e, acc->lanes, ny_emit_fold2(e, acc->op, acc->lanes, v));
   else
     ny_emit_set(e, acc->rest, ny_emit_fold2(e, acc->op, acc->rest, ny_emit_reduce(e, acc->op, v, 1)));

@@ -37,6 +37,7 @@ typedef struct ny_emit {
   uint32_t n_index, n_strided; /* loads so far that go through an index tile, or whose columns are not adjacent: the
                                   price of a schedule */
   uint32_t n_turned;           /* of n_strided: their rows are adjacent */
+  bool stage_turned;           /* what is read along the rows of a tile goes through a scratch buffer (see ny_emit_load) */
   bool failed;                 /* a value was asked for that no expression gives (see ny_emit_at) */
 } ny_emit;
 
@@ -98,6 +99,7 @@ typedef struct ny_fold_acc {
 } ny_fold_acc;
 const char *ny_fold_name(const char *op, ny_fmt of); /* what to fold with: a bool sum is "any" */
 ny_fold_acc ny_fold_open(ny_emit *e, const char *op, ny_fmt f, ny_dim count, int cols);
+ny_fold_acc ny_fold_once(const char *op, ny_fmt f); /* for rows of one tile: nothing accumulates */
 void ny_fold_add(ny_emit *e, ny_fold_acc *acc, ny_value *v); /* columns outside e->lim do not count */
 ny_value *ny_fold_close(ny_emit *e, ny_fold_acc *acc, ny_fmt to);
 /* Mutable tile of the identity of op; op of two tiles, also on bool (converted to the format sums of it are kept in).

@@ -2,10 +2,12 @@
    (lanes). Neighbouring dims are merged as long as every access stays as cheap as it was: the merge is tried, and the
    index tiles and strided accesses it would cost are counted. A grid point is a run of columns of one row, or several
    rows where they are short. Where an input lies the other way round (a transpose), a tile is a square of rows and
-   columns, so that it is read along its rows and turned in registers. */
+   columns, so that it is read along its rows and turned in registers.
+   On a GPU a grid point is one vector of 16 bytes, or one element where rows are not multiples of it or elements lie
+   apart; a square is a block's, and what lies the other way round goes through shared memory. */
 #include <string.h>
 
-#include "contract.h"
+#include "gpu.h"
 
 nyb_status ny_lower_pieces(ny_pass_cx *px, ny_op *group, ny_graph *k, int64_t cost); /* pieces.c */
 
@@ -20,6 +22,7 @@ typedef struct map {
   space s;
   int64_t cost;
   int lanes, cols, rows;
+  int vector; /* on a GPU: elements of a grid point; else 0 */
   int turned; /* the run whose elements are rows of a square tile, or -1 */
   ny_coord run[NY_MAX_RANK];
 } map;
@@ -52,6 +55,7 @@ static void store_tile(ny_emit *e, const map *m) {
 }
 
 static int tile_cols(const ny_pass_cx *px, const map *m) {
+  if (m->vector) return m->vector;
   ny_fmt f = (ny_fmt)m->t->fmt;
   int lanes = ny_vec_lanes(px, ny_fmts[f].bits < 32 ? NY_f32 : f);
   return m->turned >= 0 || m->cost > 60 ? lanes : lanes * 2;
@@ -212,12 +216,72 @@ static void pick_tile(ny_pass_cx *px, map *m, ny_graph *k) {
   if (m->rows > 1) ny_knob_set(k, "rows", m->rows);
 }
 
+/* ---- on a GPU */
+enum { SQUARE = 32, SQUARE_MIN = 12 /* smaller dims leave most of a square empty */ };
+
+static bool worth_square(ny_dim n) { return n < 0 || n >= SQUARE_MIN; }
+
+/* A block's square: 32 x 32, of which a warp holds a row at a time. */
+static void block_squares(ny_emit *e, map *m) {
+  int last = m->s.n - 1;
+  ny_dim n = m->s.size[last], above = m->s.size[m->turned];
+  for (int i = 0; i < last; i++)
+    if (i != m->turned) m->run[i] = ny_at_one(ny_emit_grid(e, m->s.size[i]));
+  ny_dim r0 = ny_dim_mul(e->cx, ny_emit_grid(e, ny_dim_ceildiv(e->cx, above, SQUARE)), SQUARE);
+  ny_dim c0 = ny_dim_mul(e->cx, ny_emit_grid(e, ny_dim_ceildiv(e->cx, n, SQUARE)), SQUARE);
+  e->rows = e->cols = SQUARE;
+  if (!ny_dim_divides(e->cx, above, SQUARE)) e->lim[0] = ny_dim_sub(e->cx, above, r0);
+  if (!ny_dim_divides(e->cx, n, SQUARE)) e->lim[1] = ny_dim_sub(e->cx, n, c0);
+  m->run[m->turned] = ny_at_row(r0);
+  m->run[last] = ny_at_col(c0);
+  e->stage_turned = true;
+  store_tile(e, m);
+  e->lim[0] = e->lim[1] = NY_ALL;
+  ny_gpu_threads(e->k, 256, 1);
+  ny_knob_set(e->k, "tr", 256 / SQUARE);
+  ny_knob_set(e->k, "u", 1);
+}
+
+static void vector_columns(ny_emit *e, void *user, ny_dim lo) {
+  map *m = user;
+  m->run[m->s.n - 1] = ny_at_col(lo);
+  store_tile(e, m);
+}
+
+/* Where rows are no multiple of a vector, or elements lie apart, a thread has one element: neighbours are neighbours. */
+static int thread_columns(ny_pass_cx *px, const map *m, ny_graph *k) {
+  uint32_t index, strided;
+  int least = ny_fmts[m->t->fmt].bits < 8 ? 8 / ny_fmts[m->t->fmt].bits : 1;
+  if (least > 1) return m->vector;
+  probe(px, m, k, &index, &strided);
+  if (index || strided) return 1;
+  return m->s.n == 1 ? m->vector : ny_gpu_divides(k->cx, m->s.size[m->s.n - 1], m->vector);
+}
+
+static nyb_status lower_gpu(ny_pass_cx *px, map *m, ny_graph *k) {
+  ny_emit e;
+  m->vector = ny_gpu_vector(m->group);
+  merge_dims(px, m, k);
+  if (m->turned >= 0 && !(worth_square(m->s.size[m->turned]) && worth_square(m->s.size[m->s.n - 1]))) m->turned = -1;
+  int cols = m->turned >= 0 ? SQUARE : thread_columns(px, m, k);
+  ny_emit_begin(&e, px, m->group, k, &px->scratch);
+  if (m->turned >= 0) {
+    block_squares(&e, m);
+  } else {
+    for (int i = 0; i < m->s.n - 1; i++) m->run[i] = ny_at_one(ny_emit_grid(&e, m->s.size[i]));
+    ny_gpu_columns(&e, m->s.size[m->s.n - 1], (int)ny_knob(k, "cols", cols), vector_columns, m);
+  }
+  ny_emit_inplace(&e);
+  return ny_emit_finish(&e);
+}
+
 nyb_status ny_lower_map(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   const ny_op *yield = group->body[0]->last;
   if (yield->n_in != 1) return NYB_E_UNSUPPORTED;
   map m = {.group = group, .v = ny_in(yield, 0), .t = ny_in(yield, 0)->type, .cost = cost_of(group)};
   nyb_status st = ny_lower_pieces(px, group, k, m.cost);
   if (st != NYB_E_UNSUPPORTED || k->cx->diag.code) return st;
+  if (ny_on_gpu(px->target)) return lower_gpu(px, &m, k);
   ny_emit e;
   merge_dims(px, &m, k);
   pick_tile(px, &m, k);

@@ -1,10 +1,11 @@
 /* concat and constant pad as the last op of a map: the result is stored piece by piece, each piece a plain run of
    elements, instead of choosing between pieces element by element. A row is the concat's axis, or the last padded dim,
    with all dims inside it; the dims outside are the grid, and those of them that are padded decide by condition whether
-   the row holds elements or only fill. What is fused before the pad is computed only where there are elements. */
+   the row holds elements or only fill. What is fused before the pad is computed only where there are elements.
+   On a GPU a grid point is a vector that lies in one piece, and finds out in which. */
 #include <string.h>
 
-#include "family.h"
+#include "gpu.h"
 
 typedef struct pieces {
   ny_op *op;
@@ -18,6 +19,7 @@ typedef struct pieces {
   ny_dim lo, start;           /* where the piece begins in the row; first element of it that is stored */
   ny_dim gap;                 /* pad: interior of the axis */
   ny_dim pos;                 /* position along the axis, when the inner elements of one are stored at a time */
+  int vector; /* on a GPU: elements of a grid point; else 0 */
   bool nested; /* always so: an operand that lacks one of the row's dims would need its remainder for every element */
 } pieces;
 
@@ -62,8 +64,24 @@ static void by_position(ny_emit *e, pieces *p, ny_value *v, ny_dim lo, ny_dim st
   p->pos = 0;
 }
 
+/* The point's vector, if it lies here. */
+static void run_vector(ny_emit *e, pieces *p, ny_value *v, ny_dim lo, ny_dim n) {
+  ny_ctx *cx = e->cx;
+  if (n == 0) return;
+  ny_dim from = ny_dim_lt(cx, ny_dim_sub(cx, lo, 1), p->first), to = ny_dim_lt(cx, p->first, ny_dim_add(cx, lo, n));
+  p->v = v, p->lo = lo, p->start = ny_dim_sub(cx, p->first, lo), p->pos = 0;
+  e->cols = p->vector;
+  ny_loop l = ny_gpu_if(e, ny_dim_mul(cx, from, to));
+  run_columns(e, p, 0);
+  ny_emit_end(e, l);
+}
+
 static void run(ny_emit *e, pieces *p, ny_value *v, ny_dim lo, ny_dim n) {
   ny_ctx *cx = e->cx;
+  if (p->vector) {
+    run_vector(e, p, v, lo, n);
+    return;
+  }
   if (v && p->nested) {
     by_position(e, p, v, ny_dim_div(cx, lo, p->inner), 1);
     return;
@@ -91,6 +109,10 @@ static void open_grid(ny_emit *e, pieces *p, bool may_block) {
   ny_dim m = outer == 1 ? 0 : ny_emit_grid(e, outer);
   ny_coord_split(e, ny_at_one(m), p->t->dim, p->axis, p->at);
   memcpy(p->from, p->at, sizeof p->at);
+  if (p->vector) {
+    p->first = ny_dim_mul(e->cx, ny_emit_grid(e, ny_dim_ceildiv(e->cx, p->length, p->vector)), p->vector);
+    return;
+  }
   bool few = outer >= 0 && outer < FEW, may_be_long = p->length < 0 || p->length > LONG;
   if (!may_block || p->nested || !few || !may_be_long) return;
   p->block = LONG;
@@ -105,9 +127,15 @@ static void grain(ny_emit *e, const pieces *p, int64_t cost) {
 static nyb_status lower_concat(ny_pass_cx *px, ny_op *group, ny_graph *k, pieces *p, int64_t cost);
 static nyb_status lower_pad(ny_pass_cx *px, ny_op *group, ny_graph *k, pieces *p, int64_t cost);
 
+/* Elements that lie one after the other in the row do not in a piece. */
+static bool dear(const ny_emit *e, const pieces *p) {
+  if (p->vector) return p->vector > 1 && (e->n_index || e->n_strided);
+  return e->n_index && !p->nested && p->inner != 1;
+}
+
 /* Flat runs turned out dear: once more, position by position. */
 static nyb_status again(ny_pass_cx *px, ny_op *group, ny_graph *k, const pieces *p, int64_t cost) {
-  pieces fresh = {.op = p->op, .t = p->t, .cols = p->cols, .nested = true};
+  pieces fresh = {.op = p->op, .t = p->t, .cols = p->cols, .vector = p->vector ? 1 : 0, .nested = !p->vector};
   while (k->body.last) ny_erase(k->body.last);
   return p->op->kind == NY_concat ? lower_concat(px, group, k, &fresh, cost) : lower_pad(px, group, k, &fresh, cost);
 }
@@ -118,6 +146,8 @@ static nyb_status lower_concat(ny_pass_cx *px, ny_op *group, ny_graph *k, pieces
   p->axis = ny_axis(p->op->attr[NY_AT(concat, axis)].i, p->t->rank);
   p->inner = product(e.cx, p->t, p->axis + 1, p->t->rank);
   p->length = ny_dim_mul(e.cx, p->inner, p->t->dim[p->axis]);
+  for (int i = 0; i < p->op->n_in && p->vector > 1; i++)
+    p->vector = ny_gpu_divides(e.cx, ny_dim_mul(e.cx, p->inner, ny_in(p->op, i)->type->dim[p->axis]), p->vector);
   open_grid(&e, p, true);
   ny_dim lo = 0;
   for (int i = 0; i < p->op->n_in; i++) {
@@ -127,7 +157,7 @@ static nyb_status lower_concat(ny_pass_cx *px, ny_op *group, ny_graph *k, pieces
     lo = ny_dim_add(e.cx, lo, n);
   }
   grain(&e, p, cost);
-  if (e.n_index && !p->nested && p->inner != 1) return again(px, group, k, p, cost);
+  if (dear(&e, p)) return again(px, group, k, p, cost);
   return ny_emit_finish(&e);
 }
 
@@ -192,10 +222,16 @@ static nyb_status lower_pad(ny_pass_cx *px, ny_op *group, ny_graph *k, pieces *p
         list_at(&a[NY_AT(pad, interior)], p->axis))
       break;
   if (p->axis < 0) return NYB_E_UNSUPPORTED;
+  p->gap = list_at(&a[NY_AT(pad, interior)], p->axis);
+  if (p->vector && p->gap) return NYB_E_UNSUPPORTED; /* a thread finds its element by division */
   ny_emit_begin(&e, px, group, k, &px->scratch);
   p->inner = product(e.cx, p->t, p->axis + 1, p->t->rank);
   p->length = ny_dim_mul(e.cx, p->inner, p->t->dim[p->axis]);
-  p->gap = list_at(&a[NY_AT(pad, interior)], p->axis);
+  if (p->vector > 1)
+    for (int i = 0; i < 2; i++)
+      p->vector = ny_gpu_divides(
+          e.cx, ny_dim_mul(e.cx, p->inner, i ? list_at(&a[NY_AT(pad, lo)], p->axis) : ny_in(p->op, 0)->type->dim[p->axis]),
+          ny_gpu_divides(e.cx, p->length, p->vector));
   open_grid(&e, p, false);
   ny_dim holds = row_holds(&e, p);
   if (holds == 1) {
@@ -209,7 +245,7 @@ static nyb_status lower_pad(ny_pass_cx *px, ny_op *group, ny_graph *k, pieces *p
     ny_emit_end(&e, l);
   }
   grain(&e, p, cost);
-  if (e.n_index && !p->nested && p->inner != 1) return again(px, group, k, p, cost);
+  if (dear(&e, p)) return again(px, group, k, p, cost);
   return ny_emit_finish(&e);
 }
 
@@ -218,6 +254,7 @@ nyb_status ny_lower_pieces(ny_pass_cx *px, ny_op *group, ny_graph *k, int64_t co
   pieces p = {.op = v->def, .t = v->type};
   if (!v->def || ny_fmts[v->type->fmt].bits < 8 || v->type->rank == 0) return NYB_E_UNSUPPORTED;
   p.cols = ny_vec_lanes(px, (ny_fmt)v->type->fmt) * 2;
+  if (ny_on_gpu(px->target)) p.vector = ny_gpu_vector(group);
   if (p.op->kind == NY_concat) return lower_concat(px, group, k, &p, cost);
   return p.op->kind == NY_pad ? lower_pad(px, group, k, &p, cost) : NYB_E_UNSUPPORTED;
 }

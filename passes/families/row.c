@@ -2,12 +2,13 @@
    means. A value's stage is how many reductions lie above it; pass s runs over the columns and folds every reduction
    whose input has stage s; a last pass computes results that have columns. What has no columns is computed once between
    passes. A short row is one tile, so that nothing is computed twice; in a long one an expensive value that several
-   passes need is kept in the result's own memory until the last pass replaces it, or else in scratch. */
+   passes need is kept in the result's own memory until the last pass replaces it, or else in scratch.
+   On a GPU a row is a warp's or a block's and stays in registers as long as it fits; a very short one is a thread's. */
 #include <string.h>
 
-#include "family.h"
+#include "gpu.h"
 
-enum { MAX_FOLDS = 16, MAX_LOCAL = 65536, BARGAIN = 6 };
+enum { MAX_FOLDS = 16, MAX_LOCAL = 65536, GPU_LOCAL = 32768, BARGAIN = 6 };
 typedef struct row {
   ny_op *group;
   const ny_type *full; /* shape of what is reduced */
@@ -15,6 +16,7 @@ typedef struct row {
   int stages;
   ny_dim rows, count;
   int cols;
+  bool gpu;
   struct {
     uint32_t id;
     int stage;
@@ -153,7 +155,7 @@ static void choose_kept(ny_emit *e, row *r) {
     unsigned m = passes_of(r, v, 0);
     int gain = (__builtin_popcount(m) - 1) * work(v, r, 0);
     bool in_result = result->type == v->type && ny_group_yield(r->group)->n_in == 1;
-    bool fits = ny_dim_is_const(e->cx, r->count, &n) && n * ny_fmts[v->type->fmt].bits / 8 <= MAX_LOCAL &&
+    bool fits = ny_dim_is_const(e->cx, r->count, &n) && n * ny_fmts[v->type->fmt].bits / 8 <= (r->gpu ? GPU_LOCAL : MAX_LOCAL) &&
                 ny_fmts[v->type->fmt].bits >= 8;
     if (gain <= best || (!in_result && !fits) || v == result) continue;
     best = gain;
@@ -212,9 +214,11 @@ static void fold_pass(ny_emit *e, row *r) {
   r->n_fold = 0;
   for (ny_op *op = r->group->body[0]->first; op; op = op->next)
     if (op->kind == NY_reduce && *stage_at(r, ny_in(op, 0)) == r->pass) r->fold[r->n_fold++] = op;
-  for (int i = 0; i < r->n_fold; i++)
-    r->acc[i] = ny_fold_open(e, r->fold[i]->attr[NY_AT(reduce, op)].s, (ny_fmt)ny_in(r->fold[i], 0)->type->fmt,
-                             r->count, r->cols);
+  for (int i = 0; i < r->n_fold; i++) {
+    const char *op = r->fold[i]->attr[NY_AT(reduce, op)].s;
+    ny_fmt f = (ny_fmt)ny_in(r->fold[i], 0)->type->fmt;
+    r->acc[i] = r->gpu && r->count == r->cols ? ny_fold_once(op, f) : ny_fold_open(e, op, f, r->count, r->cols);
+  }
   ny_emit_columns(e, r->count, r->cols, fold_columns, r);
   for (int i = 0; i < r->n_fold; i++) {
     ny_coord at[NY_MAX_RANK];
@@ -243,6 +247,19 @@ static void store_pass(ny_emit *e, row *r) {
   if (wide) ny_emit_columns(e, r->count, r->cols, store_columns, r);
 }
 
+/* A warp or a block a row. A row that does not fit in registers goes by in tiles. */
+static void gpu_shape(ny_emit *e, row *r) {
+  enum { EACH = 32, STEP = 8 }; /* elements of a thread: of a whole row, of a tile of a long one */
+  int64_t n = ny_gpu_count(r->full, 0, r->axis, 1024);
+  int v = ny_gpu_divides(e->cx, r->count, ny_gpu_vector(r->group));
+  int t = (int)ny_knob(e->k, "threads", ny_gpu_row_threads(r->count, n, EACH, v));
+  bool whole = r->count > 0 && r->count <= (int64_t)t * EACH;
+  r->gpu = true;
+  r->cols = (int)ny_knob(e->k, "cols", whole ? r->count : (int64_t)t * STEP);
+  ny_knob_set(e->k, "cols", r->cols);
+  if (t > 1) ny_gpu_threads(e->k, t, v);
+}
+
 nyb_status ny_lower_row(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   row r = {.group = group};
   ny_emit e;
@@ -256,9 +273,13 @@ nyb_status ny_lower_row(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   ny_coord_split(&e, ny_at_one(m), r.full->dim, r.axis, r.at);
   int lanes = ny_vec_lanes(px, ny_sum_fmt((ny_fmt)r.full->fmt));
   int short_row = 8 * lanes;
-  r.cols = r.count > 0 && r.count <= short_row ? (int)r.count : 4 * lanes;
-  r.cols = (int)ny_knob(k, "cols", r.cols);
-  ny_knob_set(k, "cols", r.cols);
+  if (ny_on_gpu(px->target)) {
+    gpu_shape(&e, &r);
+  } else {
+    r.cols = r.count > 0 && r.count <= short_row ? (int)r.count : 4 * lanes;
+    r.cols = (int)ny_knob(k, "cols", r.cols);
+    ny_knob_set(k, "cols", r.cols);
+  }
   if (r.count != r.cols) choose_kept(&e, &r);
   for (r.pass = 0; r.pass < r.stages; r.pass++) {
     between(&e, &r);
