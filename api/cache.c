@@ -4,6 +4,7 @@
    misses the index and is read again. A cache that cannot be written to is no reason to fail: what was to go there goes
    to a temporary file. <cache>/index/<digest of path and options>     dependencies and the module's digest
      <cache>/modules/<digest>.nyb */
+#include "device.h"
 #include "model.h"
 
 #include <dlfcn.h>
@@ -18,7 +19,10 @@ typedef struct entry { /* of one nyb_open_model */
   ny_arena a;
   const char *path, *dir, *options, *index;
   const nyb_import_options *import;
-  const nyb_compile_options *compile;
+  const nyb_compile_options *compile; /* never NULL */
+  const char *device_name;            /* NULL: this CPU */
+  ny_device *device;                  /* open while the module is made, so that it need not be opened twice */
+  ny_target target;                   /* of the device */
 } entry;
 
 static void digest_text(const char *s, char hex[65]) {
@@ -52,13 +56,44 @@ static void describe_host(ny_text *t) {
   if (f) fclose(f);
 }
 
+/* ---- devices */
+/* The simulator takes PTX, so nothing is assembled for it. */
+static nyb_status find_target(entry *e) {
+  const ny_device_facts *f = ny_device_describe(e->device);
+  const ny_target *t = NULL;
+  ny_diag *d = &e->cx->diag;
+  if (e->compile->target)
+    NY_TRY(ny_target_find(e->compile->target, &t, d));
+  else
+    t = ny_target_for_device(f->sm);
+  if (!t || !t->sm)
+    return ny_fail(d, NYB_E_TARGET, NULL, "nothing is compiled for %s (compute capability %u.%u)%s%s", f->name,
+                   f->sm / 10, f->sm % 10, t ? ": it does not run code for " : "", t ? t->name : "");
+  e->target = *t;
+  if (f->simulated) e->target.cpu = ny_strf(&e->a, "compute_%s", t->cpu + strlen("sm_"));
+  return NYB_OK;
+}
+
+static nyb_status open_device(entry *e) {
+  if (!e->device_name) return NYB_OK;
+  NY_TRY(ny_device_open(e->device_name, &e->device, &e->cx->diag));
+  return find_target(e);
+}
+
+static const ny_target *only_target(const entry *e) { return e->device ? &e->target : NULL; }
+
+static nyb_status load(const entry *e, const char *path, bool trust, nyb_module **out) {
+  nyb_load_options o = {.size = sizeof o, .trust = trust, .device = e->device_name};
+  return nyb_load(e->cx, path, &o, out);
+}
+
 static void describe_options(entry *e) {
-  static const nyb_compile_options none = {.size = sizeof none};
-  const nyb_compile_options *c = e->compile ? e->compile : &none;
+  const nyb_compile_options *c = e->compile;
+  const char *target = e->device ? e->target.cpu : c->target ? c->target : "host";
   ny_text t = {0};
-  ny_text_addf(&t, "%s\n%s O%d only=%s off=%s\n", build_id(&e->a), c->target ? c->target : "host", c->optimize,
-               c->only ? c->only : "", c->off ? c->off : "");
-  if (!c->target || !strcmp(c->target, "host")) describe_host(&t);
+  ny_text_addf(&t, "%s\n%s O%d only=%s off=%s\n", build_id(&e->a), target, c->optimize, c->only ? c->only : "",
+               c->off ? c->off : "");
+  if (strstr(target, "host")) describe_host(&t);
   for (size_t i = 0; e->import && i < e->import->n_dims; i++)
     ny_text_addf(&t, "%s=%lld\n", e->import->dims[i].name, (long long)e->import->dims[i].size);
   e->options = ny_strdup(&e->a, t.s);
@@ -149,17 +184,18 @@ static nyb_status without_cache(entry *e, nyb_model *m, nyb_module **out) {
   int fd = mkstemp(path);
   if (fd < 0) return ny_fail(&e->cx->diag, NYB_E_IO, NULL, "%s: cannot create it: %s", path, strerror(errno));
   close(fd);
-  nyb_load_options trust = {.size = sizeof trust, .trust = 1};
-  nyb_status s = ny_model_compile(m, e->compile, path);
-  if (!s) s = nyb_load(e->cx, path, &trust, out);
+  nyb_status s = ny_model_compile(m, e->compile, only_target(e), path);
+  if (!s) s = load(e, path, true, out);
   unlink(path);
   return s;
 }
 
 static nyb_status into_cache(entry *e, nyb_model *m, const char *path, nyb_module **out) {
-  nyb_load_options trust = {.size = sizeof trust, .trust = 1};
-  nyb_status s = nyb_compile(m, e->compile, path);
-  if (!s) return nyb_load(e->cx, path, &trust, out);
+  nyb_status s = ny_model_compile(m, e->compile, only_target(e), path);
+  if (!s) {
+    ny_model_vouch(e->cx, path);
+    return load(e, path, true, out);
+  }
   if (s != NYB_E_IO) return s;
   ny_context_warn(e->cx, "the compiled model is not kept: %s", e->cx->diag.message);
   return without_cache(e, m, out);
@@ -173,7 +209,7 @@ static nyb_status with_cache(entry *e, nyb_model *m, nyb_module **out) {
     s = without_cache(e, m, out);
   } else {
     const char *path = module_path(e, hex);
-    if (access(path, R_OK) || nyb_load(e->cx, path, NULL, out)) s = into_cache(e, m, path, out);
+    if (access(path, R_OK) || load(e, path, false, out)) s = into_cache(e, m, path, out);
     if (!s) write_index(e, index.s);
   }
   ny_text_free(&index);
@@ -183,7 +219,7 @@ static nyb_status with_cache(entry *e, nyb_model *m, nyb_module **out) {
 static nyb_status open_source(entry *e, nyb_module **out) {
   if (e->dir) {
     const char *hit = look_up(e);
-    if (hit && !access(hit, R_OK) && !nyb_load(e->cx, hit, NULL, out)) return NYB_OK;
+    if (hit && !access(hit, R_OK) && !load(e, hit, false, out)) return NYB_OK;
   }
   nyb_model *m;
   NY_TRY(nyb_import(e->cx, e->path, e->import, &m));
@@ -194,7 +230,7 @@ static nyb_status open_source(entry *e, nyb_module **out) {
 
 static nyb_status prepare(entry *e) {
   const nyb_compile_options *c = e->compile;
-  bool watched = c && (c->dump_dir || c->verify_each); /* then it is the compilation that is asked for */
+  bool watched = c->dump_dir || c->verify_each; /* then it is the compilation that is asked for */
   e->dir = watched ? NULL : e->cx->cache_dir;
   describe_options(e);
   if (!e->dir) return NYB_OK;
@@ -209,18 +245,29 @@ static nyb_status prepare(entry *e) {
   return NYB_OK;
 }
 
+static nyb_status open_model(entry *e, nyb_module **out) {
+  if (ny_ends_with(e->path, ".nyb")) {
+    nyb_status s = load(e, e->path, false, out);
+    if (s != NYB_E_TRUST && s != NYB_E_TARGET) return s;
+  }
+  NY_TRY(open_device(e));
+  NY_TRY(prepare(e));
+  return open_source(e, out);
+}
+
 NYB_API nyb_status nyb_open_model(nyb_context *cx, const char *path, const nyb_import_options *import_options,
                                   const nyb_compile_options *compile_options, nyb_module **out_module) {
   if (!cx || !path || !out_module) return NYB_E_ARGUMENT;
   ny_diag_clear(&cx->diag);
   *out_module = NULL;
-  if (ny_ends_with(path, ".nyb")) {
-    nyb_status s = nyb_load(cx, path, NULL, out_module);
-    if (s != NYB_E_TRUST && s != NYB_E_TARGET) return s;
-  }
-  entry e = {.cx = cx, .path = path, .import = import_options, .compile = compile_options};
-  nyb_status s = prepare(&e);
-  if (!s) s = open_source(&e, out_module);
+  nyb_compile_options all = {.size = sizeof all};
+  if (compile_options)
+    memcpy(&all, compile_options, compile_options->size < sizeof all ? compile_options->size : sizeof all);
+  entry e = {.cx = cx, .path = path, .import = import_options, .compile = &all};
+  if (all.device && *all.device && strcmp(all.device, "cpu")) e.device_name = all.device;
+  nyb_status s = open_model(&e, out_module);
+  if (s && !cx->diag.code) ny_fail(&cx->diag, s, NULL, "%s", nyb_status_text(s));
+  ny_device_close(e.device);
   ny_arena_free(&e.a);
   return s;
 }

@@ -117,10 +117,10 @@ NYB_API void nyb_model_close(nyb_model *model) {
   free(model);
 }
 
-static nyb_status pass_options(nyb_context *cx, const nyb_compile_options *in, ny_pass_options *out) {
-  static const nyb_compile_options none = {.size = sizeof none};
-  if (!in) in = &none;
-  *out = (ny_pass_options){.opt = in->optimize ? in->optimize - 1 : 2,
+static const nyb_compile_options default_options = {.size = sizeof default_options};
+
+static ny_pass_options pass_options(const nyb_context *cx, const nyb_compile_options *in) {
+  return (ny_pass_options){.opt = in->optimize ? in->optimize - 1 : 2,
                            .only = in->only,
                            .until = in->until,
                            .off = in->off,
@@ -128,14 +128,17 @@ static nyb_status pass_options(nyb_context *cx, const nyb_compile_options *in, n
                            .verify_each = in->verify_each,
                            .progress = cx->options.progress,
                            .user = cx->options.user};
-  return ny_target_find(in->target ? in->target : "host", &out->target, &cx->diag);
 }
 
 NYB_API nyb_status nyb_optimize(nyb_model *model, const nyb_compile_options *options) {
   if (!model) return NYB_E_ARGUMENT;
-  ny_diag_clear(&model->cx->diag);
-  ny_pass_options po;
-  NY_TRY(pass_options(model->cx, options, &po));
+  if (!options) options = &default_options;
+  ny_diag *d = &model->cx->diag;
+  ny_diag_clear(d);
+  ny_pass_options po = pass_options(model->cx, options);
+  if (options->target && strchr(options->target, ','))
+    return ny_fail(d, NYB_E_ARGUMENT, NULL, "a graph is optimised for one target, not for %s", options->target);
+  NY_TRY(ny_target_find(options->target ? options->target : "host", &po.target, d));
   return ny_model_hand_over(model->cx, model->ir, NULL, ny_run_passes(model->unit, &po));
 }
 
@@ -149,21 +152,32 @@ NYB_API nyb_status nyb_print(nyb_model *model, char **out_text) {
 
 NYB_API void nyb_free(void *p) { free(p); }
 
-nyb_status ny_model_compile(nyb_model *model, const nyb_compile_options *options, const char *out_path) {
-  ny_diag_clear(&model->cx->diag);
+nyb_status ny_model_compile(nyb_model *model, const nyb_compile_options *options, const ny_target *only,
+                            const char *out_path) {
+  nyb_context *cx = model->cx;
+  if (!options) options = &default_options;
+  ny_diag_clear(&cx->diag);
   ny_diag_clear(&model->ir->diag);
-  ny_pass_options po;
-  NY_TRY(pass_options(model->cx, options, &po));
-  return ny_model_hand_over(model->cx, model->ir, NULL,
-                            ny_compile(model->unit, &po, options ? options->threads : 0, out_path));
+  ny_pass_options po = pass_options(cx, options);
+  ny_arena a = {0};
+  ny_compile_targets t = {.target = &only, .n = 1, .one_device = only != NULL};
+  nyb_status s = only ? NYB_OK : ny_target_list(options->target, &a, &t.target, &t.n, &cx->diag);
+  t.keep =
+      1u << NY_MI_CUBIN | (options->no_ptx ? 0 : 1u << NY_MI_PTX) | (options->with_source ? 1u << NY_MI_SOURCE : 0);
+  if (!s) s = ny_model_hand_over(cx, model->ir, NULL, ny_compile_for(model->unit, &po, &t, options->threads, out_path));
+  ny_arena_free(&a);
+  return s;
+}
+
+void ny_model_vouch(nyb_context *cx, const char *path) {
+  if (!cx->cache_dir || !ny_trust_file(cx, path)) return;
+  ny_context_warn(cx, "%s will need --trust: %s", path, cx->diag.message);
+  ny_diag_clear(&cx->diag);
 }
 
 NYB_API nyb_status nyb_compile(nyb_model *model, const nyb_compile_options *options, const char *out_path) {
   if (!model || !out_path) return NYB_E_ARGUMENT;
-  nyb_context *cx = model->cx;
-  NY_TRY(ny_model_compile(model, options, out_path));
-  if (!cx->cache_dir || !ny_trust_file(cx, out_path)) return NYB_OK;
-  ny_context_warn(cx, "%s will need --trust: %s", out_path, cx->diag.message);
-  ny_diag_clear(&cx->diag);
+  NY_TRY(ny_model_compile(model, options, NULL, out_path));
+  ny_model_vouch(model->cx, out_path);
   return NYB_OK;
 }

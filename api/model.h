@@ -14,6 +14,9 @@ struct nyb_model {
  * the diagnostic does not. */
 nyb_status ny_model_hand_over(nyb_context *cx, ny_ctx *ir, const char *file, nyb_status s);
 /* nyb_compile without vouching for the module: for files that nobody opens again. May be called again after a failure.
- */
-nyb_status ny_model_compile(nyb_model *model, const nyb_compile_options *options, const char *out_path);
+   only: NULL, or a target in place of the options', for a device that is here. */
+nyb_status ny_model_compile(nyb_model *model, const nyb_compile_options *options, const ny_target *only,
+                            const char *out_path);
+/* This user compiled it: nyb_load will trust it. What stands in the way of that is a warning. */
+void ny_model_vouch(nyb_context *cx, const char *path);
 #endif

@@ -36,6 +36,10 @@ void ny_image_free(ny_image *im);
 extern const ny_target ny_targets[]; /* the rows; host is looked up when asked for */
 extern const int ny_n_targets;
 nyb_status ny_target_find(const char *name, const ny_target **out, ny_diag *d);
+/* "cpu,sm_80,sm_90a": each once, in order. NULL: host. */
+nyb_status ny_target_list(const char *names, ny_arena *a, const ny_target *const **out, size_t *n, ny_diag *d);
+/* What to compile for a device of this compute capability (times ten); NULL: nothing does. */
+const ny_target *ny_target_for_device(uint32_t sm);
 
 /* What becomes a program of a module: a unit after `place`, and its code: native for a CPU, else cuda. */
 struct ny_cuda_code;

@@ -1,5 +1,6 @@
 /* The rows of targets.def, and this machine. */
 #include "codegen.h"
+#include "module.h"
 
 #include <string.h>
 #include <threads.h>
@@ -47,8 +48,39 @@ static void read_host(void) {
   if (!host_status) cg->host(&host);
   /* without it LLVM would call functions for floor and round */
   if (!host_status && host.no_fma && !strstr(host.features, "+sse4.2"))
-    host_status = ny_fail(&host_diag, NYB_E_TARGET, NULL, "this CPU (%s) lacks SSE4.2, which compiled kernels use",
-                          host.cpu);
+    host_status =
+        ny_fail(&host_diag, NYB_E_TARGET, NULL, "this CPU (%s) lacks SSE4.2, which compiled kernels use", host.cpu);
+}
+
+/* Of "cpu": what nearly every machine of this architecture runs. */
+#if defined(__x86_64__)
+#define COMMON_CPU "x86-64-v3"
+#else
+#define COMMON_CPU "aarch64"
+#endif
+
+static const ny_target *row(const char *name) {
+  for (size_t i = 0; i < NY_COUNT(ny_targets); i++)
+    if (!strcmp(ny_targets[i].name, name)) return &ny_targets[i];
+  return NULL;
+}
+
+/* sm_120 is no row: NVRTC would refuse the instructions that such a device is bought for. */
+static nyb_status unknown(const char *name, ny_diag *d) {
+  char longer[2][80], known[512] = "host, cpu";
+  snprintf(longer[0], sizeof longer[0], "%.70sf", name);
+  snprintf(longer[1], sizeof longer[1], "%.70sa", name);
+  if (row(longer[0]))
+    return ny_fail(d, NYB_E_TARGET, NULL,
+                   "target \"%s\" would leave out what only a family has, its FP4 instructions above all: use %s, "
+                   "which runs on the whole family%s%s%s",
+                   name, longer[0], row(longer[1]) ? ", or " : "", row(longer[1]) ? longer[1] : "",
+                   row(longer[1]) ? " for this chip alone" : "");
+  for (size_t i = 0; i < NY_COUNT(ny_targets); i++) {
+    size_t n = strlen(known);
+    snprintf(known + n, sizeof known - n, ", %s", ny_targets[i].name);
+  }
+  return ny_fail(d, NYB_E_TARGET, NULL, "unknown target \"%s\"; known are: %s", name, known);
 }
 
 nyb_status ny_target_find(const char *name, const ny_target **out, ny_diag *d) {
@@ -58,14 +90,43 @@ nyb_status ny_target_find(const char *name, const ny_target **out, ny_diag *d) {
     *out = &host;
     return NYB_OK;
   }
-  char known[512] = "host";
-  for (size_t i = 0; i < NY_COUNT(ny_targets); i++) {
-    if (!strcmp(ny_targets[i].name, name)) {
-      *out = &ny_targets[i];
-      return NYB_OK;
+  *out = row(strcmp(name, "cpu") ? name : COMMON_CPU);
+  return *out ? NYB_OK : unknown(name, d);
+}
+
+nyb_status ny_target_list(const char *names, ny_arena *a, const ny_target *const **out, size_t *n, ny_diag *d) {
+  const ny_target **list = NULL;
+  size_t cap = 0;
+  *n = 0;
+  for (const char *p = names && *names ? names : "host";;) {
+    size_t len = strcspn(p, ","), i = 0;
+    const ny_target *t;
+    NY_TRY(ny_target_find(ny_strndup(a, p, len), &t, d));
+    while (i < *n && list[i] != t) i++;
+    if (i == *n) {
+      NY_PUSH_ROOM(a, list, *n, cap);
+      list[(*n)++] = t;
     }
-    size_t n = strlen(known);
-    snprintf(known + n, sizeof known - n, ", %s", ny_targets[i].name);
+    if (!p[len]) break;
+    p += len + 1;
   }
-  return ny_fail(d, NYB_E_TARGET, NULL, "unknown target \"%s\"; known are: %s", name, known);
+  *out = list;
+  return NYB_OK;
+}
+
+const ny_target *ny_target_for_device(uint32_t sm) {
+  const ny_target *best = NULL;
+  int most = 0;
+  for (size_t i = 0; i < NY_COUNT(ny_targets); i++) {
+    ny_cuda_arch arch;
+    if (!ny_targets[i].sm || !ny_cuda_arch_parse(ny_targets[i].cpu, &arch)) continue;
+    int fit =
+        ny_cuda_arch_fit(&arch, sm) - (arch.suffix == 'a' && arch.sm >= 100 ? 2 << 16 : 0); /* rather the family */
+    arch.real = false; /* of no family that is known: PTX for the newest common ground */
+    if (fit <= 0) fit = ny_cuda_arch_fit(&arch, sm);
+    if (fit <= most) continue;
+    most = fit;
+    best = &ny_targets[i];
+  }
+  return best;
 }

@@ -1,7 +1,7 @@
 /* Loading: map the file, copy and verify its description, then, once target and trust allow it, copy the code into
    private executable memory and compare its digest there. Both are copies because a mapped file can be changed by
    others after we looked. */
-#include "module.h"
+#include "device.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,10 +105,15 @@ static const nyb_value_info *describe(nyb_module *m, const ny_mod_value *v, uint
   return out;
 }
 
+static uint64_t code_bytes(const ny_mod *q) {
+  uint64_t n = q->code.bytes;
+  for (uint32_t i = 0; i < q->n_images; i++) n += q->image[i].code.bytes;
+  return n;
+}
+
 static void fill_info(nyb_module *m) {
   const ny_mod *q = &m->mod;
-  uint64_t weights = 0, code = q->code.bytes;
-  for (uint32_t i = 0; i < q->n_images; i++) code += q->image[i].code.bytes;
+  uint64_t weights = 0;
   for (uint32_t i = 0; i < q->n_segments; i++)
     weights += q->segment[i].bytes; /* each at most the file: 2^20 of them do not overflow */
   m->info = (nyb_module_info){.size = sizeof m->info,
@@ -122,7 +127,7 @@ static void fill_info(nyb_module *m) {
                               .outputs = describe(m, q->output, q->n_outputs),
                               .symbols = q->symbol,
                               .weight_bytes = weights,
-                              .code_bytes = code,
+                              .code_bytes = code_bytes(q),
                               .file_bytes = m->map.bytes};
 }
 
@@ -149,6 +154,8 @@ nyb_status ny_module_open(nyb_context *cx, const char *path, nyb_module **out, n
 
 NYB_API void nyb_module_close(nyb_module *module) {
   if (!module) return;
+  if (module->resident) ny_program_close(module->resident);
+  ny_device_close(module->device);
   if (module->code) munmap(module->code, (size_t)module->code_bytes);
   ny_map_close(&module->map);
   free(module->fb);
@@ -212,16 +219,30 @@ nyb_status ny_module_image(nyb_module *m, const ny_mod_image *image, const void 
   return NYB_OK;
 }
 
-static nyb_status make_native(nyb_module *m, bool trust, ny_diag *d) {
+static void tell_choice(nyb_module *m) {
+  m->info.target = m->mod.target;
+  m->info.n_kernels = m->mod.n_kernels;
+  m->info.code_bytes = code_bytes(&m->mod);
+  m->info.device = m->device ? ny_device_describe(m->device)->spelled : "cpu";
+  m->info.choice = m->why;
+}
+
+/* GPU code is as much trusted as the CPU's: it reads and writes what its addresses say. */
+static nyb_status make_native(nyb_module *m, const nyb_load_options *o, ny_diag *d) {
   ny_host_facts host;
-  ny_host_read(&host);
-  ny_device_needs cpu = {.name = host.cpu_name};
-  NY_TRY(ny_module_select(m, &cpu, d));
-  if (!trust && m->mod.code.bytes && !ny_trusted(m->cx, m->fb_digest))
+  NY_TRY(ny_device_open(o->device, &m->device, d));
+  ny_device_needs needs = ny_device_wants(m->device);
+  if (!m->device) {
+    ny_host_read(&host);
+    needs.name = host.cpu_name;
+  }
+  NY_TRY(ny_module_select(m, &needs, d));
+  tell_choice(m);
+  if (!o->trust && (m->mod.code.bytes || m->mod.n_images) && !ny_trusted(m->cx, m->fb_digest))
     return ny_fail(d, NYB_E_TRUST, NULL,
                    "the native code was not compiled by this user; ask for trust to run it, or open the file as a "
                    "model to compile its graph");
-  return load_code(m, d);
+  return m->device ? ny_program_open(m->device, m, &m->resident, d) : load_code(m, d);
 }
 
 NYB_API nyb_status nyb_load(nyb_context *cx, const char *path, const nyb_load_options *options,
@@ -233,7 +254,7 @@ NYB_API nyb_status nyb_load(nyb_context *cx, const char *path, const nyb_load_op
   nyb_status s = ny_module_open(cx, path, &m, &d);
   nyb_load_options o = {0};
   if (options) memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
-  if (!s) s = make_native(m, o.trust, &d);
+  if (!s) s = make_native(m, &o, &d);
   if (s) {
     nyb_module_close(m);
     return ny_context_report(cx, &d);

@@ -143,10 +143,12 @@ struct nyb_module {
   uint8_t fb_digest[32];
   ny_mod *program; /* of the file */
   uint32_t n_programs;
-  ny_mod mod;            /* the one chosen for the device; after ny_module_open the first */
-  const uint32_t *image; /* of a chosen CUDA program, by unit: which of mod.image to load */
-  const char *why;       /* the choice in words: "sm_120f cubin", "PTX compute_80 for a device of capability 13.0" */
-  uint8_t *code;         /* private executable copy of a CPU program's, or NULL */
+  ny_mod mod;                  /* the one chosen for the device; after ny_module_open the first */
+  const uint32_t *image;       /* of a chosen CUDA program, by unit: which of mod.image to load */
+  const char *why;             /* the choice in words: "cubin sm_120f of the program for sm_120f, on NVIDIA GB10" */
+  struct ny_device *device;    /* NULL: this CPU */
+  struct ny_program *resident; /* kernels and weights on the device */
+  uint8_t *code;               /* private executable copy of a CPU program's, or NULL */
   uint64_t code_bytes;
   nyb_module_info info;
 };

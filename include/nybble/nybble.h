@@ -123,14 +123,18 @@ NYB_API void nyb_model_close(nyb_model *model);
 
 typedef struct nyb_compile_options {
   size_t size;
-  const char *target; /* "host" (default), x86-64-v3, x86-64-v4, aarch64, ...: rows of codegen/targets.def */
-  int optimize;       /* -O level plus one; 0: default (2) */
+  /* "host" (default), or one row of codegen/targets.def or several, separated by commas: "cpu,sm_80,sm_90a". "cpu" is
+     the row that nearly every machine of this one's architecture runs: x86-64-v3 or aarch64. */
+  const char *target;
+  int optimize;                   /* -O level plus one; 0: default (2) */
   const char *only, *until, *off; /* comma-separated passes */
   const char *dump_dir;           /* writes NN-pass.nyt and the generated code of every kernel */
   int verify_each;                /* verify, print, re-read and compare after every pass */
   int threads;                    /* of the compiler; 0: all */
   const char
       *device; /* nyb_open_model: where the module will run, as in nyb_load_options; it decides the default target */
+  int no_ptx;  /* of CUDA targets keep machine code only, so no later device can run the file as it is */
+  int with_source; /* and keep the CUDA source of every kernel */
 } nyb_compile_options;
 /* Runs the graph-level and tile-level passes in place, as far as options->until says. */
 NYB_API nyb_status nyb_optimize(nyb_model *model, const nyb_compile_options *options);
@@ -177,6 +181,7 @@ typedef struct nyb_module_info {
   const nyb_value_info *inputs, *outputs;
   const char *const *symbols;
   uint64_t weight_bytes, code_bytes, file_bytes;
+  const char *device, *choice; /* where it runs, and which code of the file was chosen for that, in words */
 } nyb_module_info;
 /* Fills *out; what it points to lives as long as the module. From any thread. */
 NYB_API nyb_status nyb_module_describe(const nyb_module *module, nyb_module_info *out);
