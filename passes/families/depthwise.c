@@ -1,6 +1,7 @@
 /* Depthwise convolution, channels last: every channel has its own kernel, so there is no matmul in it. Channels are the columns of a tile,
-   neighbouring output columns its rows; each kernel position is one multiply-add of a tile of x with a row of weights. */
-#include "contract.h"
+   neighbouring output columns its rows; each kernel position is one multiply-add of a tile of x with a row of weights. On a GPU a thread has a vector of
+   channels, of several output columns where there are enough of them to go round. */
+#include "gpu.h"
 
 enum { MAX_SPATIAL = NY_MAX_RANK - 2 };
 typedef struct dw {
@@ -68,12 +69,29 @@ static void tile(ny_emit *e, void *user, int rows, ny_dim row) {
 
 static ny_dim grid_or_zero(ny_emit *e, ny_dim extent) { return extent == 1 ? 0 : ny_emit_grid(e, extent); }
 
+static nyb_status lower_gpu(ny_emit *e, dw *s) {
+  enum { ENOUGH = 1 << 18 };
+  const ny_type *out = s->out->type;
+  s->cols = ny_gpu_divides(e->cx, s->channels, ny_gpu_vector(e->group));
+  bool many = ny_gpu_count(out, 0, out->rank, 64) / s->cols > ENOUGH;
+  ny_rows r = ny_rows_of(e->cx, out->dim[1 + s->row], (int)ny_knob(e->k, "mr", many ? 4 : 1));
+  ny_knob_set(e->k, "mr", r.rows);
+  s->image = grid_or_zero(e, out->dim[0]);
+  for (int i = 0; i < s->spatial; i++)
+    if (i != s->row) s->pos[i] = grid_or_zero(e, out->dim[1 + i]);
+  ny_dim index = ny_emit_grid(e, r.tiles);
+  s->panel = ny_emit_grid(e, ny_dim_ceildiv(e->cx, s->channels, s->cols));
+  ny_rows_emit(e, &r, index, tile, s);
+  return ny_emit_finish(e);
+}
+
 nyb_status ny_lower_depthwise(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   ny_op *op = ny_group_find(group, NY_conv);
   ny_emit e;
   dw s;
   if (!op || !read_facts(op, &s)) return NYB_E_UNSUPPORTED;
   ny_emit_begin(&e, px, group, k, &px->scratch);
+  if (ny_on_gpu(px->target)) return lower_gpu(&e, &s);
   const ny_type *out = s.out->type;
   int lanes = ny_vec_lanes(px, s.sum);
   int vectors = s.channels > lanes ? 2 : 1;

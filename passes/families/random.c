@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "family.h"
+#include "gpu.h"
 
 typedef struct gen {
   uint64_t seed;
@@ -88,6 +88,11 @@ nyb_status ny_lower_random(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   g.normal = !strcmp(op->attr[NY_AT(random, dist)].s, "normal");
   ny_emit_begin(&e, px, group, k, &px->scratch);
   ny_dim n = ny_type_count(e.cx, op->out[0]->type);
+  if (ny_on_gpu(px->target)) {
+    part all = {&g, 0};
+    ny_gpu_columns(&e, n, ny_fmts[g.f].bits < 8 ? 8 / ny_fmts[g.f].bits : 1, columns, &all);
+    return ny_emit_finish(&e);
+  }
   ny_dim first = ny_dim_mul(e.cx, ny_emit_grid(&e, ny_dim_ceildiv(e.cx, n, BLOCK)), BLOCK);
   part p = {&g, first};
   ny_emit_columns(&e, ny_dim_min(e.cx, ny_dim_sub(e.cx, n, first), BLOCK), ny_vec_lanes(px, NY_u64), columns, &p);

@@ -1,10 +1,10 @@
 /* argreduce and topk. Values are compared as integer keys in which -0 equals 0 and a NaN comes after every number, so
    that ties and NaN come out the same on every machine. Where the last dim is searched, lanes search their own part and
    meet at the end; else each lane searches its own column. topk selects: every result is the best key after the one
-   before it, so it needs no scratch. */
+   before it, so it needs no scratch. On a GPU the lanes of a searched row are the threads of a warp or a block. */
 #include <string.h>
 
-#include "family.h"
+#include "gpu.h"
 
 typedef struct search {
   ny_op *op;
@@ -150,12 +150,28 @@ static void argreduce_columns(ny_emit *e, void *user, ny_dim lo) {
 /* The last dim, not searched, in tiles: a grid point each. */
 static void over_columns(ny_emit *e, search *s, int cols, ny_columns_fn *body) {
   ny_dim n = s->x->type->dim[s->x->type->rank - 1], lo = 0, count = n;
+  if (ny_on_gpu(e->px->target)) {
+    s->at[s->x->type->rank - 1] = ny_at_one(0);
+    ny_gpu_columns(e, n, ny_gpu_divides(e->cx, n, ny_gpu_vector(e->group)), body, s);
+    return;
+  }
   if (n < 0 || n > cols) {
     lo = ny_dim_mul(e->cx, ny_emit_grid(e, ny_dim_ceildiv(e->cx, n, cols)), cols);
     count = n > 0 && n % cols == 0 ? cols : ny_dim_min(e->cx, ny_dim_sub(e->cx, n, lo), cols);
   }
   s->at[s->x->type->rank - 1] = ny_at_one(lo);
   ny_emit_columns(e, count, n > 0 && n < cols ? (int)n : cols, body, s);
+}
+
+/* Lanes of a row that is searched along: 1 where it is too short to share. */
+static int row_lanes(ny_emit *e, const search *s, int lanes) {
+  ny_dim n = s->x->type->dim[s->axis];
+  if (!ny_on_gpu(e->px->target)) return n >= 0 && n < lanes ? 1 : lanes;
+  int64_t rows = ny_gpu_count(s->x->type, 0, s->axis, 64);
+  int t = (int)ny_knob(e->k, "threads", ny_gpu_row_threads(n, rows, NY_WARP, 1));
+  if (t == 1) return 1;
+  ny_gpu_threads(e->k, t, 1);
+  return t;
 }
 
 static int64_t size_or(ny_dim d, int64_t symbolic) { return d >= 0 && d < 1 << 24 ? d : symbolic; }
@@ -172,7 +188,7 @@ nyb_status ny_lower_argreduce(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   open_grid(&e, &s);
   if (s.along) {
     ny_coord out[NY_MAX_RANK];
-    find(&e, &s, n >= 0 && n < lanes ? 1 : lanes);
+    find(&e, &s, row_lanes(&e, &s, lanes));
     drop_axis(&s, out);
     ny_emit_out(&e, 0, out, s.where);
   } else {
@@ -223,7 +239,7 @@ nyb_status ny_lower_topk(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   ny_dim n = s.x->type->dim[s.axis];
   open_grid(&e, &s);
   if (s.along)
-    select_all(&e, &s, n >= 0 && n < lanes ? 1 : lanes);
+    select_all(&e, &s, row_lanes(&e, &s, lanes));
   else
     over_columns(&e, &s, lanes, topk_columns);
   ny_emit_grain(&e, size_or(n, 256) * size_or(s.op->out[0]->type->dim[s.axis], 16) * 4 + 8);

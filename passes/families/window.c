@@ -1,8 +1,9 @@
 /* window: max or sum over a sliding window. A tile covers the last dim of the result and the last one before it that is not 1; every position of the window is one load of shifted (and,
-   where it slides with a stride, strided) elements, combined into the tile. Channels last, the columns are channels and nothing is strided. */
+   where it slides with a stride, strided) elements, combined into the tile. Channels last, the columns are channels and nothing is strided. On a GPU a
+   tile is one vector of columns, or one element where columns are no whole vectors or slide with a stride. */
 #include <string.h>
 
-#include "contract.h"
+#include "gpu.h"
 
 typedef struct win {
   ny_value *x, *out;
@@ -59,12 +60,27 @@ static void tile(ny_emit *e, void *user, int rows, ny_dim row) {
   ny_emit_epilogue(e, s->out, out, sum);
 }
 
+static nyb_status lower_gpu(ny_emit *e, win *s) {
+  const ny_type *out = s->out->type;
+  int last = s->rank - 1;
+  ny_dim row = 0;
+  s->cols = s->stride[last] > 1 ? 1 : ny_gpu_divides(e->cx, out->dim[last], ny_gpu_vector(e->group));
+  for (int i = 0; i < last; i++) {
+    ny_dim at = out->dim[i] == 1 ? 0 : ny_emit_grid(e, out->dim[i]);
+    *(i == s->row ? &row : &s->pos[i]) = at;
+  }
+  s->column = ny_dim_mul(e->cx, ny_emit_grid(e, ny_dim_ceildiv(e->cx, out->dim[last], s->cols)), s->cols);
+  tile(e, s, 1, row);
+  return ny_emit_finish(e);
+}
+
 nyb_status ny_lower_window(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   ny_op *op = ny_group_find(group, NY_window);
   ny_emit e;
   win s;
   if (!op || !read_facts(op, &s)) return NYB_E_UNSUPPORTED;
   ny_emit_begin(&e, px, group, k, &px->scratch);
+  if (ny_on_gpu(px->target)) return lower_gpu(&e, &s);
   const ny_type *out = s.out->type;
   int lanes = ny_vec_lanes(px, s.sum);
   ny_dim width = out->dim[s.rank - 1], height = s.row >= 0 ? out->dim[s.row] : 1;
