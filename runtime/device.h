@@ -50,7 +50,7 @@ void *ny_program_weights(const ny_program *p, uint32_t segment);
 uint64_t ny_program_weight_bytes(const ny_program *p);
 
 /* ---- queues. What is queued has happened after ny_queue_wait. Nothing here allocates, the driver aside. */
-nyb_status ny_queue_open(ny_device *dev, ny_queue **out, ny_diag *d);
+nyb_status ny_queue_open(const ny_program *p, ny_queue **out, ny_diag *d);
 void ny_queue_close(ny_queue *q);
 nyb_status ny_queue_begin(ny_queue *q, ny_diag *d); /* before a thread's first use of it in a run */
 nyb_status ny_queue_wait(ny_queue *q, ny_diag *d);

@@ -16,12 +16,21 @@ bool ny_tensor_dense(const nyb_tensor *t) {
   return ok;
 }
 
+static nyb_status check_device(nyb_session *s, const char *what, const ny_mod_value *v, nyb_device_id where) {
+  const ny_device_facts *f = s->module->device ? ny_device_describe(s->module->device) : NULL;
+  if (where.type == 0 || where.type == 1 || (f && where.type == f->id.type && where.id == f->id.id)) return NYB_OK;
+  if (!f)
+    return ny_fail(&s->diag, NYB_E_DEVICE, NULL, "%s \"%s\" is on device type %d, only the CPU (1) is supported", what,
+                   v->name, where.type);
+  return ny_fail(&s->diag, NYB_E_DEVICE, NULL,
+                 "%s \"%s\" is on device type %d, number %d; only the CPU (1) and %s (%d, number %d) are supported",
+                 what, v->name, where.type, where.id, f->spelled, f->id.type, f->id.id);
+}
+
 static nyb_status check_tensor(nyb_session *s, const char *what, const ny_mod_value *v, const nyb_tensor *t) {
   nyb_dtype want = ny_module_dtype(v->fmt);
   ny_diag *d = &s->diag;
-  if (t->device.type != 1 && t->device.type != 0)
-    return ny_fail(d, NYB_E_DEVICE, NULL, "%s \"%s\" is on device type %d, only the CPU (1) is supported", what,
-                   v->name, t->device.type);
+  NY_TRY(check_device(s, what, v, t->device));
   if (t->dtype.code != want.code || t->dtype.bits != want.bits || t->dtype.lanes > 1)
     return ny_fail(d, NYB_E_TYPE, NULL,
                    "%s \"%s\" has dtype code %d, %d bits, %d lanes; %s is code %d, %d bits, 1 lane", what, v->name,
@@ -110,7 +119,7 @@ static nyb_status check_room(nyb_session *s, uint32_t i, const nyb_tensor *t, ui
                                 v->name, (unsigned long long)need, (unsigned long long)have);
 }
 
-static nyb_status bind_output(nyb_session *s, uint32_t i, nyb_tensor *t, void **address) {
+nyb_status ny_session_output(nyb_session *s, uint32_t i, nyb_tensor *t, void **address) {
   const ny_mod_value *v = &s->mod->output[i];
   nyb_dtype want = ny_module_dtype(v->fmt);
   uint64_t bytes = 0;
@@ -119,7 +128,10 @@ static nyb_status bind_output(nyb_session *s, uint32_t i, nyb_tensor *t, void **
   if (ours) {
     t->data = s->output[i].p;
     t->byte_offset = 0;
+    t->device = (nyb_device_id){1, 0};
   } else {
+    if (!s->remote || !t->device.type) t->device = (nyb_device_id){1, 0};
+    NY_TRY(check_device(s, "output", v, t->device));
     if (t->dtype.bits && (t->dtype.code != want.code || t->dtype.bits != want.bits))
       return ny_fail(&s->diag, NYB_E_TYPE, NULL, "output \"%s\" has dtype code %d, %d bits; %s is code %d, %d bits",
                      v->name, t->dtype.code, t->dtype.bits, ny_fmts[v->fmt].name, want.code, want.bits);
@@ -127,7 +139,6 @@ static nyb_status bind_output(nyb_session *s, uint32_t i, nyb_tensor *t, void **
   }
   *address = (char *)t->data + t->byte_offset;
   NY_TRY(check_address(s, "output", v, *address));
-  t->device = (nyb_device_id){1, 0};
   t->dtype = want;
   t->ndim = (int32_t)v->rank;
   t->shape = s->out_shape[i];
@@ -135,23 +146,33 @@ static nyb_status bind_output(nyb_session *s, uint32_t i, nyb_tensor *t, void **
   return NYB_OK;
 }
 
-static nyb_status bind_buffers(nyb_session *s, const nyb_tensor *in, nyb_tensor *out) {
+nyb_status ny_session_input(nyb_session *s, uint32_t i, const nyb_tensor *t, const void **address, uint64_t *bytes) {
+  const ny_mod_value *v = &s->mod->input[i];
+  *address = t->data ? (const char *)t->data + t->byte_offset : NULL;
+  ny_plan_value_bytes(v, s->val, bytes);
+  if (!t->data && *bytes) return ny_fail(&s->diag, NYB_E_ARGUMENT, NULL, "input \"%s\" has no data", v->name);
+  return check_address(s, "input", v, *address);
+}
+
+void ny_session_views(nyb_session *s) {
   const ny_mod *m = s->mod;
-  for (uint32_t i = 0; i < m->n_inputs; i++) {
-    const char *p = in[i].data ? (const char *)in[i].data + in[i].byte_offset : NULL;
-    uint64_t bytes = 0;
-    ny_plan_value_bytes(&m->input[i], s->val, &bytes);
-    if (!in[i].data && bytes)
-      return ny_fail(&s->diag, NYB_E_ARGUMENT, NULL, "input \"%s\" has no data", m->input[i].name);
-    NY_TRY(check_address(s, "input", &m->input[i], p));
-    s->ptr[m->input[i].buffer] = (void *)(uintptr_t)p;
-  }
-  for (uint32_t i = 0; i < m->n_outputs; i++) NY_TRY(bind_output(s, i, &out[i], &s->ptr[m->output[i].buffer]));
-  for (uint32_t i = 0; i < m->n_buffers; i++) { /* other views of the same memory */
+  for (uint32_t i = 0; i < m->n_buffers; i++) {
     const ny_mod_buffer *b = &m->buffer[i];
     if (b->place == NY_MP_INPUT) s->ptr[i] = s->ptr[m->input[b->index].buffer];
     if (b->place == NY_MP_OUTPUT) s->ptr[i] = s->ptr[m->output[b->index].buffer];
   }
+}
+
+static nyb_status bind_buffers(nyb_session *s, const nyb_tensor *in, nyb_tensor *out) {
+  const ny_mod *m = s->mod;
+  for (uint32_t i = 0; i < m->n_inputs; i++) {
+    const void *p;
+    uint64_t bytes = 0;
+    NY_TRY(ny_session_input(s, i, &in[i], &p, &bytes));
+    s->ptr[m->input[i].buffer] = (void *)(uintptr_t)p;
+  }
+  for (uint32_t i = 0; i < m->n_outputs; i++) NY_TRY(ny_session_output(s, i, &out[i], &s->ptr[m->output[i].buffer]));
+  ny_session_views(s);
   return NYB_OK;
 }
 
@@ -209,7 +230,7 @@ static void run_copy(nyb_session *s, const ny_mod_command *q, int64_t iteration)
 
 static bool is_true(const nyb_session *s, uint32_t buffer) { return *(const uint8_t *)s->ptr[buffer] != 0; }
 
-static nyb_status check_time(nyb_session *s) {
+nyb_status ny_session_in_time(nyb_session *s) {
   if (s->deadline <= 0 || ny_now() <= s->deadline) return NYB_OK;
   return ny_fail(&s->diag, NYB_E_LIMIT, NULL, "the run was stopped in a loop after %g seconds", s->max_seconds);
 }
@@ -230,7 +251,7 @@ static nyb_status run_commands(nyb_session *s, uint32_t begin, uint32_t end, int
       break;
     case NY_MC_LOOP:
       for (int64_t k = 0; k < s->val[q->extent] && (q->n_buffers < 2 || is_true(s, q->buffer[1])); k++) {
-        NY_TRY(check_time(s));
+        NY_TRY(ny_session_in_time(s));
         memcpy(s->ptr[q->buffer[0]], &k, sizeof k);
         NY_TRY(run_commands(s, i + 1, middle, k));
       }
@@ -253,8 +274,9 @@ static nyb_status run(nyb_session *s, const nyb_tensor *in, size_t n_in, nyb_ten
   NY_TRY(compare_plain(s, in));
   if (changed) NY_TRY(ny_session_plan(s, false, true));
   NY_TRY(compare_all(s, in));
-  NY_TRY(bind_buffers(s, in, out));
   s->deadline = s->max_seconds > 0 ? ny_now() + s->max_seconds : 0;
+  if (s->remote) return ny_remote_run(s, in, out);
+  NY_TRY(bind_buffers(s, in, out));
   return run_commands(s, 0, m->n_commands, 0);
 }
 

@@ -1,36 +1,10 @@
 /* Sessions: everything a run needs is allocated here. Sizes are evaluated for the largest dimensions the caller names;
    a run with others evaluates the same tables again and only compares. */
 #include "session.h"
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 enum { MAX_THREADS = 1024 };
-
-/* ---- memory */
-static void block_free(ny_block_of_memory *b) {
-  if (b->p) munmap(b->p, (size_t)b->mapped);
-  *b = (ny_block_of_memory){0};
-}
-
-static nyb_status block_grow(ny_block_of_memory *b, uint64_t bytes, const char *what, ny_diag *d) {
-  if (bytes <= b->mapped) {
-    if (bytes > b->bytes) b->bytes = bytes;
-    return NYB_OK;
-  }
-  uint64_t rounded = (bytes + 4095) & ~(uint64_t)4095;
-  void *p = rounded < bytes || rounded > SIZE_MAX
-                ? MAP_FAILED
-                : mmap(NULL, (size_t)rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (p == MAP_FAILED)
-    return ny_fail(d, NYB_E_NOMEM, NULL, "no memory for %llu bytes of %s: %s", (unsigned long long)bytes, what,
-                   strerror(errno));
-  if (rounded >= 4 << 20) madvise(p, (size_t)rounded, MADV_HUGEPAGE);
-  block_free(b);
-  *b = (ny_block_of_memory){p, bytes, rounded};
-  return NYB_OK;
-}
 
 /* ---- planning */
 static nyb_status too_small(nyb_session *s, const char *what, uint64_t need, uint64_t have) {
@@ -39,9 +13,9 @@ static nyb_status too_small(nyb_session *s, const char *what, uint64_t need, uin
                  (unsigned long long)need, what, (unsigned long long)have);
 }
 
-static nyb_status fit(nyb_session *s, ny_block_of_memory *b, uint64_t need, const char *what, bool grow) {
+nyb_status ny_session_fit(nyb_session *s, ny_block_of_memory *b, uint64_t need, const char *what, bool grow) {
   if (need <= b->bytes) return NYB_OK;
-  return grow ? block_grow(b, need, what, &s->diag) : too_small(s, what, need, b->bytes);
+  return grow ? ny_block_grow(b, need, what, &s->diag) : too_small(s, what, need, b->bytes);
 }
 
 static void place_buffers(nyb_session *s) {
@@ -49,8 +23,10 @@ static void place_buffers(nyb_session *s) {
   for (uint32_t i = 0; i < s->mod->n_buffers; i++) {
     const ny_mod_buffer *b = &s->mod->buffer[i];
     if (b->place == NY_MP_ARENA) s->ptr[i] = (char *)s->arena.p + s->val[b->offset];
-    if (b->place == NY_MP_WEIGHT)
-      s->ptr[i] = (void *)(uintptr_t)(file + s->mod->segment[b->index].offset + s->val[b->offset]);
+    if (b->place != NY_MP_WEIGHT) continue;
+    const uint8_t *segment =
+        s->remote ? ny_program_weights(s->module->resident, b->index) : file + s->mod->segment[b->index].offset;
+    s->ptr[i] = (void *)(uintptr_t)(segment + s->val[b->offset]);
   }
 }
 
@@ -77,13 +53,14 @@ nyb_status ny_session_plan(nyb_session *s, bool grow, bool compare) {
   if (compare) NY_TRY(ny_plan_requires(m, s->val, &s->diag));
   NY_TRY(ny_plan_check(m, s->val, &s->diag));
   if (grow) NY_TRY(within_limit(s));
-  NY_TRY(fit(s, &s->arena, (uint64_t)s->val[m->arena] + 1, "activation memory", grow)); /* never NULL */
+  NY_TRY(ny_session_fit(s, &s->arena, (uint64_t)s->val[m->arena] + 1, "activation memory", grow)); /* never NULL */
   for (uint32_t i = 0; i < m->n_outputs; i++) {
     uint64_t bytes = 0;
     ny_plan_value_bytes(&m->output[i], s->val, &bytes);
-    NY_TRY(fit(s, &s->output[i], bytes ? bytes : 1, "output memory", grow));
+    NY_TRY(ny_session_fit(s, &s->output[i], bytes ? bytes : 1, "output memory", grow));
     for (uint32_t k = 0; k < m->output[i].rank; k++) s->out_shape[i][k] = s->val[m->output[i].dim[k]];
   }
+  if (s->remote) NY_TRY(ny_remote_plan(s, grow));
   place_buffers(s);
   s->planned = compare;
   return NYB_OK;
@@ -152,6 +129,24 @@ static nyb_status set_dims(nyb_session *s, const nyb_dim *dims, size_t n) {
   return NYB_OK;
 }
 
+static nyb_status start_threads(nyb_session *s, const nyb_session_options *o) {
+  uint64_t scratch;
+  if (__builtin_mul_overflow(s->scratch_stride, (uint64_t)s->threads, &scratch)) scratch = UINT64_MAX;
+  if (scratch > s->max_bytes)
+    return ny_fail(&s->diag, NYB_E_LIMIT, NULL,
+                   "scratch memory of %d threads needs %llu MB; the session may take %llu MB", s->threads,
+                   (unsigned long long)(scratch >> 20), (unsigned long long)(s->max_bytes >> 20));
+  NY_TRY(ny_block_grow(&s->scratch, scratch, "scratch memory", &s->diag));
+  NY_TRY(plan_named(s));
+  return ny_pool_new(s->threads, o->spin_us ? o->spin_us < 0 ? 0 : o->spin_us : 50, &s->pool, &s->diag);
+}
+
+static nyb_status start_device(nyb_session *s) {
+  s->threads = 1;
+  NY_TRY(ny_remote_open(s));
+  return plan_named(s);
+}
+
 static nyb_status fill(nyb_session *s, const nyb_session_options *o) {
   ny_host_facts host;
   ny_host_read(&host);
@@ -164,15 +159,7 @@ static nyb_status fill(nyb_session *s, const nyb_session_options *o) {
   s->threads = o->threads ? o->threads : host.n_cpu < MAX_THREADS ? host.n_cpu : MAX_THREADS;
   make_tables(s);
   NY_TRY(set_dims(s, o->dims, o->n_dims));
-  uint64_t scratch;
-  if (__builtin_mul_overflow(s->scratch_stride, (uint64_t)s->threads, &scratch)) scratch = UINT64_MAX;
-  if (scratch > s->max_bytes)
-    return ny_fail(&s->diag, NYB_E_LIMIT, NULL,
-                   "scratch memory of %d threads needs %llu MB; the session may take %llu MB", s->threads,
-                   (unsigned long long)(scratch >> 20), (unsigned long long)(s->max_bytes >> 20));
-  NY_TRY(block_grow(&s->scratch, scratch, "scratch memory", &s->diag));
-  NY_TRY(plan_named(s));
-  return ny_pool_new(s->threads, o->spin_us ? o->spin_us < 0 ? 0 : o->spin_us : 50, &s->pool, &s->diag);
+  return s->module->device ? start_device(s) : start_threads(s, o);
 }
 
 NYB_API nyb_status nyb_session_open(nyb_module *module, const nyb_session_options *options, nyb_session **out_session) {
@@ -207,9 +194,10 @@ NYB_API nyb_status nyb_session_prepare(nyb_session *session, const nyb_dim *dims
 NYB_API void nyb_session_close(nyb_session *session) {
   if (!session) return;
   ny_pool_free(session->pool);
-  block_free(&session->arena);
-  block_free(&session->scratch);
-  for (uint32_t i = 0; session->output && i < session->mod->n_outputs; i++) block_free(&session->output[i]);
+  ny_block_free(&session->arena);
+  ny_block_free(&session->scratch);
+  for (uint32_t i = 0; session->output && i < session->mod->n_outputs; i++) ny_block_free(&session->output[i]);
+  ny_remote_close(session);
   ny_arena_free(&session->rows);
   free(session);
 }
@@ -219,7 +207,7 @@ NYB_API nyb_status nyb_session_describe(const nyb_session *session, nyb_session_
   uint64_t outputs = 0;
   for (uint32_t i = 0; i < session->mod->n_outputs; i++) outputs += session->output[i].mapped;
   nyb_session_stats all = {.size = out->size,
-                           .arena_bytes = session->arena.mapped + outputs,
+                           .arena_bytes = session->arena.mapped + outputs + ny_remote_bytes(session),
                            .scratch_bytes = session->scratch.mapped,
                            .weight_bytes = session->module->info.weight_bytes,
                            .threads = session->threads};
