@@ -57,27 +57,13 @@ static void describe_host(ny_text *t) {
 }
 
 /* ---- devices */
-/* The simulator takes PTX, so nothing is assembled for it. */
-static nyb_status find_target(entry *e) {
-  const ny_device_facts *f = ny_device_describe(e->device);
-  const ny_target *t = NULL;
-  ny_diag *d = &e->cx->diag;
-  if (e->compile->target)
-    NY_TRY(ny_target_find(e->compile->target, &t, d));
-  else
-    t = ny_target_for_device(f->sm);
-  if (!t || !t->sm)
-    return ny_fail(d, NYB_E_TARGET, NULL, "nothing is compiled for %s (compute capability %u.%u)%s%s", f->name,
-                   f->sm / 10, f->sm % 10, t ? ": it does not run code for " : "", t ? t->name : "");
-  e->target = *t;
-  if (f->simulated) e->target.cpu = ny_strf(&e->a, "compute_%s", t->cpu + strlen("sm_"));
-  return NYB_OK;
-}
-
 static nyb_status open_device(entry *e) {
   if (!e->device_name) return NYB_OK;
-  NY_TRY(ny_device_open(e->device_name, &e->device, &e->cx->diag));
-  return find_target(e);
+  const ny_target *asked = NULL;
+  ny_diag *d = &e->cx->diag;
+  NY_TRY(ny_device_open(e->device_name, &e->device, d));
+  if (e->compile->target) NY_TRY(ny_target_find(e->compile->target, &asked, d));
+  return ny_target_of_device(e->device, asked, &e->a, &e->target, d);
 }
 
 static const ny_target *only_target(const entry *e) { return e->device ? &e->target : NULL; }

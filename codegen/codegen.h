@@ -38,8 +38,9 @@ extern const int ny_n_targets;
 nyb_status ny_target_find(const char *name, const ny_target **out, ny_diag *d);
 /* "cpu,sm_80,sm_90a": each once, in order. NULL: host. */
 nyb_status ny_target_list(const char *names, ny_arena *a, const ny_target *const **out, size_t *n, ny_diag *d);
-/* What to compile for a device of this compute capability (times ten); NULL: nothing does. */
-const ny_target *ny_target_for_device(uint32_t sm);
+/* What to compile for a device: `asked` (NULL: the best there is), its cpu what NVRTC gives this device. Strings live in `a` or for ever. */
+struct ny_device;
+nyb_status ny_target_of_device(const struct ny_device *dev, const ny_target *asked, ny_arena *a, ny_target *out, ny_diag *d);
 
 /* What becomes a program of a module: a unit after `place`, and its code: native for a CPU, else cuda. */
 struct ny_cuda_code;

@@ -1,6 +1,6 @@
 /* The rows of targets.def, and this machine. */
 #include "codegen.h"
-#include "module.h"
+#include "device.h"
 
 #include <string.h>
 #include <threads.h>
@@ -114,7 +114,7 @@ nyb_status ny_target_list(const char *names, ny_arena *a, const ny_target *const
   return NYB_OK;
 }
 
-const ny_target *ny_target_for_device(uint32_t sm) {
+static const ny_target *row_for(uint32_t sm) {
   const ny_target *best = NULL;
   int most = 0;
   for (size_t i = 0; i < NY_COUNT(ny_targets); i++) {
@@ -129,4 +129,16 @@ const ny_target *ny_target_for_device(uint32_t sm) {
     best = &ny_targets[i];
   }
   return best;
+}
+
+/* The simulator takes PTX, so nothing is assembled for it. */
+nyb_status ny_target_of_device(const ny_device *dev, const ny_target *asked, ny_arena *a, ny_target *out, ny_diag *d) {
+  const ny_device_facts *f = ny_device_describe(dev);
+  const ny_target *t = asked ? asked : row_for(f->sm);
+  if (!t || !t->sm)
+    return ny_fail(d, NYB_E_TARGET, NULL, "nothing is compiled for %s (compute capability %u.%u)%s%s", f->name,
+                   f->sm / 10, f->sm % 10, t ? ": it does not run code for " : "", t ? t->name : "");
+  *out = *t;
+  if (f->simulated) out->cpu = ny_strf(a, "compute_%s", t->cpu + strlen("sm_"));
+  return NYB_OK;
 }

@@ -52,9 +52,10 @@ static int measure(cli_model *m, double seconds, int json) {
   if (m->session) nyb_session_describe(m->session, &st);
   double rss = peak_resident();
   if (json)
-    printf("{\"runs\":%d,\"threads\":%d,\"median_ms\":%.6f,\"p10_ms\":%.6f,\"p90_ms\":%.6f,\"open_ms\":%.3f,\"arena_"
+    printf("{\"device\":\"%s\",\"runs\":%d,\"threads\":%d,\"median_ms\":%.6f,\"p10_ms\":%.6f,\"p90_ms\":%.6f,\"open_"
+           "ms\":%.3f,\"arena_"
            "bytes\":%llu,\"scratch_bytes\":%llu,\"weight_bytes\":%llu,\"peak_rss_bytes\":%.0f}\n",
-           n, st.threads, at(t, n, .5) * 1e3, at(t, n, .1) * 1e3, at(t, n, .9) * 1e3, m->open_s * 1e3,
+           cli_device(m), n, st.threads, at(t, n, .5) * 1e3, at(t, n, .1) * 1e3, at(t, n, .9) * 1e3, m->open_s * 1e3,
            (unsigned long long)st.arena_bytes, (unsigned long long)st.scratch_bytes,
            (unsigned long long)st.weight_bytes, rss);
   else {
@@ -63,7 +64,8 @@ static int measure(cli_model *m, double seconds, int json) {
            at(t, n, .1) * 1e3, at(t, n, .9) * 1e3, n, st.threads);
     printf("memory    arena %s   weights %s   peak RSS %s\n", cli_bytes((double)(st.arena_bytes + st.scratch_bytes), a),
            cli_bytes((double)st.weight_bytes, w), cli_bytes(rss, r));
-    printf("opened in %.1f ms\n", m->open_s * 1e3);
+    printf("opened in %.1f ms", m->open_s * 1e3);
+    puts(m->module && m->module->device ? (printf(" on %s", m->info.device), "") : "");
   }
   free(t);
   return CLI_OK;

@@ -71,7 +71,7 @@ void cli_array_random(cli_array *a, uint64_t seed);
 typedef struct cli_model_options {
   cli_dims dims;
   cli_pairs inputs;
-  const char *target, *dump;
+  const char *device, *target, *dump;
   int threads, optimize, trust, seed, no_cache, evaluate;
   int memory, seconds; /* --max-memory MB, --max-seconds; 0: not given */
   bool careful;        /* without --max-memory: only what the size of model and inputs makes likely */
@@ -82,7 +82,8 @@ typedef struct cli_model_options {
       {"--threads", CLI_COUNT, &(o).threads, "N", "threads (default: all)"},                                           \
       {"--seed", CLI_COUNT, &(o).seed, "N", "of random inputs (default 0)"},                                           \
       {"--optimize", CLI_LEVEL, &(o).optimize, "N", "optimisation level 0 to 3 (default 2)"},                          \
-      {"--target", CLI_STRING, &(o).target, "T", "a row of `nybble ops --targets` (default host)"},                    \
+      {"--device", CLI_STRING, &(o).device, "D", "cpu (default), cuda[:N], sim[:gb10|h100|rtx5090]"},                  \
+      {"--target", CLI_STRING, &(o).target, "T", "a row of `nybble ops --targets` (default: the device's)"},           \
       {"--trust", CLI_FLAG, &(o).trust, NULL, "run native code from a .nyb this user did not compile"},                \
       {"--no-cache", CLI_FLAG, &(o).no_cache, NULL, "compile again"},                                                  \
       {"--max-memory", CLI_COUNT, &(o).memory, "MB", "for activations, results and random inputs"},                    \
@@ -106,6 +107,7 @@ typedef struct cli_model {
 int cli_model_open(const char *path, const cli_model_options *o, cli_model *out);
 int cli_model_session(cli_model *m, bool profile); /* a new session in place of the one there is */
 nyb_status cli_model_run(cli_model *m);
+const char *cli_device(const cli_model *m); /* where it runs: "cpu", "cuda:0" */
 /* signature.c: the inputs and outputs of a graph as nyb_module_describe gives those of a module. Lives as long as the
  * model. */
 void cli_signature(nyb_model *model, nyb_module_info *out);

@@ -9,12 +9,12 @@
 typedef struct front_options {
   cli_dims dims;
   const char *from, *out, *target, *dump, *only, *until, *off;
-  int optimize, verify, threads;
+  int optimize, verify, threads, no_ptx, source;
 } front_options;
 #define FRONT_OPTIONS(o)                                                                                               \
   {"--from", CLI_STRING, &(o).from, "FILE", "resume from a dumped stage, given in place of a model"},                  \
       {"--dim", CLI_DIM, &(o).dims, "NAME=N", "replace a symbolic dimension by a number"},                             \
-      {"--target", CLI_STRING, &(o).target, "T", "host (default) or a row of `nybble ops --targets`"},                 \
+      {"--target", CLI_STRING, &(o).target, "T,U", "host (default), cpu, rows of `nybble ops --targets`"},             \
       {"--optimize", CLI_LEVEL, &(o).optimize, "N", "optimisation level 0 to 3 (default 2)"},                          \
       {"--only", CLI_STRING, &(o).only, "A,B", "run only these passes"},                                               \
       {"--until", CLI_STRING, &(o).until, "PASS", "stop after this pass"},                                             \
@@ -33,7 +33,9 @@ static nyb_compile_options compile_options(const front_options *o) {
                                .off = o->off,
                                .dump_dir = o->dump,
                                .verify_each = o->verify,
-                               .threads = o->threads};
+                               .threads = o->threads,
+                               .no_ptx = o->no_ptx,
+                               .with_source = o->source};
 }
 
 static int import(const front_options *o, const char *file, nyb_context **cx, nyb_model **model) {
@@ -56,6 +58,8 @@ int verb_compile(int argc, char **argv) {
   int json = 0;
   const cli_option opt[] = {FRONT_OPTIONS(o),
                             {"--threads", CLI_COUNT, &o.threads, "N", "threads of the compiler (default: all)"},
+                            {"--no-ptx", CLI_FLAG, &o.no_ptx, NULL, "no PTX, which later CUDA devices compile"},
+                            {"--with-source", CLI_FLAG, &o.source, NULL, "keep the CUDA source of every kernel"},
                             {"--json", CLI_FLAG, &json, NULL, "print what was done as JSON"}};
   const char *file = parse("compile", &o, opt, NY_COUNT(opt), argc, argv);
   if (!o.out) cli_usage("compile", "-o OUT.nyb is missing");

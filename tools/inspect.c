@@ -2,8 +2,8 @@
 #include "cli.h"
 #include "verbs.h"
 
+#include "device.h"
 #include "model.h"
-#include "module.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -31,32 +31,122 @@ static void values(ny_text *t, const char *title, const nyb_value_info *v, size_
   if (json) ny_text_add(t, "]");
 }
 
-static int module_report(const char *path, bool verify, bool json) {
+/* ---- programs */
+static uint64_t code_bytes(const ny_mod *q, int kind) {
+  uint64_t n = kind < 0 ? q->code.bytes : 0;
+  for (uint32_t i = 0; i < q->n_images; i++)
+    if (kind < 0 || q->image[i].kind == kind) n += q->image[i].code.bytes;
+  return n;
+}
+
+static const char *const kind_name[] = {[NY_MI_CUBIN] = "cubin", [NY_MI_PTX] = "PTX", [NY_MI_SOURCE] = "source"};
+
+/* Images of a kind have one architecture. */
+static const char *arch_of(const ny_mod *q, int kind) {
+  for (uint32_t i = 0; i < q->n_images; i++)
+    if (q->image[i].kind == kind) return q->image[i].arch;
+  return NULL;
+}
+
+static void program_json(ny_text *t, const ny_mod *q, bool first) {
+  ny_text_add(t, first ? "{\"target\":" : ",{\"target\":");
+  ny_text_json(t, q->target);
+  ny_text_addf(t, ",\"kernels\":%u,\"code_bytes\":%llu,\"images\":[", q->n_kernels,
+               (unsigned long long)code_bytes(q, -1));
+  for (int kind = 0, n = 0; kind < NY_MI_COUNT; kind++) {
+    const char *arch = arch_of(q, kind);
+    if (!arch) continue;
+    ny_text_addf(t, "%s{\"kind\":\"%s\",\"arch\":", n++ ? "," : "", kind_name[kind]);
+    ny_text_json(t, arch);
+    ny_text_addf(t, ",\"bytes\":%llu}", (unsigned long long)code_bytes(q, kind));
+  }
+  ny_text_add(t, "]}");
+}
+
+static void program_line(ny_text *t, const ny_mod *q, bool first) {
+  char c[32];
+  ny_text_addf(t, "  %-8s %s: %u kernels, code %s", first ? "targets" : "", q->target, q->n_kernels,
+               cli_bytes((double)code_bytes(q, -1), c));
+  const char *comma = " (";
+  for (int kind = 0; kind < NY_MI_COUNT; kind++) {
+    const char *arch = arch_of(q, kind);
+    if (!arch) continue;
+    ny_text_addf(t, "%s%s %s %s", comma, kind_name[kind], arch, cli_bytes((double)code_bytes(q, kind), c));
+    comma = ", ";
+  }
+  ny_text_add(t, q->n_images ? ")\n" : "\n");
+}
+
+static void kernel_lines(ny_text *t, const ny_mod *q) {
+  for (uint32_t i = 0; i < q->n_kernels; i++) {
+    const ny_mod_kernel *k = &q->kernel[i];
+    ny_text_addf(t, "  %-8s %-10s %s%s%s%s", i ? "" : "code", k->family, k->name, *k->note ? " [" : "", k->note,
+                 *k->note ? "]" : "");
+    if (q->sm) {
+      ny_text_addf(t, " {block=%u,points=%u", k->block, k->points);
+      if (k->shared) ny_text_addf(t, ",shared=%u", k->shared);
+      ny_text_add(t, k->wide ? ",wide}" : "}");
+    }
+    ny_text_add(t, "\n");
+  }
+}
+
+/* What a device would run of this file; false: nothing, and d says why. */
+static bool choose(nyb_module *m, const char *device, ny_diag *d) {
+  ny_host_facts host;
+  ny_device *dev;
+  if (ny_device_open(device, &dev, d)) return false;
+  ny_device_needs needs = ny_device_wants(dev);
+  if (!dev) {
+    ny_host_read(&host);
+    needs.name = host.cpu_name;
+  }
+  bool ok = !ny_module_select(m, &needs, d);
+  ny_device_close(dev);
+  return ok;
+}
+
+static void module_json(ny_text *t, const nyb_module *m, const nyb_module_info *in, const char *device) {
+  ny_text_add(t, "{\"name\":");
+  ny_text_json(t, in->name);
+  ny_text_add(t, ",\"target\":");
+  ny_text_json(t, m->mod.target);
+  ny_text_addf(t, ",\"kernels\":%u,\"weight_bytes\":%llu,\"code_bytes\":%llu,\"file_bytes\":%llu", m->mod.n_kernels,
+               (unsigned long long)in->weight_bytes, (unsigned long long)code_bytes(&m->mod, -1),
+               (unsigned long long)in->file_bytes);
+  ny_text_add(t, ",\"device\":");
+  ny_text_json(t, device);
+  ny_text_add(t, ",\"choice\":");
+  m->why ? ny_text_json(t, m->why) : ny_text_add(t, "null");
+  ny_text_add(t, ",\"programs\":[");
+  for (uint32_t i = 0; i < m->n_programs; i++) program_json(t, &m->program[i], !i);
+  ny_text_add(t, "]");
+}
+
+static void module_text(ny_text *t, const nyb_module *m, const nyb_module_info *in, const char *device,
+                        const char *why_not) {
+  char w[32], f[32];
+  ny_text_addf(t, "%s\n  made by  %s\n", in->name, m->mod.producer);
+  for (uint32_t i = 0; i < m->n_programs; i++) program_line(t, &m->program[i], !i);
+  ny_text_addf(t, "  runs     on %s: %s\n", device, m->why ? m->why : why_not);
+  ny_text_addf(t, "  weights  %s, file %s\n", cli_bytes((double)in->weight_bytes, w),
+               cli_bytes((double)in->file_bytes, f));
+}
+
+static int module_report(const char *path, const char *device, bool verify, bool json) {
   nyb_context *cx = cli_open(NULL);
   nyb_module *m;
   nyb_module_info in = {.size = sizeof in};
-  ny_diag d = {0};
+  ny_diag d = {0}, not = {0};
   if (ny_module_open(cx, path, &m, &d) || nyb_module_describe(m, &in) || (verify && ny_module_check_digests(m, &d)))
     return cli_diag(&d);
+  choose(m, device, &not );
+  if (!device) device = "cpu";
   ny_text t = {0};
-  char w[32], c[32], f[32];
-  if (json) {
-    ny_text_add(&t, "{\"name\":");
-    ny_text_json(&t, in.name);
-    ny_text_addf(&t, ",\"target\":\"%s\",\"kernels\":%zu,\"weight_bytes\":%llu,\"code_bytes\":%llu,\"file_bytes\":%llu",
-                 in.target, in.n_kernels, (unsigned long long)in.weight_bytes, (unsigned long long)in.code_bytes,
-                 (unsigned long long)in.file_bytes);
-  } else
-    ny_text_addf(&t, "%s\n  made by  %s\n  target   %s\n  kernels  %zu, code %s\n  weights  %s, file %s\n", in.name,
-                 m->mod.producer, in.target, in.n_kernels, cli_bytes((double)in.code_bytes, c),
-                 cli_bytes((double)in.weight_bytes, w), cli_bytes((double)in.file_bytes, f));
+  json ? module_json(&t, m, &in, device) : module_text(&t, m, &in, device, not .message);
   values(&t, "inputs", in.inputs, in.n_inputs, json);
   values(&t, "outputs", in.outputs, in.n_outputs, json);
-  for (uint32_t i = 0; !json && i < m->mod.n_kernels; i++) {
-    const ny_mod_kernel *k = &m->mod.kernel[i];
-    ny_text_addf(&t, "  %-8s %-10s %s%s%s%s\n", i ? "" : "code", k->family, k->name, *k->note ? " [" : "", k->note,
-                 *k->note ? "]" : "");
-  }
+  if (!json) kernel_lines(&t, &m->mod);
   if (json)
     ny_text_add(&t, "}\n");
   else if (verify)
@@ -113,15 +203,17 @@ static void graph_report(nyb_model *m, bool json) {
 }
 
 int verb_inspect(int argc, char **argv) {
-  const char *file;
+  const char *file, *device = NULL;
   int bad = CLI_OK, json = 0, verify = 0;
   cli_dims dims = {0};
   const cli_option opt[] = {
       {"--dim", CLI_DIM, &dims, "NAME=N", "replace a symbolic dimension by a number"},
+      {"--device", CLI_STRING, &device, "D",
+       "of a .nyb: what cpu (default), cuda[:N] or sim[:PROFILE] would run of it"},
       {"--verify", CLI_FLAG, &verify, NULL, "of a .nyb: read the whole file and compare every segment with its digest"},
       {"--json", CLI_FLAG, &json, NULL, "the same as JSON"}};
   cli_parse("inspect", opt, NY_COUNT(opt), argc, argv, &file, 1, 1);
-  if (ny_ends_with(file, ".nyb")) return module_report(file, verify, json);
+  if (ny_ends_with(file, ".nyb")) return module_report(file, device, verify, json);
   nyb_context *cx = cli_open(NULL);
   nyb_import_options io = {.size = sizeof io, .dims = dims.v, .n_dims = dims.n};
   nyb_model *m = NULL;

@@ -25,9 +25,13 @@ static bool bind_inputs(const cli_model_options *o, cli_dims *dims) {
 static nyb_status open_for(const char *path, const cli_dims *dims, cli_model *m) {
   const cli_model_options *o = m->o;
   nyb_import_options io = {.size = sizeof io, .dims = dims->v, .n_dims = dims->n};
-  nyb_compile_options co = {
-      .size = sizeof co, .target = o->target, .optimize = o->optimize, .dump_dir = o->dump, .threads = o->threads};
-  nyb_load_options trust = {.size = sizeof trust, .trust = 1};
+  nyb_compile_options co = {.size = sizeof co,
+                            .target = o->target,
+                            .optimize = o->optimize,
+                            .dump_dir = o->dump,
+                            .threads = o->threads,
+                            .device = o->device};
+  nyb_load_options trust = {.size = sizeof trust, .trust = 1, .device = o->device};
   if (o->evaluate) return nyb_import(m->cx, path, &io, &m->model);
   if (o->trust && ny_ends_with(path, ".nyb")) return nyb_load(m->cx, path, &trust, &m->module);
   return nyb_open_model(m->cx, path, &io, &co, &m->module);
@@ -155,6 +159,8 @@ nyb_status cli_model_run(cli_model *m) {
   for (size_t i = 0; i < m->info.n_outputs; i++) m->out_t[i].data = NULL;
   return nyb_evaluate(m->model, m->in_t, m->info.n_inputs, m->out_t, m->info.n_outputs);
 }
+
+const char *cli_device(const cli_model *m) { return m->info.device ? m->info.device : "cpu"; }
 
 void cli_model_close(cli_model *m) {
   nyb_model_close(m->model);

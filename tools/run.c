@@ -54,7 +54,8 @@ static int write_outputs(const cli_model *m, const char *dir) {
 static void table(const cli_model *m, double run_s, bool json) {
   ny_text t = {0};
   if (json)
-    ny_text_addf(&t, "{\"open_s\":%.6f,\"run_s\":%.6f,\"outputs\":[", m->open_s, run_s);
+    ny_text_addf(&t, "{\"device\":\"%s\",\"open_s\":%.6f,\"run_s\":%.6f,\"outputs\":[", cli_device(m), m->open_s,
+                 run_s);
   else
     printf("%-24s %-6s %-20s %12s %12s %12s\n", "output", "dtype", "shape", "min", "max", "mean");
   for (size_t i = 0; i < m->info.n_outputs; i++) {
@@ -77,7 +78,8 @@ static void table(const cli_model *m, double run_s, bool json) {
   if (json)
     puts((ny_text_add(&t, "]}"), t.s));
   else
-    printf("\nopened in %.1f ms, ran in %.3f ms\n", m->open_s * 1e3, run_s * 1e3);
+    printf("\nopened in %.1f ms, ran in %.3f ms%s%s\n", m->open_s * 1e3, run_s * 1e3,
+           strcmp(cli_device(m), "cpu") ? " on " : "", strcmp(cli_device(m), "cpu") ? cli_device(m) : "");
   ny_text_free(&t);
 }
 

@@ -2,8 +2,8 @@
 #include "cli.h"
 #include "verbs.h"
 
+#include "device.h"
 #include "model.h"
-#include "module.h"
 #include "suite.h"
 
 #include <stdlib.h>
@@ -49,11 +49,30 @@ static nyb_status run_module(nyb_module *m, ny_ctx *ir, const ny_tensor *in, siz
   return s;
 }
 
+typedef struct how {
+  ny_pass_options passes;
+  const char *device; /* NULL: this CPU */
+} how;
+
+/* In the process of the case: a driver does not survive a fork. */
+static nyb_status find_target(const how *h, ny_pass_options *po, ny_target *room, ny_arena *a, ny_diag *d) {
+  ny_device *dev;
+  *po = h->passes;
+  NY_TRY(ny_device_open(h->device, &dev, d));
+  if (!dev) return NYB_OK;
+  nyb_status s = ny_target_of_device(dev, po->target, a, room, d);
+  ny_device_close(dev);
+  po->target = room;
+  return s;
+}
+
 static nyb_status run_compiled(void *user, ny_unit *u, const ny_tensor *in, size_t n_in, ny_arena *a, ny_tensor *out,
                                size_t n_out) {
-  const ny_pass_options *po = user;
+  const how *h = user;
+  ny_pass_options po;
+  ny_target room;
   nyb_options no_cache = {.size = sizeof no_cache, .cache_dir = ""};
-  nyb_load_options trust = {.size = sizeof trust, .trust = 1};
+  nyb_load_options trust = {.size = sizeof trust, .trust = 1, .device = h->device};
   nyb_context *cx;
   nyb_module *m = NULL;
   char path[] = "/tmp/nybble-test-XXXXXX";
@@ -61,8 +80,14 @@ static nyb_status run_compiled(void *user, ny_unit *u, const ny_tensor *in, size
   if (fd < 0 || nyb_open(&no_cache, &cx))
     return ny_fail(&u->cx->diag, NYB_E_IO, NULL, "no room for a temporary module");
   close(fd);
-  nyb_status s = ny_compile(u, po, 1, path);
-  if (!s) s = nyb_load(cx, path, &trust, &m);
+  nyb_status s = find_target(h, &po, &room, a, &u->cx->diag);
+  if (!s) s = ny_compile(u, &po, 1, path);
+  if (s) {
+    unlink(path);
+    nyb_close(cx);
+    return s;
+  }
+  s = nyb_load(cx, path, &trust, &m);
   unlink(path);
   if (!s) s = run_module(m, u->cx, in, n_in, a, out, n_out);
   if (s) hand_over(cx, u->cx, s);
@@ -73,23 +98,26 @@ static nyb_status run_compiled(void *user, ny_unit *u, const ny_tensor *in, size
 
 int verb_test(int argc, char **argv) {
   static const char *file[CLI_MAX_ARGS];
-  const char *target = NULL, *skip = NULL;
+  const char *target = NULL, *device = NULL, *skip = NULL;
   int jobs = (int)sysconf(_SC_NPROCESSORS_ONLN), seconds = 60, evaluate = 0, json = 0, level = 2 + 1, verify = 0;
   const cli_option opt[] = {
       {"--jobs", CLI_COUNT, &jobs, "N", "cases at a time (default: all processors)"},
       {"--seconds", CLI_COUNT, &seconds, "N", "time limit of a case (default 60)"},
       {"--evaluate", CLI_FLAG, &evaluate, NULL, "run the reference evaluator instead of compiled code"},
       {"--optimize", CLI_LEVEL, &level, "N", "optimisation level 0 to 3 (default 2)"},
-      {"--target", CLI_STRING, &target, "T", "a target whose code this machine can run (default host)"},
+      {"--device", CLI_STRING, &device, "D", "cpu (default), cuda[:N], sim[:gb10|h100|rtx5090]"},
+      {"--target", CLI_STRING, &target, "T", "a target whose code the device can run (default: its own)"},
       {"--verify", CLI_FLAG, &verify, NULL, "verify, print, re-read and compare after every pass"},
       {"--skip", CLI_STRING, &skip, "FILE", "lines CASE: reason: these must not pass, all others must"},
       {"--json", CLI_FLAG, &json, NULL, "print the counts as JSON"}};
   int n_file = cli_parse("test", opt, NY_COUNT(opt), argc, argv, file, 1, CLI_MAX_ARGS);
   ny_diag d = {0};
-  ny_pass_options po = {.opt = level - 1, .verify_each = verify};
-  if (!evaluate && ny_target_find(target ? target : "host", &po.target, &d)) return cli_diag(&d);
+  how h = {.passes = {.opt = level - 1, .verify_each = verify}};
+  if (device && strcmp(device, "cpu")) h.device = device;
+  if (!evaluate && (target || !h.device) && ny_target_find(target ? target : "host", &h.passes.target, &d))
+    return cli_diag(&d);
   suite_options o = {
-      .run = evaluate ? suite_evaluate : run_compiled, .user = &po, .jobs = jobs, .seconds = seconds, .skip = skip};
+      .run = evaluate ? suite_evaluate : run_compiled, .user = &h, .jobs = jobs, .seconds = seconds, .skip = skip};
   suite_count count = {0};
   for (int i = 0; i < n_file; i++) suite_folder(file[i], &o, &count);
   if (json)
