@@ -119,14 +119,25 @@ static range mod_range(range a, range b) {
   return (range){0, a.lo >= 0 ? least(top, a.hi) : top};
 }
 
-static range range_of(const ny_ctx *cx, ny_dim d) {
+typedef struct known { /* symbols of which more is known than that they are not negative */
+  const ny_dim_limit *at;
+  size_t n;
+} known;
+
+static range limit_of(const known *k, ny_name sym) {
+  for (size_t i = k->n; i-- > 0;)
+    if (k->at[i].sym == sym) return (range){k->at[i].lo, k->at[i].hi};
+  return (range){0, INT64_MAX};
+}
+
+static range range_with(const ny_ctx *cx, ny_dim d, const known *k) {
   int64_t v;
   if (d == NY_DIM_INVALID) return (range){INT64_MIN, INT64_MAX};
   if (ny_dim_is_const(cx, d, &v)) return (range){v, v};
   const ny_dim_node *x = ny_dim_get(cx, d);
-  if (x->kind == NY_DIM_SYM) return (range){0, INT64_MAX};
+  if (x->kind == NY_DIM_SYM) return limit_of(k, x->name);
   if (x->kind == NY_DIM_LT) return (range){0, 1};
-  range a = range_of(cx, x->a), b = range_of(cx, x->b);
+  range a = range_with(cx, x->a, k), b = range_with(cx, x->b, k);
   switch (x->kind) {
   case NY_DIM_ADD: return (range){sat_add(a.lo, b.lo), sat_add(a.hi, b.hi)};
   case NY_DIM_MUL: return mul_range(a, b);
@@ -135,6 +146,13 @@ static range range_of(const ny_ctx *cx, ny_dim d) {
   case NY_DIM_DIV: return div_range(a, b);
   default: return mod_range(a, b);
   }
+}
+
+static range range_of(const ny_ctx *cx, ny_dim d) { return range_with(cx, d, &(known){NULL, 0}); }
+
+void ny_dim_range(const ny_ctx *cx, ny_dim d, const ny_dim_limit *limit, size_t n, int64_t *lo, int64_t *hi) {
+  range r = range_with(cx, d, &(known){limit, n});
+  *lo = r.lo, *hi = r.hi;
 }
 
 /* p := p * k, then k*c*(x/k) becomes the least it can be, which is linear in x: k*(x/k) lies in x-(k-1) .. x. False:

@@ -52,6 +52,12 @@ typedef struct ny_binding {
 bool ny_dim_eval(const ny_ctx *cx, ny_dim d, const ny_binding *env, size_t n_env, int64_t *out);
 /* lo <= d <= hi for all symbol values (symbols are >= 0); INT64_MIN and INT64_MAX where no bound is known. */
 void ny_dim_bounds(const ny_ctx *cx, ny_dim d, int64_t *lo, int64_t *hi);
+typedef struct ny_dim_limit {
+  ny_name sym;
+  int64_t lo, hi; /* INT64_MIN, INT64_MAX: open */
+} ny_dim_limit;
+/* The same by intervals alone, where loop variables have bounds; of two entries for a symbol the later counts. */
+void ny_dim_range(const ny_ctx *cx, ny_dim d, const ny_dim_limit *limit, size_t n, int64_t *lo, int64_t *hi);
 bool ny_dim_divides(const ny_ctx *cx, ny_dim d, int64_t k); /* provably a multiple of k for all symbol values */
 void ny_dim_print(const ny_ctx *cx, ny_dim d, ny_text *out);
 /* Parses at *s, advances it. NY_DIM_INVALID on a syntax error. Depth is bounded. */

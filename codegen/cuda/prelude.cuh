@@ -1,0 +1,256 @@
+//@ 0
+// Prelude of nybble's CUDA kernels: numbers, memory, tensor cores. No CUDA headers; the only place with inline PTX.
+typedef signed char i8;
+typedef short i16;
+typedef int i32;
+typedef long long i64;
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+#define NY_DEV static __device__ __forceinline__
+#define EACH(k, n) _Pragma("unroll") for (int k = 0; k < (n); k++)
+#define NY_INF __uint_as_float(0x7f800000u)
+#define NY_NAN __uint_as_float(0x7fc00000u)
+#define NY_INF64 __longlong_as_double(0x7ff0000000000000ll)
+#define NY_NAN64 __longlong_as_double(0x7ff8000000000000ll)
+// Division of indices that are not negative, and of any: rounded down.
+#define NY_DIV(a, b) ((ix)((ux)(a) / (ux)(b)))
+#define NY_MOD(a, b) ((ix)((ux)(a) % (ux)(b)))
+#define NY_MIN(a, b) ny_least<ix>(a, b)
+#define NY_MAX(a, b) ny_most<ix>(a, b)
+#define NY_FLOOR_DIV(a, b) ny_floor_div<ix>(a, b)
+#define NY_FLOOR_MOD(a, b) ny_floor_mod<ix>(a, b)
+template <class T> NY_DEV T ny_least(T a, T b) { return a < b ? a : b; }
+template <class T> NY_DEV T ny_most(T a, T b) { return a < b ? b : a; }
+template <class T> NY_DEV T ny_floor_mod(T a, T b) { T r = a % b; return r != 0 && (r ^ b) < 0 ? r + b : r; }
+template <class T> NY_DEV T ny_floor_div(T a, T b) { T q = a / b; return q * b != a && (a ^ b) < 0 ? q - 1 : q; }
+NY_DEV float ny_max(float a, float b) { return a != a ? a : b != b ? b : a < b ? b : a; }
+NY_DEV float ny_min(float a, float b) { return a != a ? a : b != b ? b : b < a ? b : a; }
+NY_DEV double ny_max(double a, double b) { return a != a ? a : b != b ? b : a < b ? b : a; }
+NY_DEV double ny_min(double a, double b) { return a != a ? a : b != b ? b : b < a ? b : a; }
+NY_DEV float ny_fma(float a, float b, float c) { return fmaf(a, b, c); }
+NY_DEV double ny_fma(double a, double b, double c) { return fma(a, b, c); }
+template <class T> NY_DEV T ny_fma(T a, T b, T c) { return (T)((u64)a * (u64)b + (u64)c); }
+
+//@ 1
+// To float so that a later rounding to fewer bits is as if done at once: truncated, and odd where anything was lost.
+NY_DEV float ny_odd(float x) { return x; }
+NY_DEV float ny_odd(double x) {
+  float t = __double2float_rz(x);
+  return (double)t != x && x == x ? __uint_as_float(__float_as_uint(t) | 1) : t;
+}
+NY_DEV float ny_odd(i64 x) {
+  float t = __ll2float_rz(x);
+  return __float2ll_rz(t) != x ? __uint_as_float(__float_as_uint(t) | 1) : t;
+}
+NY_DEV float ny_odd(u64 x) {
+  float t = __ull2float_rz(x);
+  return __float2ull_rz(t) != x ? __uint_as_float(__float_as_uint(t) | 1) : t;
+}
+NY_DEV float ny_odd(i32 x) { return ny_odd((i64)x); }
+NY_DEV float ny_odd(u32 x) { return ny_odd((i64)x); }
+NY_DEV float ny_odd(i16 x) { return (float)x; }
+NY_DEV float ny_odd(u16 x) { return (float)x; }
+NY_DEV float ny_odd(i8 x) { return (float)x; }
+NY_DEV float ny_odd(u8 x) { return (float)x; }
+NY_DEV float ny_odd(bool x) { return x ? 1.0f : 0.0f; }
+NY_DEV float ny_f16(u16 x) { float r; asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(x)); return r; }
+NY_DEV u16 ny_to_f16(float x) { u16 r; asm("cvt.rn.f16.f32 %0, %1;" : "=h"(r) : "f"(x)); return r; }
+NY_DEV float ny_bf16(u16 x) { return __uint_as_float((u32)x << 16); }
+NY_DEV u16 ny_to_bf16(float x) { u16 r; asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r) : "f"(x)); return r; }
+
+//@ 2
+// Formats of 8 and 4 bits: M mantissa bits; KIND 0: as IEEE, 1: all ones is NaN, 2: minus zero is NaN, 3: every code is a number.
+template <int BITS, int M, int BIAS, int KIND, int MAX, int NANC> NY_DEV float ny_small(u32 u) {
+  u32 mag = u & ((1u << (BITS - 1)) - 1), b = (mag << (23 - M)) + ((u32)(127 - BIAS) << 23);
+  if (mag < (1u << M)) b = __float_as_uint((float)(i32)mag * __uint_as_float((u32)(128 - BIAS - M) << 23));
+  if (KIND == 0 && mag == MAX + 1) b = 0x7f800000u;
+  if (KIND == 0 && mag > MAX + 1) b = 0x7fc00000u;
+  if (KIND == 1 && mag == NANC) b = 0x7fc00000u;
+  b |= (u >> (BITS - 1)) << 31;
+  return __uint_as_float(KIND == 2 && u == NANC ? 0x7fc00000u : b);
+}
+template <int BITS, int M, int BIAS, int KIND, int MAX, int NANC, bool SAT> NY_DEV u8 ny_to_small(float f) {
+  const int drop = 23 - M;
+  u32 u = __float_as_uint(f), a = u & 0x7fffffffu, sign = (u & 0x80000000u) >> (32 - BITS);
+  u32 code = ((a + (1u << (drop - 1)) - 1 + (a >> drop & 1)) >> drop) - ((u32)(127 - BIAS) << M);
+  // below the smallest normal: adding a power of two whose last place is the quantum rounds
+  const u32 magic = (u32)(1 - BIAS - M + 23 + 127) << 23;
+  if (a < (u32)(128 - BIAS) << 23) code = __float_as_uint(__uint_as_float(a) + __uint_as_float(magic)) - magic;
+  if ((i32)code > MAX || a >= 0x7f800000u) code = SAT || KIND == 3 ? MAX : KIND == 0 ? MAX + 1 : NANC;
+  if (KIND == 2 && (code == 0 || code == NANC)) sign = 0;
+  if (a > 0x7f800000u) return (u8)(KIND == 2 ? NANC : KIND == 3 ? sign ^ (1u << (BITS - 1)) : sign | NANC);
+  return (u8)(code | sign);
+}
+#define NY_SMALL(name, ...) \
+  NY_DEV float ny_##name(u8 x) { return ny_small<__VA_ARGS__>(x); } \
+  NY_DEV u8 ny_to_##name(float x) { return ny_to_small<__VA_ARGS__, false>(x); } \
+  NY_DEV u8 ny_to_##name##_sat(float x) { return ny_to_small<__VA_ARGS__, true>(x); }
+NY_SMALL(f8e4m3, 8, 3, 7, 1, 0x7e, 0x7f)
+NY_SMALL(f8e4m3fnuz, 8, 3, 8, 2, 0x7f, 0x80)
+NY_SMALL(f8e5m2, 8, 2, 15, 0, 0x7b, 0x7e)
+NY_SMALL(f8e5m2fnuz, 8, 2, 16, 2, 0x7f, 0x80)
+NY_SMALL(f4e2m1, 4, 1, 1, 3, 7, 0)
+NY_DEV float ny_f8e8m0(u8 x) { return __uint_as_float(x == 0 ? 0x400000u : x == 255 ? 0x7fc00000u : (u32)x << 23); }
+template <bool SAT> NY_DEV u8 ny_to_e8m0(float f) {
+  u32 u = __float_as_uint(f), a = u & 0x7fffffffu, e = a >> 23, code = e + ((a & 0x7fffff) >= 0x400000);
+  if (e == 0) code = a >= 0x600000;
+  if (code >= 255) code = SAT ? 254 : 255;
+  if (!SAT && a == 0) code = 255;
+  return (u8)((u >> 31 && a) || a > 0x7f800000u ? 255 : code);
+}
+NY_DEV u8 ny_to_f8e8m0(float x) { return ny_to_e8m0<false>(x); }
+NY_DEV u8 ny_to_f8e8m0_sat(float x) { return ny_to_e8m0<true>(x); }
+
+//@ 4
+// Memory: W elements at once where the address allows it.
+template <int N> struct ny_word;
+template <> struct ny_word<1> { typedef u8 t; };
+template <> struct ny_word<2> { typedef u16 t; };
+template <> struct ny_word<4> { typedef u32 t; };
+template <> struct ny_word<8> { typedef uint2 t; };
+template <> struct ny_word<16> { typedef uint4 t; };
+template <int W, class T> NY_DEV void ny_load(T *r, const T *p) {
+  const int all = W * sizeof(T), n = all < 16 ? all : 16;
+  typedef typename ny_word<n>::t word;
+  EACH(k, all / n) {
+    word x = ((const word *)p)[k];
+    memcpy((u8 *)r + k * n, &x, n);
+  }
+}
+template <int W, class T> NY_DEV void ny_store(T *p, const T *r) {
+  const int all = W * sizeof(T), n = all < 16 ? all : 16;
+  typedef typename ny_word<n>::t word;
+  EACH(k, all / n) {
+    word x;
+    memcpy(&x, (const u8 *)r + k * n, n);
+    ((word *)p)[k] = x;
+  }
+}
+template <int W, class T> NY_DEV bool ny_fits(const T *p) { return ((u64)p & (W * sizeof(T) < 16 ? W * sizeof(T) - 1 : 15)) == 0; }
+// The first n of W; the others are 0, or stay. KNOWN: the address is known to be aligned.
+template <int W, bool KNOWN, class T, class N> NY_DEV void ny_load_some(T *r, const T *p, N n) {
+  if (n >= W && (KNOWN || ny_fits<W>(p)))
+    ny_load<W>(r, p);
+  else
+    EACH(k, W) r[k] = k < n ? p[k] : (T)0;
+}
+template <int W, bool KNOWN, class T, class N> NY_DEV void ny_store_some(T *p, const T *r, N n) {
+  if (n >= W && (KNOWN || ny_fits<W>(p)))
+    ny_store<W>(p, r);
+  else
+    EACH(k, W) if (k < n) p[k] = r[k];
+}
+
+//@ 8
+// Elements of 4 and 2 bits, the first in the low bits of a byte. Two threads may write elements of one byte.
+template <int BITS, class I> NY_DEV u8 ny_get(const u8 *p, I i) {
+  const int per = 8 / BITS;
+  return p[(u64)i / per] >> ((u32)i % per * BITS) & ((1 << BITS) - 1);
+}
+template <int BITS, class I> NY_DEV void ny_put(u8 *p, I i, u8 code) {
+  const int per = 8 / BITS;
+  u8 *b = p + (u64)i / per;
+  u32 *word = (u32 *)((u64)b & ~3ull), shift = ((u32)(u64)b & 3) * 8 + (u32)i % per * BITS, mask = (1u << BITS) - 1;
+  atomicAnd(word, ~(mask << shift));
+  atomicOr(word, ((u32)code & mask) << shift);
+}
+template <int BITS, class I> NY_DEV void ny_put_own(u8 *p, I i, u8 code) { // no other thread sees p
+  const int per = 8 / BITS;
+  u8 *b = p + (u64)i / per, shift = (u32)i % per * BITS, mask = (1 << BITS) - 1;
+  *b = (*b & ~(mask << shift)) | (code & mask) << shift;
+}
+template <int BITS, int W> NY_DEV void ny_unpack(u8 *r, const u8 *p) {
+  u8 b[W * BITS / 8];
+  ny_load<W * BITS / 8>(b, p);
+  EACH(k, W) r[k] = b[k * BITS / 8] >> (k * BITS % 8) & ((1 << BITS) - 1);
+}
+template <int BITS, int W> NY_DEV void ny_pack(u8 *p, const u8 *r) {
+  u8 b[W * BITS / 8];
+  EACH(n, W * BITS / 8) b[n] = 0;
+  EACH(k, W) b[k * BITS / 8] |= (u8)((r[k] & ((1 << BITS) - 1)) << (k * BITS % 8));
+  ny_store<W * BITS / 8>(p, b);
+}
+
+//@ 16
+// Integers modulo their width; x/0 and x%0 are 0; a shift of the width or more leaves no bit of the number.
+NY_DEV i8 ny_i4(i32 x) { return (i8)((i32)((u32)x << 28) >> 28); }
+NY_DEV i8 ny_i2(i32 x) { return (i8)((i32)((u32)x << 30) >> 30); }
+NY_DEV u8 ny_u4(i32 x) { return (u8)(x & 15); }
+NY_DEV u8 ny_u2(i32 x) { return (u8)(x & 3); }
+template <class T> NY_DEV T ny_add(T a, T b) { return (T)((u64)a + (u64)b); }
+template <class T> NY_DEV T ny_sub(T a, T b) { return (T)((u64)a - (u64)b); }
+template <class T> NY_DEV T ny_mul(T a, T b) { return (T)((u64)a * (u64)b); }
+template <class T> NY_DEV T ny_neg(T a) { return (T)(0 - (u64)a); }
+template <class T> NY_DEV T ny_abs(T a) { return a < (T)0 ? ny_neg(a) : a; }
+template <class T> NY_DEV T ny_idiv(T a, T b) {
+  if (b == (T)0) return (T)0;
+  if ((T)-1 < (T)0 && b == (T)-1) return ny_neg(a);
+  return (T)(a / b);
+}
+template <class T> NY_DEV T ny_irem(T a, T b) {
+  if (b == (T)0 || ((T)-1 < (T)0 && b == (T)-1)) return (T)0;
+  return (T)(a % b);
+}
+template <int BITS, class T> NY_DEV T ny_shl(T a, T b) { return (u64)b < BITS ? (T)((u64)a << (u32)b) : (T)0; }
+template <int BITS, class T> NY_DEV T ny_shr(T a, T b) {
+  bool near = (u64)b < BITS;
+  if ((T)-1 < (T)0) return (T)(a >> (near ? (i32)b : BITS - 1));
+  return near ? (T)((u64)a >> (u32)b) : (T)0;
+}
+template <class T> NY_DEV T ny_imax(T a, T b) { return a < b ? b : a; }
+template <class T> NY_DEV T ny_imin(T a, T b) { return a < b ? a : b; }
+// Floats to integers truncate and saturate; NaN gives 0.
+NY_DEV i32 ny_to_i32(float x) { return x != x ? 0 : __float2int_rz(x); }
+NY_DEV i32 ny_to_i32(double x) { return x != x ? 0 : __double2int_rz(x); }
+NY_DEV u32 ny_to_u32(float x) { return x != x ? 0 : __float2uint_rz(x); }
+NY_DEV u32 ny_to_u32(double x) { return x != x ? 0 : __double2uint_rz(x); }
+NY_DEV i64 ny_to_i64(float x) { return x != x ? 0 : __float2ll_rz(x); }
+NY_DEV i64 ny_to_i64(double x) { return x != x ? 0 : __double2ll_rz(x); }
+NY_DEV u64 ny_to_u64(float x) { return x != x ? 0 : __float2ull_rz(x); }
+NY_DEV u64 ny_to_u64(double x) { return x != x ? 0 : __double2ull_rz(x); }
+template <class R, int LO, int HI, class T> NY_DEV R ny_to_int(T x) {
+  i32 n = ny_to_i32(x);
+  return (R)(n < LO ? LO : n > HI ? HI : n);
+}
+
+//@ 32
+// Functions of f32 that are closer to their formula than its own steps.
+// e^-(hi + lo) erfcx(w / sqrt 2): the exponent in two parts, because the tail lives on it; 0 beyond w = 14.6.
+NY_DEV float ny_erfc_core(float w, float hi, float lo) {
+  float r = 1.0f / (w + 4.0f), q = (w - 4.0f) * r, e = expf(-hi);
+  float p = fmaf(-0.000264861885869f, q, 0.0003567503556f);
+  p = fmaf(p, q, 0.00313917626498f);
+  p = fmaf(p, q, -0.00702416473538f);
+  p = fmaf(p, q, -0.015050008378f);
+  p = fmaf(p, q, 0.120807532565f);
+  p = fmaf(p, q, -0.37304697133f);
+  p = fmaf(p, q, 0.774273807418f);
+  p = fmaf(p, q, -1.21579317172f);
+  p = fmaf(p, q, 1.51057027073f);
+  return p * r * fmaf(e, -lo, e);
+}
+// a/2 erfc(-a / sqrt 2): the square of a is exact in two parts, which -a / sqrt 2 would not be.
+NY_DEV float ny_gelu(float a) {
+  float t = fabsf(a), cut = t > 16.0f ? 16.0f : t, h = cut * 0.5f, hi = h * cut, lo = fmaf(h, cut, -hi), c = ny_erfc_core(cut, hi, lo);
+  return a * 0.5f * (a < 0.0f ? c : 2.0f - c);
+}
+NY_DEV float ny_gelu_tanh(float a) { // (1 + tanh u)/2 is 1/(1 + e^-2u)
+  float u = a * fmaf(a * a, -0.071354816272600248f, -1.5957691216057308f);
+  return a / (expf(u) + 1.0f);
+}
+NY_DEV float ny_softplus(float a) { return (a > 0.0f ? a : a != a ? a : 0.0f) + log1pf(expf(-fabsf(a))); }
+NY_DEV float ny_mish(float a) { // tanh(softplus a) is n/(n+2) with n = e^a (e^a + 2)
+  float e = expf(a > 20.0f ? 20.0f : a), n = e * (e + 2.0f);
+  return a * (n / (n + 2.0f));
+}
+NY_DEV float ny_pow(float a, float b) { return (float)pow((double)a, (double)b); }
+
+//@ 64
+// From the lane whose number differs in the bits of m.
+template <class T> NY_DEV T ny_shuffle(T x, int m) { return (T)__shfl_xor_sync(0xffffffffu, (i32)x, m); }
+template <> NY_DEV float ny_shuffle(float x, int m) { return __shfl_xor_sync(0xffffffffu, x, m); }
+template <> NY_DEV double ny_shuffle(double x, int m) { return __shfl_xor_sync(0xffffffffu, x, m); }
+template <> NY_DEV i64 ny_shuffle(i64 x, int m) { return __shfl_xor_sync(0xffffffffu, x, m); }
+template <> NY_DEV u64 ny_shuffle(u64 x, int m) { return __shfl_xor_sync(0xffffffffu, x, m); }
