@@ -105,6 +105,17 @@ for t in x86-64-v2 x86-64-v3 x86-64-v4 aarch64; do ok "compile for $t" "$nybble"
 exits "code for another machine is refused by name" 1 "aarch64" env NYBBLE_CACHE="$dir/none" "$build/samples/embed_runtime" "$dir/aarch64.nyb"
 exits "unknown target" 1 "unknown target" "$nybble" compile "$dir/small.onnx" -o "$dir/t.nyb" --target pdp11
 
+# several targets in one file
+ok "compile for two CPUs" "$nybble" compile "$dir/small.onnx" -o "$dir/two.nyb" --target cpu,x86-64-v2
+prints "both are listed" "x86-64-v2: [0-9]* kernels" "$nybble" inspect "$dir/two.nyb"
+prints "the choice is told" "runs     on cpu: code for" "$nybble" inspect "$dir/two.nyb" --verify
+two() { "$nybble" inspect "$dir/two.nyb" --json | python -c 'import json, sys; m = json.load(sys.stdin); sys.exit(len(m["programs"]) != 2 or not m["choice"])'; }
+ok "inspect of two programs as JSON" two
+ok "run of the one that fits" "$nybble" run "$dir/two.nyb" --input x="$dir/x.npy" --output-dir "$dir/out5"
+ok "outputs of that one match" same "$dir/out5/a_y.npy"
+exits "a plain FP4 target names the fix" 1 "use sm_120f" "$nybble" compile "$dir/small.onnx" -o "$dir/t.nyb" --target cpu,sm_120
+exits "no such device" 1 "tpu" "$nybble" run "$dir/small.onnx" --device tpu
+
 # what cannot be kept in the cache is compiled all the same; what is to be watched is compiled although it is kept
 mkdir -p "$dir/broken"; touch "$dir/broken/modules"
 exits "a cache that cannot be written to" 0 "is not kept" env NYBBLE_CACHE="$dir/broken" "$nybble" run "$dir/small.onnx"
