@@ -1,9 +1,12 @@
 /* Compile at load. A module is cached under a digest of everything it depends on: the bytes of the model and of its
-   external data, the options, the target, and the build of nybble. Reading gigabytes to compute that digest would cost
-   more than the load, so an index remembers it by the files' path, size, inode and change time; a file that changed
-   misses the index and is read again. A cache that cannot be written to is no reason to fail: what was to go there goes
-   to a temporary file. <cache>/index/<digest of path and options>     dependencies and the module's digest
-     <cache>/modules/<digest>.nyb */
+   external data, the options, the target, the build of nybble, and NVRTC's version where it compiled. Reading gigabytes
+   to compute that digest would cost more than the load, so an index remembers it by the files' path, size, inode and
+   change time; a file that changed misses the index and is read again. A cache that cannot be written to is no reason
+   to fail: what was to go there goes to a temporary file.
+
+   <cache>/index/<digest of path and options>   dependencies and the module's digest
+   <cache>/modules/<digest>.nyb */
+#include "cuda.h"
 #include "device.h"
 #include "model.h"
 
@@ -109,7 +112,8 @@ static const char *look_up(entry *e) {
     if (!strcmp(line, "module"))
       return strlen(tab) == 64 && strspn(tab, "0123456789abcdef") == 64 ? module_path(e, tab) : NULL;
     const char *now = stamp(e, tab);
-    if (!now || strcmp(now, line)) return NULL;
+    bool optional = *line == '?'; /* a compiler that is gone takes nothing with it */
+    if (now ? strcmp(now, line + optional) != 0 : !optional) return NULL;
   }
   return NULL;
 }
@@ -122,6 +126,16 @@ static nyb_status add_file(entry *e, ny_sha256 *h, const char *path, const void 
   if (s) ny_text_addf(index, "%s\t%s\n", s, full);
   free(full);
   return s ? NYB_OK : NYB_E_IO; /* not indexable */
+}
+
+static void add_compiler(entry *e, ny_sha256 *h, ny_text *index) {
+  const ny_nvrtc *n;
+  ny_diag quiet = {0};
+  if (!e->device || ny_nvrtc_open(&n, &quiet)) return;
+  ny_sha256_add(h, &n->major, sizeof n->major);
+  ny_sha256_add(h, &n->minor, sizeof n->minor);
+  const char *s = *n->path == '/' && !strchr(n->path, '\n') ? stamp(e, n->path) : NULL;
+  if (s) ny_text_addf(index, "?%s\t%s\n", s, n->path);
 }
 
 static const char *mapped_path(entry *e, const ny_unit *u, uint32_t i) {
@@ -148,6 +162,7 @@ static nyb_status content_key(entry *e, const ny_unit *u, char hex[65], ny_text 
     ny_map_close(&m);
     NY_TRY(s);
   }
+  add_compiler(e, &h, index);
   ny_sha256_end(&h, d);
   ny_sha256_hex(d, hex);
   ny_text_addf(index, "module\t%s\n", hex);
