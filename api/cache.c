@@ -6,7 +6,7 @@
 
    <cache>/index/<digest of path and options>   dependencies and the module's digest
    <cache>/modules/<digest>.nyb */
-#include "cuda.h"
+#include "cuda_code.h"
 #include "device.h"
 #include "model.h"
 

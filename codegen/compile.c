@@ -2,7 +2,7 @@
    its text) after `tidy`, the last stage that holds nothing of the target but panel widths: that copy goes into the
    file so that another machine, or one that does not trust our code, can compile it again. */
 #include "codegen.h"
-#include "cuda.h"
+#include "cuda_code.h"
 #include "module.h"
 
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* The code of a program: segments of the file, and the rows that say what it needs and where its kernels begin. */
 #include <string.h>
 
-#include "cuda.h"
+#include "cuda_code.h"
 #include "module_build.h"
 
 /* ---- what a CPU must have */
