@@ -3,7 +3,7 @@
    thread holds, so that a chain from loads to stores runs through scalars. See group.c. */
 #ifndef NY_CUDA_EMIT_H
 #define NY_CUDA_EMIT_H
-#include "cuda.h"
+#include "cuda_code.h"
 
 enum { NY_CU_MAX_TILE = 1 << 16 };
 

@@ -57,12 +57,30 @@ static int after_readers(cu *c, const cu_value *t) {
   return at;
 }
 
+/* Everything from group `at` on moves up by one. */
+static void make_room(cu *c, int at) {
+  for (int g = c->n_group; g > at; g--) {
+    c->group[g] = c->group[g - 1];
+    for (int m = 0; m < c->group[g].n; m++) {
+      const ny_op *op = c->group[g].member[m].op;
+      cu_value *v = !op ? NULL : op->n_out ? val(c, op->out[0]) : op->kind == NY_set ? val(c, ny_in(op, 0)) : NULL;
+      if (v && v->group == g - 1) v->group = g;
+    }
+  }
+  for (int i = 0; i < c->n_access; i++) c->access[i].group += c->access[i].group >= at;
+}
+
+/* A group of fewer elements goes before larger ones where it may, so that those are not cut in two for what they read of it. */
 static int group_for(cu *c, int from, const int64_t dim[2], const cu_layout *lay) {
   for (int g = from; g < c->n_group; g++)
     if (same_space(&c->group[g], dim, lay)) return g;
   NY_PUSH_ROOM(&c->arena, c->group, c->n_group, c->cap_group);
-  c->group[c->n_group] = (cu_group){.dim = {dim[0], dim[1]}, .lay = lay};
-  return c->n_group++;
+  int at = from;
+  while (at < c->n_group && c->group[at].dim[0] * c->group[at].dim[1] <= dim[0] * dim[1]) at++;
+  make_room(c, at);
+  c->group[at] = (cu_group){.dim = {dim[0], dim[1]}, .lay = lay};
+  c->n_group++;
+  return at;
 }
 
 static void join(cu *c, int g, cu_member m) {

@@ -1,6 +1,6 @@
 /* NVRTC, opened where the user has it: a toolkit's or the PyPI wheel's, without either's headers. One program object a compilation, so any number of threads may
    compile. The few functions used have not changed since CUDA 11.1. */
-#include "cuda.h"
+#include "cuda_code.h"
 
 #include <dirent.h>
 #include <dlfcn.h>

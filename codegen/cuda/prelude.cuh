@@ -249,8 +249,8 @@ NY_DEV float ny_pow(float a, float b) { return (float)pow((double)a, (double)b);
 
 //@ 64
 // From the lane whose number differs in the bits of m.
+NY_DEV float ny_shuffle(float x, int m) { return __shfl_xor_sync(0xffffffffu, x, m); }
+NY_DEV double ny_shuffle(double x, int m) { return __shfl_xor_sync(0xffffffffu, x, m); }
+NY_DEV i64 ny_shuffle(i64 x, int m) { return __shfl_xor_sync(0xffffffffu, x, m); }
+NY_DEV u64 ny_shuffle(u64 x, int m) { return __shfl_xor_sync(0xffffffffu, x, m); }
 template <class T> NY_DEV T ny_shuffle(T x, int m) { return (T)__shfl_xor_sync(0xffffffffu, (i32)x, m); }
-template <> NY_DEV float ny_shuffle(float x, int m) { return __shfl_xor_sync(0xffffffffu, x, m); }
-template <> NY_DEV double ny_shuffle(double x, int m) { return __shfl_xor_sync(0xffffffffu, x, m); }
-template <> NY_DEV i64 ny_shuffle(i64 x, int m) { return __shfl_xor_sync(0xffffffffu, x, m); }
-template <> NY_DEV u64 ny_shuffle(u64 x, int m) { return __shfl_xor_sync(0xffffffffu, x, m); }

@@ -51,7 +51,7 @@ static void between_warps(cu *c, const ny_op *op, const cu_value *v, int lanes, 
   cu_access a = {.buffer = c->scratch, .store = true, .lay = c->layout};
   cu_touch(c, &a);
   cu_line(c, "%s *const %s = (%s *)ny_scratch;", type, red, type);
-  cu_line(c, "if (tid %% 32 & %d) {} else %s%s[(tid / 32%s) * %lld + %s] = %s;", lanes, each(c, v), red, slot, (long long)n, n == 1 ? "0" : "e", item(c, v, "e"));
+  cu_line(c, "%s%s%s[(tid / 32%s) * %lld + %s] = %s;", lanes ? CU_F(c, "if ((tid & %d) == 0) ", lanes) : "", each(c, v), red, slot, (long long)n, n == 1 ? "0" : "e", item(c, v, "e"));
   a.store = false;
   cu_touch(c, &a);
   cu_line(c, "%s%s = %s;", each(c, v), item(c, v, "e"), cu_fold_first(c, fold_name(op), v->fmt));

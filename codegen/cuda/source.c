@@ -271,10 +271,11 @@ static void emit(cu *c, ny_text *out) {
   if (c->facts->shared > c->target->shared && c->target->shared)
     cu_fail(c, NULL, NYB_E_LIMIT, "a block needs %u bytes of shared memory, %s has %llu", c->facts->shared, c->target->name, (unsigned long long)c->target->shared);
   header(c, out);
-  if (c->functions.n) ny_text_addn(out, c->functions.s, c->functions.n);
+  if (c->functions.n) ny_text_addf(out, "namespace of_%s {\n%s", c->facts->symbol, c->functions.s);
   signature(c, out);
   local_lines(c, out);
   ny_text_addn(out, c->body.s, c->body.n);
+  if (c->functions.n) ny_text_add(out, "}\n");
   ny_text_add(out, "}\n#undef ix\n#undef ux\n#undef THREADS\n#undef BLOCK\n#undef POINTS\n#undef NY_SYNC\n");
 }
 

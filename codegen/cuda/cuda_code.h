@@ -29,8 +29,8 @@
    cp.async when they are whole and 16-byte aligned, else through registers. Accumulators are f32, f64 or integers; in the mma layout
    bf16 x bf16, f16 x f16 and i8/u8 x i8/u8 operands go to the tensor cores (m multiple of 16*wm, n of 8*wn, k of 16, for bytes of 32), f32
    operands too when the knob tf32 is 1; everything else is multiplied by FFMA or IMAD. */
-#ifndef NY_CUDA_H
-#define NY_CUDA_H
+#ifndef NY_CUDA_CODE_H
+#define NY_CUDA_CODE_H
 #include "codegen.h"
 
 typedef struct ny_cuda_layout { /* of the tiles of a kernel; threads = 1: tr = tc = 1 and a thread holds all */
