@@ -9,11 +9,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#pragma weak ny_cuda_compile
-#pragma weak ny_cuda_compile_source
-#pragma weak ny_cuda_code_free
-#pragma weak ny_cuda_image_free
-
 #define PORTABLE_STAGE "tidy"
 
 typedef struct part { /* of one target */
@@ -81,7 +76,6 @@ static nyb_status generate(job *j, part *p, const char *dump_dir) {
                           .progress = o->progress,
                           .user = o->user};
   if (ny_on_gpu(p->c.target)) {
-    if (!ny_cuda_compile) return ny_fail(j->d, NYB_E_UNSUPPORTED, NULL, "this build has no CUDA back end");
     p->c.cuda = &p->cuda;
     return ny_cuda_compile(&r, &p->cuda, j->d);
   }

@@ -1,7 +1,7 @@
 /* The module writer end to end: graphs with every kind of command and place are compiled, loaded and run at several
    sizes against the evaluator; the portable graph in the file, imported again, must mean the same. Needs the LLVM
    plug-in. */
-#include "codegen.h"
+#include "cuda_code.h"
 #include "module.h"
 #include "test.h"
 #include <math.h>
@@ -199,7 +199,8 @@ static void check_sharing(void) {
 static void check_targets(void) {
   char text[128], file[128];
   nyb_load_options trust = {.size = sizeof trust, .trust = 1};
-  for (int i = 0; i < ny_n_targets && !ny_targets[i].sm; i++) {
+  for (int i = 0; i < ny_n_targets; i++) {
+    if (ny_targets[i].sm) continue;
     nyb_compile_options how = {.size = sizeof how, .target = ny_targets[i].name};
     nyb_model *m = NULL;
     nyb_module *module;
@@ -224,6 +225,61 @@ static void check_targets(void) {
         "levels");
 }
 
+/* One file for this CPU's kind and for GPUs, made without one: each program has its code, weights are stored once, and
+   whoever finds nothing that fits compiles the portable graph. */
+static void check_fat(void) {
+  static const char *const bad[] = {"sm_120", "sm_121", "sm_100", "cpu,sm_120", "sm_80,,cpu", "sm_80,sm_81"};
+  char text[128], file[128];
+  const ny_nvrtc *nvrtc;
+  ny_diag d = {0};
+  nyb_model *m = NULL;
+  nyb_module *module = NULL;
+  for (size_t i = 0; i < NY_COUNT(bad); i++) {
+    const ny_target *const *list;
+    ny_arena a = {0};
+    size_t n;
+    ny_diag_clear(&d);
+    CHECK(ny_target_list(bad[i], &a, &list, &n, &d) == NYB_E_TARGET &&
+              strstr(d.message, i < 4 ? "which runs on the whole family" : "known are"),
+          "%s: %s", bad[i], d.message);
+    ny_arena_free(&a);
+  }
+  ny_diag_clear(&d);
+  if (ny_nvrtc_open(&nvrtc, &d)) {
+    printf("module: without NVRTC no CUDA targets are compiled: %s\n", d.message);
+    return;
+  }
+  nyb_compile_options how = {.size = sizeof how, .target = "sm_120f,cpu,sm_80,cpu,sm_90a", .with_source = 1};
+  nyb_status st = nyb_import(cx, in_folder(text, "weights", ".nyt"), NULL, &m);
+  if (!st) st = nyb_compile(m, &how, in_folder(file, "fat", ".nyb"));
+  CHECK(!st && !ny_module_open(cx, file, &module, &d) && !ny_module_check_digests(module, &d), "%s",
+        st ? nyb_last_error(cx)->text : d.message);
+  nyb_model_close(m);
+  if (st || !module) return;
+  CHECK(module->n_programs == 4, "%u programs: each target once", module->n_programs);
+  for (uint32_t i = 0; i < module->n_programs; i++) {
+    const ny_mod *q = &module->program[i];
+    bool later = false;
+    for (uint32_t k = 0; k < q->n_images; k++) later |= !strcmp(q->image[k].arch, "compute_120");
+    CHECK(q->n_kernels > 0 && (q->sm ? q->n_images == 3 * q->n_units : q->code.bytes > 0), "%s: %u images", q->target,
+          q->n_images);
+    CHECK(later == (q->sm == 120), "the newest target's PTX is for all later devices");
+  }
+  ny_device_needs gpu = {.sm = 121, .cubin = true, .ptx = true, .shared = 99 << 10, .name = "X"};
+  CHECK(!ny_module_select(module, &gpu, &d) && !strcmp(module->mod.target, "sm_120f"), "%s", d.message);
+  nyb_module_close(module);
+  how.target = "sm_80", how.no_ptx = 1, how.with_source = 0;
+  st = nyb_import(cx, text, NULL, &m);
+  if (!st) st = nyb_compile(m, &how, file);
+  nyb_load_options trust = {.size = sizeof trust, .trust = 1};
+  CHECK(!st && nyb_load(cx, file, &trust, &module) == NYB_E_TARGET && strstr(nyb_last_error(cx)->message, "sm_80"),
+        "%s", nyb_last_error(cx)->text);
+  nyb_model_close(m);
+  how = (nyb_compile_options){.size = sizeof how};
+  CHECK(!nyb_open_model(cx, file, NULL, &how, &module) && module->mod.code.bytes, "%s", nyb_last_error(cx)->text);
+  nyb_module_close(module);
+}
+
 int main(void) {
   CHECK(mkdtemp(folder) != NULL, "%s", folder);
   nyb_options o = {.size = sizeof o, .cache_dir = ""};
@@ -232,6 +288,7 @@ int main(void) {
     for (int optimize = 0; optimize <= 2; optimize += 2) check_sample(&samples[i], optimize);
   check_sharing();
   check_targets();
+  check_fat();
   nyb_close(cx);
   char command[128];
   snprintf(command, sizeof command, "rm -r %s", folder);
