@@ -6,7 +6,7 @@
 #include <float.h>
 #include <math.h>
 
-#include "contract.h"
+#include "gpu.h"
 
 enum { STRIP = 4, TURN = 16 };
 typedef struct attn {
@@ -232,6 +232,10 @@ nyb_status ny_lower_attention(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   ny_emit e;
   attn s;
   ny_emit_begin(&e, px, group, k, &px->scratch);
+  if (ny_on_gpu(px->target)) {
+    nyb_status st = ny_gpu_attention(&e, op);
+    if (st != NYB_E_UNSUPPORTED || e.failed) return st;
+  }
   if (!read_facts(&e, op, &s)) return NYB_E_UNSUPPORTED;
   const ny_type *out = s.out->type;
   s.batch = ny_at_one(out->dim[0] == 1 ? 0 : ny_emit_grid(&e, out->dim[0]));

@@ -2,7 +2,7 @@
    of one it is exactly a matmul over flattened pixels. Where the last dilation is one and there is one group, (last kernel dim, channel) is
    contiguous in x and becomes one long loop. Grid: panels outermost when the weights exceed half the second cache, else innermost but one, so that
    either the weights or the rows of x are re-read from near memory. Depthwise convolution has its channels in lanes and lives in depthwise.c. */
-#include "contract.h"
+#include "gpu.h"
 
 enum { MAX_SPATIAL = NY_MAX_RANK - 2 };
 typedef struct cv {
@@ -174,6 +174,10 @@ nyb_status ny_lower_conv(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   cv s;
   if (!op) return NYB_E_UNSUPPORTED;
   ny_emit_begin(&e, px, group, k, &px->scratch);
+  if (ny_on_gpu(px->target)) {
+    nyb_status st = ny_gpu_conv(&e, op);
+    if (st != NYB_E_UNSUPPORTED || e.failed) return st;
+  }
   if (!read_facts(&e, op, &s)) return NYB_E_UNSUPPORTED;
   int rows = pick_tile(&e, &s);
   check_merge(&e, &s, rows);

@@ -41,8 +41,11 @@ void ny_gpu_columns(ny_emit *e, ny_dim n, int cols, ny_columns_fn *body, void *u
     return;
   }
   ny_dim first = ny_dim_mul(cx, ny_emit_grid(e, ny_dim_ceildiv(cx, n, cols)), cols);
-  if (ny_dim_divides(cx, n, cols)) {
+  bool many = ny_knob(e->k, "threads", 1) > 1; /* threads check their own columns anyway */
+  if (ny_dim_divides(cx, n, cols) || many) {
+    if (!ny_dim_divides(cx, n, cols)) e->lim[1] = ny_dim_sub(cx, n, first);
     body(e, user, first);
+    e->lim[1] = NY_ALL;
     return;
   }
   ny_dim part = ny_dim_lt(cx, ny_dim_sub(cx, n, cols), first); /* the tile is not whole */

@@ -21,4 +21,9 @@ int64_t ny_gpu_count(const ny_type *t, int from, int to, int64_t symbolic);
 /* Threads for a row of n elements (negative: symbolic) where there are `rows` rows: the fewest that hold it, more where rows are few. 1: a thread takes
    a row. `each`: elements a thread may hold; `vector`: of them adjacent. */
 int ny_gpu_row_threads(ny_dim n, int64_t rows, int each, int vector);
+
+/* The templates of contractions; the emit has begun. NYB_E_UNSUPPORTED: not for them. */
+nyb_status ny_gpu_matmul(ny_emit *e, const ny_op *op);
+nyb_status ny_gpu_conv(ny_emit *e, const ny_op *op);
+nyb_status ny_gpu_attention(ny_emit *e, const ny_op *op);
 #endif

@@ -2,7 +2,7 @@
    Order of the grid: batch, row blocks (as much of x as half the second cache holds), column panels, row tiles; so a panel of y stays in the first or
    second cache while the rows of a block pass by. A y whose columns are not adjacent (a transposed activation) is first copied, panel by panel, to
    scratch; then one grid point is a whole panel. */
-#include "contract.h"
+#include "gpu.h"
 
 typedef struct mm {
   ny_value *x, *y, *out;
@@ -186,6 +186,7 @@ nyb_status ny_lower_matmul(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   mm s;
   int rows;
   ny_emit_begin(&e, px, group, k, &px->scratch);
+  if (ny_on_gpu(px->target)) return ny_gpu_matmul(&e, op);
   read_facts(&e, op, &s);
   pick_tile(&e, &s, &rows);
   ny_rows r = ny_rows_of(e.cx, s.m, rows);
