@@ -402,8 +402,8 @@ static void check_damage(void) {
   written w;
   ny_diag d = {0};
   ny_arena files = {0};
-  char *file;
-  size_t n;
+  char *file = NULL;
+  size_t n = 0;
   uint64_t at, bytes;
   int read = 0;
   build(&w);
