@@ -43,10 +43,20 @@ bool ny_accept_epilogue(const ny_fuse *f, const ny_cluster *c, const ny_op *op) 
   return ny_is_ew(op) && ny_same_shape(op->out[0]->type, space_of(c));
 }
 
+/* A frame of zeros that a depthwise convolution on a GPU may check for itself: its coordinates are single numbers there. */
+static bool checks_frame(const ny_fuse *f, const ny_cluster *c, const ny_op *op) {
+  const ny_op *seed = c->seed;
+  const ny_attr *gap = &op->attr[NY_AT(pad, interior)];
+  if (!ny_on_gpu(f->px->target) || seed->kind != NY_conv || ny_in(seed, 0) != op->out[0] || !ny_depthwise_takes(seed)) return false;
+  for (uint32_t i = 0; i < gap->dims.n; i++)
+    if (gap->dims.v[i]) return false;
+  return op->n_in == 1 && !strcmp(op->attr[NY_AT(pad, mode)].s, "constant");
+}
+
 /* Attention turns its operands round anyway, and an unpacked matmul copies a right operand whose columns are not
  * adjacent. */
 bool ny_accept_operand(const ny_fuse *f, const ny_cluster *c, const ny_op *op) {
-  (void)f;
+  if (op->kind == NY_pad) return checks_frame(f, c, op);
   if (op->kind != NY_transpose) return false;
   return c->seed->kind == NY_attention || (c->seed->kind == NY_matmul && !c->seed->attr[NY_AT(matmul, packed)].i);
 }

@@ -1,6 +1,6 @@
 /* Depthwise convolution, channels last: every channel has its own kernel, so there is no matmul in it. Channels are the columns of a tile,
    neighbouring output columns its rows; each kernel position is one multiply-add of a tile of x with a row of weights. On a GPU a thread has a vector of
-   channels, of several output columns where there are enough of them to go round. */
+   channels, of several output columns where there are enough of them to go round and no frame around x has to be checked for. */
 #include "gpu.h"
 
 enum { MAX_SPATIAL = NY_MAX_RANK - 2 };
@@ -36,6 +36,11 @@ static bool read_facts(const ny_op *op, dw *s) {
   return true;
 }
 
+bool ny_depthwise_takes(const ny_op *conv) {
+  dw s;
+  return read_facts(conv, &s);
+}
+
 static ny_dim affine(ny_ctx *cx, ny_dim o, int64_t stride, ny_dim k, int64_t dilation) {
   return ny_dim_add(cx, ny_dim_mul(cx, o, stride), ny_dim_mul(cx, k, dilation));
 }
@@ -50,7 +55,7 @@ static void tile(ny_emit *e, void *user, int rows, ny_dim row) {
   e->lim[1] = ny_dim_divides(e->cx, s->channels, s->cols) ? NY_ALL : ny_dim_sub(e->cx, s->channels, column.base);
   ny_value *sum = ny_emit_tile(e, s->sum, rows, s->cols, 0);
   for (int i = 0; i < s->spatial; i++)
-    if (s->kernel[i] > 1) loops[n++] = ny_emit_for(e, 0, s->kernel[i], 1, 1, &k[i]);
+    if (s->kernel[i] > 1) loops[n++] = ny_emit_for(e, 0, s->kernel[i], 1, ny_gpu_unroll(e, 5), &k[i]);
   at[0] = ny_at_one(s->image);
   for (int i = 0; i < s->spatial; i++)
     at[1 + i] = ny_at(affine(e->cx, i == s->row ? row : s->pos[i], s->stride[i], k[i], s->dilation[i]), i == s->row ? s->stride[i] : 0, 0);
@@ -74,7 +79,7 @@ static nyb_status lower_gpu(ny_emit *e, dw *s) {
   const ny_type *out = s->out->type;
   s->cols = ny_gpu_divides(e->cx, s->channels, ny_gpu_vector(e->group));
   bool many = ny_gpu_count(out, 0, out->rank, 64) / s->cols > ENOUGH;
-  ny_rows r = ny_rows_of(e->cx, out->dim[1 + s->row], (int)ny_knob(e->k, "mr", many ? 4 : 1));
+  ny_rows r = ny_rows_of(e->cx, out->dim[1 + s->row], (int)ny_knob(e->k, "mr", many && !s->x->def ? 4 : 1));
   ny_knob_set(e->k, "mr", r.rows);
   s->image = grid_or_zero(e, out->dim[0]);
   for (int i = 0; i < s->spatial; i++)

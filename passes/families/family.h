@@ -142,6 +142,7 @@ int ny_vec_lanes(const ny_pass_cx *px, ny_fmt f); /* elements of f in a vector r
    (not two-dimensional, symbolic, depthwise). A property of the op's types and the target only, so that equal weights
    used alike are packed alike. */
 int64_t ny_pack_width(const ny_target *t, const ny_op *op);
+bool ny_depthwise_takes(const ny_op *conv);
 /* Records grain (grid points worth a task) from the element operations of one grid point. */
 void ny_emit_grain(ny_emit *e, int64_t ops_per_point);
 /* Records `inplace` when some input of the same type is read only at the very element that output 0 stores. */

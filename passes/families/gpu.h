@@ -14,6 +14,8 @@ int ny_gpu_divides(ny_ctx *cx, ny_dim n, int most);
 void ny_gpu_columns(ny_emit *e, ny_dim n, int cols, ny_columns_fn *body, void *user);
 /* Names the threads of a grid point and the vector each of them holds of a row. */
 void ny_gpu_threads(ny_graph *k, int64_t threads, int64_t vector);
+/* Loads of neighbouring iterations overlap on a GPU only where its loop is unrolled: n there, 1 elsewhere. */
+static inline int ny_gpu_unroll(const ny_emit *e, int n) { return ny_on_gpu(e->px->target) ? n : 1; }
 /* An `if`: a loop that runs once or not at all. */
 ny_loop ny_gpu_if(ny_emit *e, ny_dim holds);
 /* Product of dims [from, to) where they are numbers; a symbol counts as `symbolic`. */
@@ -23,7 +25,7 @@ int64_t ny_gpu_count(const ny_type *t, int from, int to, int64_t symbolic);
 int ny_gpu_row_threads(ny_dim n, int64_t rows, int each, int vector);
 
 /* The templates of contractions; the emit has begun. NYB_E_UNSUPPORTED: not for them. */
-nyb_status ny_gpu_matmul(ny_emit *e, const ny_op *op);
+nyb_status ny_gpu_matmul(ny_emit *e, const ny_op *op); /* op: matmul, or a conv with kernel and strides of 1 and one group */
 nyb_status ny_gpu_conv(ny_emit *e, const ny_op *op);
 nyb_status ny_gpu_attention(ny_emit *e, const ny_op *op);
 #endif

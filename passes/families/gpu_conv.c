@@ -122,6 +122,7 @@ static ny_value *block_b(ny_emit *e, void *user, ny_dim run, ny_dim k0) {
 nyb_status ny_gpu_conv(ny_emit *e, const ny_op *op) {
   cv s;
   if (!read_facts(op, &s)) return NYB_E_UNSUPPORTED;
+  if (s.plain && s.group == 1 && !s.packed) return ny_gpu_matmul(e, op);
   const ny_type *out = s.out->type;
   ny_ctx *cx = e->cx;
   ny_dim pixels = 1;

@@ -1,6 +1,7 @@
 /* matmul on a GPU. Three forms: a block tile over steps of k (gpu_block.c); for few rows of x, which only read y, a block that takes some columns and
    spreads over k, each thread keeping sums of its own until the end, y read in vectors along its columns; and the same for a y that lies the other way
-   round, whose columns are then rows of a tile. Rows of x are flattened over the batch when y has none. */
+   round, whose columns are then rows of a tile. Rows of x are flattened over the batch when y has none. A convolution that looks at single pixels is a
+   matmul whose leading dims of y are 1. */
 #include "gpu_block.h"
 
 typedef struct mm {
@@ -15,7 +16,8 @@ typedef struct mm {
 } mm;
 
 static void read_facts(ny_emit *e, const ny_op *op, mm *s) {
-  *s = (mm){.x = ny_in(op, 0), .y = ny_in(op, 1), .out = op->out[0], .packed = ny_attr_at(op, NY_AT(matmul, packed))->i, .flat = true};
+  *s = (mm){.x = ny_in(op, 0), .y = ny_in(op, 1), .out = op->out[0], .flat = true};
+  if (op->kind == NY_matmul) s->packed = ny_attr_at(op, NY_AT(matmul, packed))->i;
   const ny_type *x = s->x->type, *y = s->y->type, *out = s->out->type;
   s->rank = out->rank;
   s->sum = ny_sum_fmt((ny_fmt)out->fmt);
@@ -115,7 +117,7 @@ static void thin_columns(ny_emit *e, void *user, ny_dim lo) {
   int step = t->turned ? t->cols : t->rows, rows = t->turned ? e->rows : t->rows, cols = t->turned ? t->cols : e->cols;
   ny_dim var, lim = e->lim[!t->turned], limits[2] = {e->lim[0], e->lim[1]};
   for (int64_t i = 0; i < s->m; i++) t->acc[i] = ny_emit_tile(e, s->sum, rows, cols, 0);
-  ny_loop l = ny_emit_for(e, 0, ny_dim_ceildiv(cx, s->k, step), 1, 1, &var);
+  ny_loop l = ny_emit_for(e, 0, ny_dim_ceildiv(cx, s->k, step), 1, 2, &var);
   ny_dim k0 = ny_dim_mul(cx, var, step), left = ny_dim_divides(cx, s->k, step) ? NY_ALL : ny_dim_sub(cx, s->k, k0);
   ny_coord k = t->turned ? ny_at_col(k0) : ny_at_row(k0), column = t->turned ? ny_at_row(lo) : ny_at_col(lo);
   e->rows = rows, e->cols = cols, e->lim[t->turned] = left, e->lim[!t->turned] = lim;

@@ -36,7 +36,7 @@ static int open_loops(ny_emit *e, red *r, ny_loop *loops) {
   for (int i = 0; i < r->x->rank; i++) {
     if (!r->gone[i] || i >= r->run) continue;
     ny_dim var = 0;
-    if (r->x->dim[i] != 1) loops[n++] = ny_emit_for(e, 0, r->x->dim[i], 1, 1, &var);
+    if (r->x->dim[i] != 1) loops[n++] = ny_emit_for(e, 0, r->x->dim[i], 1, ny_gpu_unroll(e, 8), &var);
     r->at[i] = ny_at_one(var);
   }
   return n;
@@ -118,7 +118,7 @@ static void across_rows(ny_emit *e, void *user, ny_dim lo) {
   r->gone[s->by] = false;
   int depth = open_loops(e, r, loops);
   r->gone[s->by] = true;
-  ny_loop l = ny_emit_for(e, 0, ny_dim_ceildiv(e->cx, n, s->rows), 1, 1, &var);
+  ny_loop l = ny_emit_for(e, 0, ny_dim_ceildiv(e->cx, n, s->rows), 1, 2, &var);
   ny_dim first = ny_dim_mul(e->cx, var, s->rows);
   r->at[s->by] = ny_at_row(first);
   e->rows = s->rows;

@@ -20,7 +20,7 @@ static void columns(ny_emit *e, void *user, ny_dim lo) {
   ny_dim n = r->x->type->dim[r->axis], var;
   if (last != r->axis) r->at[last] = ny_at_col(ny_dim_add(e->cx, first.base, lo));
   ny_value *acc = ny_emit_identity(e, op, sum, 1, e->cols);
-  ny_loop l = ny_emit_for(e, 0, n, 1, 1, &var);
+  ny_loop l = ny_emit_for(e, 0, n, 1, ny_gpu_unroll(e, 4), &var);
   r->at[r->axis] = ny_at_one(r->reverse ? ny_dim_sub(e->cx, ny_dim_sub(e->cx, n, 1), var) : var);
   ny_value *next = ny_emit_fold2(e, op, acc, ny_emit_cast(e, ny_emit_at(e, r->x, r->at), sum));
   if (r->exclusive) ny_emit_out(e, 0, r->at, ny_emit_cast(e, acc, f));

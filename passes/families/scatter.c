@@ -122,7 +122,7 @@ static void search_elements(ny_emit *e, scat *s, ny_value *acc) {
     if (i != s->axis && it->dim[i] != xt->dim[i]) holds = ny_dim_mul(e->cx, holds, ny_dim_lt(e->cx, s->to[i].base, it->dim[i]));
   ny_loop inside = {0}, l;
   if (holds != 1) inside = ny_gpu_if(e, holds);
-  l = ny_emit_for(e, 0, it->dim[s->axis], 1, 1, &var);
+  l = ny_emit_for(e, 0, it->dim[s->axis], 1, 4, &var);
   s->at[s->axis] = ny_at_one(var);
   ny_value *i = ny_emit_at(e, s->index, s->at);
   if (!i) return;

@@ -92,7 +92,7 @@ static void find(ny_emit *e, search *s, int cols) {
   s->where = ny_emit_tile(e, NY_i64, 1, cols, -1);
   ny_emit_set(e, s->best, number(e, s->key, least(s)));
   if (!s->along) {
-    ny_loop l = ny_emit_for(e, 0, n, 1, 1, &var);
+    ny_loop l = ny_emit_for(e, 0, n, 1, ny_gpu_unroll(e, 4), &var);
     s->at[s->axis] = ny_at_one(var);
     offer(e, s, ny_emit_int(e, var));
     ny_emit_end(e, l);

@@ -51,7 +51,7 @@ static void tile(ny_emit *e, void *user, int rows, ny_dim row) {
   ny_value *sum = ny_emit_tile(e, s->sum, rows, s->cols, ny_reduce_identity(s->op, s->sum));
   for (int i = 0; i < s->rank; i++) {
     ny_dim k = 0;
-    if (s->size[i] > 1) loops[n++] = ny_emit_for(e, 0, s->size[i], 1, 1, &k);
+    if (s->size[i] > 1) loops[n++] = ny_emit_for(e, 0, s->size[i], 1, ny_gpu_unroll(e, 5), &k);
     at[i] = shifted(e, s, i, out[i], k);
   }
   ny_value *x = ny_emit_cast(e, ny_emit_at(e, s->x, at), s->sum);
