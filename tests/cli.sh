@@ -139,7 +139,7 @@ prints "print of a stage" "group" "$nybble" print "$dir/small.onnx" --stage fuse
 
 # a machine without a GPU is not ill
 prints "doctor" "MemAvailable" "$nybble" doctor
-doctor_json() { "$nybble" doctor --json | python3 -c 'import json, sys; d = json.load(sys.stdin); assert d["host"]["threads"] > 0 and isinstance(d["cuda"]["devices"], list)'; }
+doctor_json() { "$nybble" doctor --json | python -c 'import json, sys; d = json.load(sys.stdin); assert d["host"]["threads"] > 0 and isinstance(d["cuda"]["devices"], list)'; }
 ok "doctor --json" doctor_json
 
 # installation: a consumer builds with CMake and with pkg-config; only nyb_ symbols leave the libraries
