@@ -1,6 +1,7 @@
 /* Golden cases of passes: the .nyt files of tests/passes. A file holds cases:
      ;; case what it shows
      ;; passes canon dce        (none: only reading, verifying and printing)
+     ;; target gpu              (kernels for a GPU; else for a CPU)
      ;; dims S=3 B=2            (sizes to evaluate with; other symbols count up from 2)
      <text>
      ;; gives                   (or: ;; fails a part of the message; or: ;; holds, when only the numbers matter)
@@ -17,7 +18,7 @@
 #include "test.h"
 
 typedef struct golden {
-  const char *name, *passes, *dims, *fails, *holds; /* copies; neither: gives */
+  const char *name, *passes, *dims, *target, *fails, *holds; /* copies; neither: gives */
   const char *before, *after;
   size_t n_before, n_after;
 } golden;
@@ -32,6 +33,8 @@ static const ny_target target = {.name = "golden",
                                  .l1d = 32768,
                                  .l2 = 1 << 20,
                                  .threads = 4};
+static const ny_target gpu = {.name = "golden-gpu", .triple = "", .cpu = "", .features = "", .vec_bytes = 16, .n_vregs = 64, .masked = true, .l1d = 99 << 10,
+                              .l2 = 4 << 20, .threads = 1, .sm = 90, .shared = 99 << 10};
 
 /* ---- evaluation on seeded inputs */
 static uint64_t draw(uint64_t *seed) { /* splitmix64 */
@@ -117,13 +120,13 @@ static bool same_tensor(const ny_tensor *x, const ny_tensor *y) {
 enum { MAX_OUT = 16 };
 
 /* ---- one case */
-static nyb_status run_passes(ny_unit *u, const char *passes) {
+static nyb_status run_passes(ny_unit *u, const char *passes, const ny_target *t) {
   if (!passes) return NYB_OK;
   char only[256];
   snprintf(only, sizeof only, "%s", passes);
   for (char *c = only; *c; c++)
     if (*c == ' ') *c = ',';
-  ny_pass_options o = {.target = &target, .opt = 3, .only = only, .verify_each = true};
+  ny_pass_options o = {.target = t, .opt = 3, .only = only, .verify_each = true};
   return ny_run_passes(u, &o);
 }
 
@@ -144,7 +147,7 @@ static bool run_case(const golden *c, ny_ctx *cx, ny_text *out) {
     explain(cx, out);
     return false;
   }
-  if (evaluate(u, c->dims, &a, before, &n) || run_passes(u, c->passes))
+  if (evaluate(u, c->dims, &a, before, &n) || run_passes(u, c->passes, c->target && !strcmp(c->target, "gpu") ? &gpu : &target))
     explain(cx, out);
   else if (evaluate(u, c->dims, &a, after, &m))
     explain(cx, out);
@@ -229,6 +232,7 @@ static void run_file(const char *file) {
     const char *gives;
     bool good = take_directive(&s, "case", &c.name, &a);
     take_directive(&s, "passes", &c.passes, &a);
+    take_directive(&s, "target", &c.target, &a);
     take_directive(&s, "dims", &c.dims, &a);
     if (good) s = take_text(s, &c.before, &c.n_before);
     good = good && (take_directive(&s, "fails", &c.fails, &a) || take_directive(&s, "holds", &c.holds, &a) ||
@@ -238,6 +242,7 @@ static void run_file(const char *file) {
     s = take_text(s, &c.after, &c.n_after);
     ny_text_addf(&blessed, ";; case %s\n", c.name);
     if (c.passes) ny_text_addf(&blessed, ";; passes %s\n", c.passes);
+    if (c.target) ny_text_addf(&blessed, ";; target %s\n", c.target);
     if (c.dims) ny_text_addf(&blessed, ";; dims %s\n", c.dims);
     ny_text_addn(&blessed, c.before, c.n_before);
     check_case(&c, file, &blessed);
