@@ -193,6 +193,14 @@ static void vector_load(cu *c, const cu_at *at, const access *x, const char *to)
     cu_line(c, "ny_load_some<%d, %s>(%s, %s, %s);", at->w, known ? "true" : "false", to, pointer(c, x, &p), n ? n : CU_F(c, "%d", at->w));
 }
 
+void cu_copy_line(cu *c, const cu_at *at, const ny_op *op, const char *to, const char *outside) {
+  access x = read_access(c, op, at->g->lay);
+  place p = place_of(c, at, &x, true);
+  const char *n = left_of_chunk(c, at, &x, &p);
+  cu_line(c, "%sny_copy<%d, %s>(%s, %s, %s);", outside ? CU_F(c, "if (%s) ", outside) : "", at->w, aligned(c, &x, at->w) ? "true" : "false", to, pointer(c, &x, &p),
+          n ? n : CU_F(c, "%d", at->w));
+}
+
 /* Where the registers of a chunk lie beside each other; NULL: they do not. */
 static const char *row_of(cu *c, const cu_at *at, const cu_value *v) {
   if (v->literal) return NULL;

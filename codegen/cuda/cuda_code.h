@@ -10,7 +10,7 @@
 
    ---- Threads and layouts (knobs of the kernel)
    `threads` T (1, 32, 64, .. 1024; a power of two) run a grid point. T = 1 takes every tile program. T = 32: one warp a point, several points a
-   block. T >= 64: one block a point. `block`: threads of a block for T <= 32 (default 256).
+   block. T >= 64: one block a point. `tpb`: threads of a block for T <= 32 (default 256).
    With T > 1 tiles are spread over the threads of the point, all in one layout:
      simt (knobs tr, u, v): tr * tc = T; row(i) = (i/u)*(tr*u) + (tid/tc)*u + i%u, col(j) = (j/v)*(tc*v) + (tid%tc)*v + j%v.
           Not set: u = 1; v = 16 bytes of the kernel's widest buffer format, less for narrow tiles; tr as the narrowest tile with

@@ -5,6 +5,7 @@
 #define NY_CUDA_EMIT_H
 #include "cuda_code.h"
 
+struct cu_mma_plan;
 enum { NY_CU_MAX_TILE = 1 << 16 };
 
 /* How one dimension of a tile is spread over threads: element i of a thread lies at base + (i/v)*period + (i%v)*inner. */
@@ -107,7 +108,7 @@ typedef struct cu {
   struct cu_head { /* names of an access's address and limits, by op id */
     const char *at, *left[2];
   } *head;
-  int *area; /* by op id and operand: what an mma stages through, plus 1 */
+  struct cu_mma_plan **plan; /* by op id */
   uint32_t n_grid; /* of the limits: variables of the grid */
   ny_dim_limit *limit; /* of loop variables in scope */
   uint32_t n_limit, cap_limit;
@@ -175,6 +176,8 @@ void cu_load_head(cu *c, const cu_at *at, const ny_op *op);  /* before the loop:
 void cu_load_body(cu *c, const cu_at *at, const ny_op *op);
 void cu_store_body(cu *c, const cu_at *at, const ny_op *op);
 int cu_access_width(cu *c, const cu_layout *lay, const ny_op *op); /* elements worth moving at once; 1: no vector */
+/* A chunk of a load copied to shared memory at `to`; outside: a test of the threads that do, or NULL. */
+void cu_copy_line(cu *c, const cu_at *at, const ny_op *op, const char *to, const char *outside);
 bool cu_same_access(const cu *c, const cu_access *a, const cu_access *b);
 bool cu_same_thread(cu *c, const cu_access *a, const cu_access *b);
 const ny_value *cu_access_tile(const ny_op *op);
@@ -183,6 +186,7 @@ const ny_value *cu_access_tile(const ny_op *op);
 void cu_touch(cu *c, const cu_access *a); /* emits the barrier an access needs first, and remembers it */
 void cu_barrier(cu *c);
 void cu_loop(cu *c, const ny_op *op);
+void cu_bind(cu *c, const ny_op *op); /* its variable is in scope until n_limit is put back */
 int cu_area(cu *c, const char *name, ny_fmt f, uint32_t bytes); /* shared memory of the emitter's own */
 
 /* rows.c: elements */

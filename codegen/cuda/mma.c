@@ -1,17 +1,12 @@
-/* mma: [m,n] += a[m,k] * b[k,n]. One thread alone multiplies its arrays. Threads together put both operands into shared memory, a with its rows adjacent, and each
-   takes what its accumulators need. */
-#include "emit.h"
+/* mma: [m,n] += a[m,k] * b[k,n]. One thread alone multiplies its arrays. Threads together put both operands into shared memory, as they lie in global memory where
+   that is known, and each takes what its accumulators need. An operand that only its mma uses is computed in a layout made for that. */
+#include "mma.h"
 
 #include <string.h>
 
-enum { MAX_STRAIGHT = 2048, MAX_REGISTERS = 512 };
+enum { MAX_STRAIGHT = 2048, MAX_REGISTERS = 512, PAD = 16 /* bytes: rows of shared memory start at other banks */ };
 
-static const char *at(cu *c, const cu_value *v, const char *i, const char *j) {
-  if (v->literal) return cu_fill(c, v->fmt, v->v->def->attr[NY_AT(tile, fill)].f);
-  if (v->held[0] * v->held[1] == 1) return v->name;
-  if (v->held[0] == 1) return CU_F(c, "%s[%s]", v->name, j);
-  return v->held[1] == 1 ? CU_F(c, "%s[%s]", v->name, i) : CU_F(c, "%s[(%s) * %lld + %s]", v->name, i, (long long)v->held[1], j);
-}
+static cu_value *val(cu *c, const ny_value *v) { return &c->value[v->id]; }
 
 /* Floats multiply in f32, or f64 where one operand is; integers modulo the accumulator's width. */
 static ny_fmt arithmetic(const cu_value *t, const cu_value *a, const cu_value *b) {
@@ -21,12 +16,18 @@ static ny_fmt arithmetic(const cu_value *t, const cu_value *a, const cu_value *b
 
 static const char *number(cu *c, ny_fmt f, ny_fmt from, const char *x) { return cu_cast(c, from, f, x, false); }
 
-/* bool and narrow integers are added up as they are and wrapped to the accumulator. */
 static const char *step(cu *c, const cu_value *t, ny_fmt f, const char *acc, const char *a, const char *b) {
   if (ny_is_float(f)) return CU_F(c, "ny_fma(%s, %s, %s)", a, b, acc);
   c->uses |= CU_P_INT;
   const char *s = CU_F(c, "ny_fma((%s)%s, (%s)%s, %s)", cu_reg(f), a, cu_reg(f), b, acc);
   return ny_fmts[t->fmt].bits < 8 ? CU_F(c, "ny_%s(%s)", ny_fmts[t->fmt].name, s) : s;
+}
+
+static const char *at(cu *c, const cu_value *v, const char *i, const char *j) {
+  if (v->literal) return cu_fill(c, v->fmt, v->v->def->attr[NY_AT(tile, fill)].f);
+  if (v->held[0] * v->held[1] == 1) return v->name;
+  if (v->held[0] == 1) return CU_F(c, "%s[%s]", v->name, j);
+  return v->held[1] == 1 ? CU_F(c, "%s[%s]", v->name, i) : CU_F(c, "%s[(%s) * %lld + %s]", v->name, i, (long long)v->held[1], j);
 }
 
 static void loop(cu *c, const char *var, int64_t n, bool unroll) {
@@ -39,6 +40,7 @@ static void close_loops(cu *c, int n) {
   for (; n; n--) c->indent--, cu_line(c, "}");
 }
 
+/* ---- one thread */
 static void alone(cu *c, const cu_value *t, const cu_value *a, const cu_value *b) {
   int64_t m = t->dim[0], n = t->dim[1], k = a->dim[1];
   bool straight = m * n * k <= MAX_STRAIGHT, registers = m * n <= MAX_REGISTERS;
@@ -64,50 +66,205 @@ static void alone(cu *c, const cu_value *t, const cu_value *a, const cu_value *b
   close_loops(c, 2);
 }
 
-/* ---- several threads */
-static int area_of(cu *c, const ny_op *op, int which, ny_fmt f, int64_t elements) {
-  int *slot = &c->area[op->id * 2 + (uint32_t)which];
-  uint64_t bytes = ny_fmt_bytes(f, (uint64_t)elements);
-  if (ny_fmts[f].bits < 8) bytes = (uint64_t)elements;
-  if (!*slot) *slot = 1 + cu_area(c, cu_name(c, which ? "sb" : "sa", NULL, op->id), f, (uint32_t)bytes);
-  return *slot - 1;
+/* ---- plans */
+static bool one_user(const ny_value *v, const ny_op *user) {
+  for (const ny_use *u = v->uses; u; u = u->next)
+    if (u->user != user) return false;
+  return true;
 }
 
-static void together(cu *c, const ny_op *op, cu_value *t, cu_value *a, cu_value *b) {
-  int64_t m = t->dim[0], n = t->dim[1], k = a->dim[1], rows = t->held[0], cols = t->held[1];
-  const cu_layout *l = c->layout;
-  ny_fmt f = arithmetic(t, a, b);
-  /* a lies as [k][m], so that adjacent rows of a thread are one load; the odd bytes spread its columns over the banks */
-  int64_t lda = m + (m > 1 ? 4 : 0);
-  int sa = area_of(c, op, 0, a->fmt, k * lda), sb = area_of(c, op, 1, b->fmt, k * n);
-  cu_add_stage(c, a, sa, CU_F(c, "(%%2$s) * %lld + %%1$s", (long long)lda), op, a->fmt);
-  cu_add_stage(c, b, sb, CU_F(c, "(%%1$s) * %lld + %%2$s", (long long)n), op, b->fmt);
-  cu_flush(c);
-  cu_touch(c, &(cu_access){.buffer = sa, .lay = l});
-  cu_touch(c, &(cu_access){.buffer = sb, .lay = l});
+/* Whether v and all it is computed from serve nothing but `user`. */
+static bool is_own(const cu *c, const ny_value *v, const ny_op *user) {
+  const ny_op *op = v->def;
+  const cu_value *f = &c->value[v->id];
+  if (f->literal) return true;
+  if (f->mutated || !one_user(v, user) || (op->kind != NY_load && op->kind != NY_index && op->kind != NY_cast && op->kind != NY_bitcast && !(ny_kinds[op->kind].flags & NY_MAP)))
+    return false;
+  for (int i = op->kind == NY_load ? 1 : 0; i < op->n_in; i++)
+    if (!is_own(c, ny_in(op, i), op)) return false;
+  return true;
+}
+
+static void move_to(cu *c, const ny_value *v, const cu_layout *l) {
+  const ny_op *op = v->def;
+  cu_value *f = val(c, v);
+  if (f->literal) return;
+  f->lay = l;
+  f->held[0] = cu_held(&l->d[0], f->dim[0]);
+  f->held[1] = cu_held(&l->d[1], f->dim[1]);
+  for (int i = op->kind == NY_load ? 1 : 0; i < op->n_in; i++) move_to(c, ny_in(op, i), l);
+}
+
+/* The load that brings most of what v is made of. */
+static const ny_op *main_load(const cu *c, const ny_value *v) {
+  const ny_op *op = v->def;
+  if (!op || c->value[v->id].literal) return NULL;
+  if (op->kind == NY_load) return op;
+  const ny_op *best = NULL;
+  for (int i = 0; i < op->n_in && (op->kind == NY_cast || op->kind == NY_bitcast || (ny_kinds[op->kind].flags & NY_MAP)); i++) {
+    const cu_value *x = &c->value[ny_in(op, i)->id];
+    const ny_op *l = x->dim[0] == c->value[v->id].dim[0] && x->dim[1] == c->value[v->id].dim[1] ? main_load(c, ny_in(op, i)) : NULL;
+    if (l) best = l;
+  }
+  return best;
+}
+
+static bool runs_along(const cu *c, const ny_op *load, int d) {
+  int64_t s;
+  return load && cu_const(c, load->attr[NY_AT(load, stride)].dims.v[d], &s) && s == 1;
+}
+
+static cu_operand operand(cu *c, const ny_op *op, int which) {
+  cu_operand o = {.v = val(c, ny_in(op, 1 + which)), .area = -1};
+  const ny_op *load = main_load(c, o.v->v);
+  int k_dim = which ? 0 : 1; /* of its tile */
+  int64_t k = o.v->dim[k_dim], other = o.v->dim[1 - k_dim];
+  o.own = is_own(c, o.v->v, op);
+  /* without a load to follow: a by rows, b by columns' k, which suits both multipliers */
+  o.k_inner = load ? runs_along(c, load, k_dim) || (which == 0 && !runs_along(c, load, 1 - k_dim)) : which == 0;
+  if (k == 1) o.k_inner = false;
+  o.copied = load && load == o.v->v->def && o.own && load->n_in == 1 && runs_along(c, load, o.k_inner ? k_dim : 1 - k_dim) && ny_fmts[o.v->fmt].bits >= 8 && o.v->fmt != NY_bool;
+  o.outer = o.k_inner ? other : k, o.inner = o.k_inner ? k : other;
+  return o;
+}
+
+static void settle(cu *c, cu_mma_plan *p, int which) {
+  cu_operand *o = &p->in[which];
+  int size = ny_fmts[o->v->fmt].bits > 8 ? ny_fmts[o->v->fmt].bits / 8 : 1;
+  if (p->tensor && size == 1 && !o->k_inner) { /* bytes cannot be turned when fragments are read */
+    o->k_inner = true, o->copied = false;
+    int64_t t = o->outer;
+    o->outer = o->inner, o->inner = t;
+  }
+  o->ld = o->outer == 1 ? o->inner : (o->inner * size + 15) / 16 * 16 / size + PAD / size;
+  bool rows_outer = (which == 0) == o->k_inner; /* rows of the tile are rows of shared memory */
+  o->place = CU_F(c, "(%%%d$s) * %lld + %%%d$s", rows_outer ? 1 : 2, (long long)o->ld, rows_outer ? 2 : 1);
+  if (!o->own || o->v->literal) return;
+  const ny_op *load = main_load(c, o->v->v);
+  bool turned = runs_along(c, load, 0) && !runs_along(c, load, 1);
+  int bits = ny_fmts[load ? load->out[0]->type->fmt : o->v->fmt].bits;
+  move_to(c, o->v->v, cu_stage_layout(c, o->v->dim[0], o->v->dim[1], load ? 128 / bits : 1, turned));
+}
+
+static void prepare(cu *c, const ny_op *op) {
+  cu_mma_plan *p = NY_NEW(&c->arena, cu_mma_plan);
+  c->plan[op->id] = p;
+  *p = (cu_mma_plan){.op = op, .t = val(c, ny_in(op, 0)), .in = {operand(c, op, 0), operand(c, op, 1)}};
+  p->sum = arithmetic(p->t, p->in[0].v, p->in[1].v);
+  p->tensor = cu_tensor_kind(c, p, &p->k_step);
+  for (int i = 0; i < 2; i++) settle(c, p, i);
+}
+
+void cu_mma_prepare(cu *c, const ny_block *b) {
+  for (const ny_op *op = b->first; op; op = op->next) {
+    if (op->kind == NY_mma && c->threads > 1) prepare(c, op);
+    for (int i = 0; i < op->n_body; i++) cu_mma_prepare(c, op->body[i]);
+  }
+}
+
+cu_mma_plan *cu_mma_plan_of(cu *c, const ny_op *op) { return c->plan[op->id]; }
+
+void cu_mma_areas(cu *c, cu_mma_plan *p, int stages) {
+  if (p->in[0].area >= 0) return;
+  p->stages = stages;
+  for (int i = 0; i < 2; i++) {
+    cu_operand *o = &p->in[i];
+    int size = ny_fmts[o->v->fmt].bits > 8 ? ny_fmts[o->v->fmt].bits / 8 : 1;
+    uint64_t bytes = (uint64_t)stages * (uint64_t)(o->outer * o->ld) * (unsigned)size;
+    if (bytes > 1 << 24) {
+      cu_fail(c, p->op, NYB_E_LIMIT, "an operand takes %llu bytes of shared memory", (unsigned long long)bytes);
+      return;
+    }
+    o->area = cu_area(c, cu_name(c, i ? "sb" : "sa", NULL, p->op->id), o->v->fmt, (uint32_t)bytes);
+  }
+}
+
+const char *cu_stage_base(cu *c, const cu_mma_plan *p, int which, const char *stage) {
+  const cu_operand *o = &p->in[which];
+  const char *name = c->buffer[o->area].name;
+  return p->stages > 1 && stage ? CU_F(c, "%s + (%s) * %lld", name, stage, (long long)(o->outer * o->ld)) : name;
+}
+
+/* ---- several threads, multiplied one by one */
+/* Numbers of one operand for k = q .. q + kw - 1: along the other direction, as the accumulators lie. */
+static void take(cu *c, const cu_mma_plan *p, int which, int kw) {
+  const cu_operand *o = &p->in[which];
+  const cu_dim *d = &c->layout->d[which];
+  const char *i = which ? "j" : "i", *to = which ? "y" : "x", *from = which ? "gb" : "ga";
+  int64_t size = o->k_inner ? o->outer : o->inner, held = cu_held(d, size);
+  const char *pos = size == 1 ? "0" : CU_F(c, "%s + %s", cu_base(d), cu_place(c, d, i));
+  if (!cu_exact(d, size)) pos = CU_F(c, "(%s < %lld ? %s : 0)", pos, (long long)size, pos);
+  const char *reg = cu_reg(o->v->fmt), *num = cu_num(p->sum);
+  bool same = o->v->fmt == p->sum;
+  cu_line(c, "%s %s[%lld];", num, to, (long long)(held * kw));
+  if (o->k_inner) {
+    cu_line(c, "EACH(%s, %lld) {", i, (long long)held);
+    cu_line(c, "  %s g[%d];", reg, kw);
+    c->uses |= CU_P_VECTOR;
+    cu_line(c, "  ny_load<%d>(g, %s + (%s) * %lld + q);", kw, from, pos, (long long)o->ld);
+    cu_line(c, "  EACH(k, %d) %s[%s * %d + k] = %s;", kw, to, i, kw, number(c, p->sum, o->v->fmt, "g[k]"));
+    cu_line(c, "}");
+    return;
+  }
+  int w = d->inner == 1 && d->threads > 1 && cu_exact(d, size) && size > 1 ? d->v : 1; /* adjacent for a thread */
+  if (w > 1 && same) {
+    c->uses |= CU_P_VECTOR;
+    cu_line(c, "EACH(k, %d) EACH(g, %lld) { const int %s = g * %d; ny_load<%d>(&%s[k * %lld + %s], %s + (q + k) * %lld + %s); }", kw, (long long)(held / w), i, w, w, to,
+            (long long)held, i, from, (long long)o->ld, pos);
+    return;
+  }
+  cu_line(c, "EACH(k, %d) EACH(%s, %lld) %s[k * %lld + %s] = %s;", kw, i, (long long)held, to, (long long)held, i,
+          number(c, p->sum, o->v->fmt, CU_F(c, "%s[(q + k) * %lld + %s]", from, (long long)o->ld, pos)));
+}
+
+static void plain_compute(cu *c, const cu_mma_plan *p) {
+  const cu_value *t = p->t;
+  int64_t k = p->in[0].v->dim[1], rows = t->held[0], cols = t->held[1];
+  int kw = 1;
+  if (p->in[0].k_inner || p->in[1].k_inner)
+    for (kw = rows * cols >= 16 ? 4 : 1; k % kw; kw /= 2) {}
   bool unroll = rows * cols * k <= MAX_STRAIGHT;
-  const char *num = cu_num(f), *name[2] = {c->buffer[sa].name, c->buffer[sb].name};
-  cu_line(c, unroll ? "#pragma unroll" : "#pragma unroll %d", rows * cols >= 16 ? 4 : 8);
-  cu_line(c, "for (int q = 0; q < %lld; q++) {", (long long)k);
+  for (int i = 0; i < 2; i++) cu_line(c, "const %s *const %s = %s;", cu_reg(p->in[i].v->fmt), i ? "gb" : "ga", cu_stage_base(c, p, i, p->stage));
+  if (unroll)
+    cu_line(c, "#pragma unroll");
+  else
+    cu_line(c, "#pragma unroll %d", kw > 1 ? 1 : rows * cols >= 16 ? 4 : 8);
+  cu_line(c, "for (int q = 0; q < %lld; q += %d) {", (long long)k, kw);
   c->indent++;
-  const char *pi = cu_place(c, &l->d[0], "i"), *pj = cu_place(c, &l->d[1], "j"), *ri = m == 1 ? "0" : CU_F(c, "%s + %s", cu_base(&l->d[0]), pi),
-             *cj = n == 1 ? "0" : CU_F(c, "%s + %s", cu_base(&l->d[1]), pj);
-  if (!cu_exact(&l->d[0], m)) ri = CU_F(c, "(%s < %lld ? %s : 0)", ri, (long long)m, ri);
-  if (!cu_exact(&l->d[1], n)) cj = CU_F(c, "(%s < %lld ? %s : 0)", cj, (long long)n, cj);
-  cu_line(c, "%s x[%lld], y[%lld];", num, (long long)rows, (long long)cols);
-  cu_line(c, "EACH(i, %lld) x[i] = %s;", (long long)rows, number(c, f, a->fmt, CU_F(c, "%s[q * %lld + %s]", name[0], (long long)lda, ri)));
-  cu_line(c, "EACH(j, %lld) y[j] = %s;", (long long)cols, number(c, f, b->fmt, CU_F(c, "%s[q * %lld + %s]", name[1], (long long)n, cj)));
-  const char *acc = at(c, t, "i", "j");
-  cu_line(c, "EACH(i, %lld) EACH(j, %lld) %s = %s;", (long long)rows, (long long)cols, acc, cu_cast(c, f, t->fmt, step(c, t, f, number(c, f, t->fmt, acc), "x[i]", "y[j]"), false));
+  take(c, p, 0, kw);
+  take(c, p, 1, kw);
+  const char *acc = at(c, t, "i", "j"), *x = p->in[0].k_inner ? CU_F(c, "x[i * %d + k]", kw) : CU_F(c, "x[k * %lld + i]", (long long)rows),
+             *y = p->in[1].k_inner ? CU_F(c, "y[j * %d + k]", kw) : CU_F(c, "y[k * %lld + j]", (long long)cols);
+  cu_line(c, "EACH(k, %d) EACH(i, %lld) EACH(j, %lld) %s = %s;", kw, (long long)rows, (long long)cols, acc,
+          cu_cast(c, p->sum, t->fmt, step(c, t, p->sum, number(c, p->sum, t->fmt, acc), x, y), false));
   close_loops(c, 1);
 }
 
+void cu_mma_compute(cu *c, const cu_mma_plan *p) {
+  cu_line(c, "{");
+  c->indent++;
+  if (p->tensor)
+    cu_tensor_compute(c, p);
+  else
+    plain_compute(c, p);
+  c->indent--;
+  cu_line(c, "}");
+}
+
+static void together(cu *c, cu_mma_plan *p) {
+  cu_mma_areas(c, p, 1);
+  if (c->failed) return;
+  for (int i = 0; i < 2; i++) cu_add_stage(c, p->in[i].v, p->in[i].area, p->in[i].place, p->op, p->in[i].v->fmt);
+  cu_flush(c);
+  for (int i = 0; i < 2; i++) cu_touch(c, &(cu_access){.buffer = p->in[i].area, .lay = c->layout});
+  cu_mma_compute(c, p);
+}
+
 void cu_mma(cu *c, const ny_op *op) {
-  cu_value *t = &c->value[ny_in(op, 0)->id], *a = &c->value[ny_in(op, 1)->id], *b = &c->value[ny_in(op, 2)->id];
   if (c->threads > 1) {
-    together(c, op, t, a, b);
+    together(c, cu_mma_plan_of(c, op));
     return;
   }
   cu_flush(c);
-  alone(c, t, a, b);
+  alone(c, val(c, ny_in(op, 0)), val(c, ny_in(op, 1)), val(c, ny_in(op, 2)));
 }

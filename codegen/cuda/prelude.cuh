@@ -254,3 +254,49 @@ NY_DEV double ny_shuffle(double x, int m) { return __shfl_xor_sync(0xffffffffu, 
 NY_DEV i64 ny_shuffle(i64 x, int m) { return __shfl_xor_sync(0xffffffffu, x, m); }
 NY_DEV u64 ny_shuffle(u64 x, int m) { return __shfl_xor_sync(0xffffffffu, x, m); }
 template <class T> NY_DEV T ny_shuffle(T x, int m) { return (T)__shfl_xor_sync(0xffffffffu, (i32)x, m); }
+
+//@ 128
+// Copies to shared memory that do not pass through registers. The first n of W elements; the others become 0.
+NY_DEV u32 ny_shared(const void *p) { return (u32)__cvta_generic_to_shared(p); }
+NY_DEV void ny_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int N> NY_DEV void ny_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+template <int W, bool KNOWN, class T, class N> NY_DEV void ny_copy(T *to, const T *from, N n) {
+  const int bytes = W * sizeof(T);
+  if (KNOWN || ny_fits<W>(from)) {
+    int have = n >= W ? bytes : n <= 0 ? 0 : (int)n * (int)sizeof(T);
+    if (bytes == 16)
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(ny_shared(to)), "l"(from), "r"(have) : "memory");
+    else
+      asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(ny_shared(to)), "l"(from), "n"(bytes < 4 ? 4 : bytes > 16 ? 16 : bytes), "r"(have) : "memory");
+  } else
+    EACH(k, W) to[k] = k < n ? from[k] : (T)0;
+}
+
+//@ 256
+// Tensor cores: fragments of 8 x 8 pieces of 16-byte rows, and products of 16 x 8 accumulators.
+NY_DEV u32 ny_shared_at(const void *p) { return (u32)__cvta_generic_to_shared(p); }
+NY_DEV void ny_fragment4(u32 *r, const void *p) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(ny_shared_at(p)) : "memory");
+}
+NY_DEV void ny_fragment4_turned(u32 *r, const void *p) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(ny_shared_at(p)) : "memory");
+}
+NY_DEV void ny_fragment2(u32 *r, const void *p) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];" : "=r"(r[0]), "=r"(r[1]) : "r"(ny_shared_at(p)) : "memory");
+}
+NY_DEV void ny_fragment2_turned(u32 *r, const void *p) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];" : "=r"(r[0]), "=r"(r[1]) : "r"(ny_shared_at(p)) : "memory");
+}
+#define NY_TENSOR(name, acc, c, shape) \
+  NY_DEV void ny_mma_##name(acc &c0, acc &c1, acc &c2, acc &c3, const u32 *a, const u32 *b) { \
+    asm volatile("mma.sync.aligned." shape " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
+                 : "+" c(c0), "+" c(c1), "+" c(c2), "+" c(c3) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1])); \
+  }
+NY_TENSOR(bf16, float, "f", "m16n8k16.row.col.f32.bf16.bf16.f32")
+NY_TENSOR(f16, float, "f", "m16n8k16.row.col.f32.f16.f16.f32")
+NY_TENSOR(tf32, float, "f", "m16n8k8.row.col.f32.tf32.tf32.f32")
+NY_TENSOR(i8i8, i32, "r", "m16n8k32.row.col.s32.s8.s8.s32")
+NY_TENSOR(i8u8, i32, "r", "m16n8k32.row.col.s32.s8.u8.s32")
+NY_TENSOR(u8i8, i32, "r", "m16n8k32.row.col.s32.u8.s8.s32")
+NY_TENSOR(u8u8, i32, "r", "m16n8k32.row.col.s32.u8.u8.s32")
+NY_DEV u32 ny_tf32(u32 x) { u32 r; asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(__uint_as_float(x))); return r; }

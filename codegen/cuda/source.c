@@ -1,5 +1,5 @@
 /* One kernel from tile program to text: facts of its values, the header comment, the signature, which grid point a thread works on, and the ops in order. */
-#include "emit.h"
+#include "mma.h"
 
 #include <ctype.h>
 #include <stdlib.h>
@@ -141,7 +141,7 @@ void cu_block(cu *c, const ny_block *b) {
     case NY_mma: cu_mma(c, op); break;
     case NY_for:
       cu_flush(c);
-      cu_loop(c, op);
+      if (!cu_pipeline(c, op)) cu_loop(c, op);
       break;
     default: cu_add(c, op);
     }
@@ -236,7 +236,8 @@ static void local_lines(cu *c, ny_text *t) {
     int64_t count = 0;
     if (b->global || (i == c->scratch && !c->scratch_bytes)) continue;
     if (b->shared) {
-      ny_text_addf(t, "  %s *const %s = (%s *)(smem + %u);\n", cu_mem(b->fmt), b->name, cu_mem(b->fmt), b->offset);
+      const char *type = b->v ? cu_mem(b->fmt) : cu_reg(b->fmt); /* what is staged is what registers hold */
+      ny_text_addf(t, "  %s *const %s = (%s *)(smem + %u);\n", type, b->name, type, b->offset);
       continue;
     }
     ny_type_static_count(c->cx, b->v->type, &count);
@@ -283,7 +284,7 @@ static void prepare(cu *c) {
   const ny_graph *k = c->k;
   c->value = NY_NEW_ARRAY(&c->arena, cu_value, k->next_value + 1);
   c->head = NY_NEW_ARRAY(&c->arena, struct cu_head, k->next_op + 1);
-  c->area = NY_NEW_ARRAY(&c->arena, int, 2 * (k->next_op + 1));
+  c->plan = NY_NEW_ARRAY(&c->arena, cu_mma_plan *, k->next_op + 1);
   for (uint32_t i = 0; i <= k->next_value; i++) c->value[i].buffer = -1;
   ny_kernel_symbols(k, &c->arena, &c->sym, &c->n_sym);
   c->facts->n_symbol = (int)c->n_sym;
@@ -292,11 +293,12 @@ static void prepare(cu *c) {
   arguments(c);
   if (c->failed || values(c, &k->body)) return;
   last_to_first(c, &k->body);
+  cu_mma_prepare(c, &k->body);
   if (c->threads > 1) {
     c->scratch = cu_new_buffer(c, NULL, NY_u8, "ny_scratch");
     c->buffer[c->scratch].shared = c->buffer[c->scratch].written = true;
   }
-  int64_t block = ny_knob(k, "block", 256);
+  int64_t block = ny_knob(k, "tpb", 256);
   if (block < c->threads || block < 32 || block > 1024 || block % 32) block = c->threads > 256 ? c->threads : 256;
   c->facts->block = c->threads > 32 ? c->threads : (int)block;
   c->facts->points = c->facts->block / c->threads;

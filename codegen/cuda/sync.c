@@ -62,7 +62,7 @@ static int64_t gcd(int64_t a, int64_t b) {
   return a < 0 ? -a : a;
 }
 
-static void bind(cu *c, const ny_op *op) {
+void cu_bind(cu *c, const ny_op *op) {
   const ny_attr *a = op->attr;
   int64_t lo, hi, none, step = 0, first = 0;
   cu_range(c, a[NY_AT(for, lo)].d, &lo, &none);
@@ -99,7 +99,7 @@ void cu_loop(cu *c, const ny_op *op) {
   for (cu_pending before = copy(c, &c->pending);; before = copy(c, &c->pending)) {
     c->body.n = text;
     c->pending = copy(c, &before);
-    bind(c, op);
+    cu_bind(c, op);
     c->indent++;
     cu_block(c, op->body[0]);
     c->indent--;

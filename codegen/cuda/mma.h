@@ -1,0 +1,37 @@
+/* How an mma of several threads goes through shared memory. */
+#ifndef NY_CUDA_MMA_H
+#define NY_CUDA_MMA_H
+#include "emit.h"
+
+typedef struct cu_operand {
+  cu_value *v;
+  bool own;      /* nothing else uses it: computed in a layout for staging */
+  bool k_inner;  /* lies with k adjacent: a as [m][ld], b as [n][ld]; else [k][ld] */
+  bool copied;   /* a load that cp.async can do */
+  int64_t outer, inner, ld; /* elements of a stage: outer rows of ld */
+  int area;      /* buffer, -1 before it is made */
+  const char *place;
+} cu_operand;
+typedef struct cu_mma_plan {
+  const ny_op *op;
+  cu_value *t;
+  cu_operand in[2];
+  ny_fmt sum;           /* the arithmetic's */
+  const char *tensor;   /* name of the tensor-core product, or NULL */
+  int k_step;           /* of one product */
+  int stages;           /* of shared memory */
+  const char *stage;    /* C: the stage that is read, or NULL: there is one */
+} cu_mma_plan;
+
+/* mma.c */
+void cu_mma_prepare(cu *c, const ny_block *b); /* layouts of operands, before anything is emitted */
+cu_mma_plan *cu_mma_plan_of(cu *c, const ny_op *op);
+void cu_mma_areas(cu *c, cu_mma_plan *p, int stages);
+void cu_mma_compute(cu *c, const cu_mma_plan *p);
+const char *cu_stage_base(cu *c, const cu_mma_plan *p, int which, const char *stage); /* pointer to a stage */
+/* tensor.c */
+const char *cu_tensor_kind(const cu *c, const cu_mma_plan *p, int *k_step);
+void cu_tensor_compute(cu *c, const cu_mma_plan *p);
+/* pipeline.c: the loop of a sum, staged ahead; false: it is another kind of loop */
+bool cu_pipeline(cu *c, const ny_op *op);
+#endif
