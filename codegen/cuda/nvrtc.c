@@ -206,8 +206,10 @@ nyb_status ny_nvrtc_compile(const char *source, const char *name, const char *ta
   snprintf(arch_option, sizeof arch_option, "--gpu-architecture=%s", target);
   options[count++] = arch_option;
   for (int i = 0; i < n_option && count < (int)NY_COUNT(options); i++) options[count++] = option[i];
+  char path[300]; /* of the unit in debug information: NVRTC would put the folder the user stands in before a relative one */
+  snprintf(path, sizeof path, "/nybble/%s", name);
   program p = NULL;
-  int e = api.create(&p, source, name, 0, NULL, NULL);
+  int e = api.create(&p, source, path, 0, NULL, NULL);
   if (e) return ny_fail(d, NYB_E_INTERNAL, NULL, "NVRTC makes no program of %s: %s", name, api.error(e));
   e = api.compile(p, count, options);
   out->log = read_log(p);
