@@ -117,14 +117,17 @@ static void key_tile(ny_emit *e, attn *s, ny_value *q, ny_dim tile) {
   shape(e, s->rows, s->cols, NY_ALL, NY_ALL);
   ny_fmt narrow = (ny_fmt)s->v->type->fmt;
   if (v) v = ny_emit_fill(e, v, s->keys, s->cols);
-  ny_emit_mma(e, s->acc, ny_fmts[narrow].bits < 32 ? ny_emit_cast(e, p, narrow) : p, v);
+  ny_emit_mma(e, s->acc, ny_knob(e->k, "wm", 0) ? ny_emit_cast(e, p, narrow) : p, v);
 }
+
+/* Tensor cores want exponentials as narrow as the values, which costs half a bit of the result: only where there is much to multiply. */
+static bool large(const attn *s) { return (s->m < 0 || s->m > 32) && (s->n < 0 || s->n > 32); }
 
 /* Rows and keys of a tile, and who holds what: enough queries to share keys, and all operands in shared memory at once. */
 static void pick_tile(ny_emit *e, attn *s) {
   const ny_target *t = e->px->target;
   ny_fmt f = (ny_fmt)s->q->type->fmt;
-  bool fast = t->sm >= 80 && (f == NY_f16 || f == NY_bf16) && s->k->type->fmt == f && s->v->type->fmt == f;
+  bool fast = t->sm >= 80 && large(s) && (f == NY_f16 || f == NY_bf16) && s->k->type->fmt == f && s->v->type->fmt == f;
   int64_t bytes = ny_fmts[f].bits / 8, wide = s->d > s->e ? s->d : s->e;
   s->cols = s->e > PART ? PART : (int)s->e;
   s->step = s->d > STEP * 2 ? STEP : s->d;
