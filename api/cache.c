@@ -261,9 +261,7 @@ NYB_API nyb_status nyb_open_model(nyb_context *cx, const char *path, const nyb_i
   if (!cx || !path || !out_module) return NYB_E_ARGUMENT;
   ny_diag_clear(&cx->diag);
   *out_module = NULL;
-  nyb_compile_options all = {.size = sizeof all};
-  if (compile_options)
-    memcpy(&all, compile_options, compile_options->size < sizeof all ? compile_options->size : sizeof all);
+  nyb_compile_options all = ny_compile_options(compile_options);
   entry e = {.cx = cx, .path = path, .import = import_options, .compile = &all};
   if (all.device && *all.device && strcmp(all.device, "cpu")) e.device_name = all.device;
   nyb_status s = open_model(&e, out_module);

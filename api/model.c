@@ -117,7 +117,11 @@ NYB_API void nyb_model_close(nyb_model *model) {
   free(model);
 }
 
-static const nyb_compile_options default_options = {.size = sizeof default_options};
+nyb_compile_options ny_compile_options(const nyb_compile_options *given) {
+  nyb_compile_options o = {.size = sizeof o};
+  if (given) memcpy(&o, given, given->size < sizeof o ? given->size : sizeof o);
+  return o;
+}
 
 static ny_pass_options pass_options(const nyb_context *cx, const nyb_compile_options *in) {
   return (ny_pass_options){.opt = in->optimize ? in->optimize - 1 : 2,
@@ -132,13 +136,13 @@ static ny_pass_options pass_options(const nyb_context *cx, const nyb_compile_opt
 
 NYB_API nyb_status nyb_optimize(nyb_model *model, const nyb_compile_options *options) {
   if (!model) return NYB_E_ARGUMENT;
-  if (!options) options = &default_options;
   ny_diag *d = &model->cx->diag;
   ny_diag_clear(d);
-  ny_pass_options po = pass_options(model->cx, options);
-  if (options->target && strchr(options->target, ','))
-    return ny_fail(d, NYB_E_ARGUMENT, NULL, "a graph is optimised for one target, not for %s", options->target);
-  NY_TRY(ny_target_find(options->target ? options->target : "host", &po.target, d));
+  nyb_compile_options o = ny_compile_options(options);
+  ny_pass_options po = pass_options(model->cx, &o);
+  if (o.target && strchr(o.target, ','))
+    return ny_fail(d, NYB_E_ARGUMENT, NULL, "a graph is optimised for one target, not for %s", o.target);
+  NY_TRY(ny_target_find(o.target ? o.target : "host", &po.target, d));
   return ny_model_hand_over(model->cx, model->ir, NULL, ny_run_passes(model->unit, &po));
 }
 
@@ -155,16 +159,15 @@ NYB_API void nyb_free(void *p) { free(p); }
 nyb_status ny_model_compile(nyb_model *model, const nyb_compile_options *options, const ny_target *only,
                             const char *out_path) {
   nyb_context *cx = model->cx;
-  if (!options) options = &default_options;
   ny_diag_clear(&cx->diag);
   ny_diag_clear(&model->ir->diag);
-  ny_pass_options po = pass_options(cx, options);
+  nyb_compile_options o = ny_compile_options(options);
+  ny_pass_options po = pass_options(cx, &o);
   ny_arena a = {0};
   ny_compile_targets t = {.target = &only, .n = 1, .one_device = only != NULL};
-  nyb_status s = only ? NYB_OK : ny_target_list(options->target, &a, &t.target, &t.n, &cx->diag);
-  t.keep =
-      1u << NY_MI_CUBIN | (options->no_ptx ? 0 : 1u << NY_MI_PTX) | (options->with_source ? 1u << NY_MI_SOURCE : 0);
-  if (!s) s = ny_model_hand_over(cx, model->ir, NULL, ny_compile_for(model->unit, &po, &t, options->threads, out_path));
+  nyb_status s = only ? NYB_OK : ny_target_list(o.target, &a, &t.target, &t.n, &cx->diag);
+  t.keep = 1u << NY_MI_CUBIN | (o.no_ptx ? 0 : 1u << NY_MI_PTX) | (o.with_source ? 1u << NY_MI_SOURCE : 0);
+  if (!s) s = ny_model_hand_over(cx, model->ir, NULL, ny_compile_for(model->unit, &po, &t, o.threads, out_path));
   ny_arena_free(&a);
   return s;
 }

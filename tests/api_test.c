@@ -5,6 +5,7 @@
 #include <nybble/nybble.h>
 #include <pthread.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -57,11 +58,13 @@ static nyb_session *open_session(nyb_module *m, int64_t n, int threads) {
 static void test_run(nyb_context *cx, nyb_module *m) {
   io *v = malloc(sizeof *v);
   nyb_session *s = open_session(m, 20, 2);
-  for (int64_t n = 1; n <= 20; n += 3) { /* any size up to what was prepared, session's memory and ours, odd alignment */
+  for (int64_t n = 1; n <= 20;
+       n += 3) { /* any size up to what was prepared, session's memory and ours, odd alignment */
     fill(v, n);
     v->out[0] = (nyb_tensor){0};
     CHECK(!nyb_run(s, v->in, 2, v->out, 1), "run of %lld", (long long)n);
-    CHECK(v->out[0].ndim == 2 && v->out[0].shape[0] == n && right(v, n, v->out[0].data), "result of %lld", (long long)n);
+    CHECK(v->out[0].ndim == 2 && v->out[0].shape[0] == n && right(v, n, v->out[0].data), "result of %lld",
+          (long long)n);
     memmove(v->x + 1, v->x, sizeof(float) * (size_t)n * 6);
     v->in[0].data = v->x + 1;
     v->out[0] = (nyb_tensor){.data = v->y + 1};
@@ -85,10 +88,12 @@ static void test_bad_inputs(nyb_context *cx, nyb_module *m) {
   nyb_session *s = open_session(m, 8, 1);
   fill(v, 4);
   v->in[1].shape[0] = 5;
-  CHECK(nyb_run(s, v->in, 2, v->out, 1) == NYB_E_SHAPE && strstr(nyb_last_error(cx)->message, "b"), "wrong size names the input");
+  CHECK(nyb_run(s, v->in, 2, v->out, 1) == NYB_E_SHAPE && strstr(nyb_last_error(cx)->message, "b"),
+        "wrong size names the input");
   fill(v, 4);
   v->in[0].dtype.bits = 64;
-  CHECK(nyb_run(s, v->in, 2, v->out, 1) != NYB_OK && strstr(nyb_last_error(cx)->message, "x"), "wrong dtype names the input");
+  CHECK(nyb_run(s, v->in, 2, v->out, 1) != NYB_OK && strstr(nyb_last_error(cx)->message, "x"),
+        "wrong dtype names the input");
   fill(v, 4);
   v->in[0].ndim = 1;
   CHECK(nyb_run(s, v->in, 2, v->out, 1) != NYB_OK, "wrong rank");
@@ -158,9 +163,11 @@ static void test_text_and_evaluate(nyb_context *cx, const char *path) {
 static void test_errors(nyb_context *cx) {
   nyb_model *m = NULL;
   nyb_module *mod = NULL;
-  CHECK(nyb_import(cx, "/nonexistent/m.onnx", NULL, &m) == NYB_E_IO && strstr(nyb_last_error(cx)->text, "nonexistent"), "no such file");
+  CHECK(nyb_import(cx, "/nonexistent/m.onnx", NULL, &m) == NYB_E_IO && strstr(nyb_last_error(cx)->text, "nonexistent"),
+        "no such file");
   const char *bad = write_file("bad.nyt", "graph m(%x: f32[4]) {\n  %y = add %x, %z : f32[4]\n  ret %y\n}\n");
-  CHECK(nyb_import(cx, bad, NULL, &m) != NYB_OK && strstr(nyb_last_error(cx)->text, ":2"), "an error in text has its line: %s", nyb_last_error(cx)->text);
+  CHECK(nyb_import(cx, bad, NULL, &m) != NYB_OK && strstr(nyb_last_error(cx)->text, ":2"),
+        "an error in text has its line: %s", nyb_last_error(cx)->text);
   CHECK(nyb_load(cx, bad, NULL, &mod) != NYB_OK, "text is no module");
   CHECK(nyb_import_memory(cx, "\xff\xff", 2, NULL, &m) != NYB_OK, "two bytes are no model");
   CHECK(nyb_open(NULL, NULL) == NYB_E_ARGUMENT && nyb_import(NULL, "x", NULL, &m) == NYB_E_ARGUMENT, "null arguments");
@@ -168,7 +175,8 @@ static void test_errors(nyb_context *cx) {
   nyb_module_close(NULL);
   nyb_session_close(NULL);
   nyb_model_close(NULL);
-  for (int s = 0; s < NYB_STATUS_COUNT; s++) CHECK(strlen(nyb_status_text((nyb_status)s)) > 3, "status %d has a text", s);
+  for (int s = 0; s < NYB_STATUS_COUNT; s++)
+    CHECK(strlen(nyb_status_text((nyb_status)s)) > 3, "status %d has a text", s);
 }
 
 static void test_trust(const char *cache, const char *nyb) {
@@ -177,7 +185,8 @@ static void test_trust(const char *cache, const char *nyb) {
   nyb_module *m = NULL;
   CHECK(!nyb_open(&o, &cx), "open");
   CHECK(nyb_load(cx, nyb, NULL, &m) == NYB_E_TRUST, "a stranger's code is not run");
-  CHECK(!nyb_open_model(cx, nyb, NULL, NULL, &m), "but its graph is compiled: %s", nyb_last_error(cx) ? nyb_last_error(cx)->text : "");
+  CHECK(!nyb_open_model(cx, nyb, NULL, NULL, &m), "but its graph is compiled: %s",
+        nyb_last_error(cx) ? nyb_last_error(cx)->text : "");
   io *v = malloc(sizeof *v);
   fill(v, 3);
   nyb_session *s = m ? open_session(m, 3, 1) : NULL;
@@ -221,10 +230,12 @@ static void test_requirements(nyb_context *cx) {
   CHECK(nyb_session_prepare(s, dims, 1) == NYB_E_SHAPE && strstr(nyb_last_error(cx)->message, halves), "prepare: %s",
         nyb_last_error(cx)->message);
   dims[0].size = 8;
-  CHECK(!nyb_session_prepare(s, dims, 1) && !run_of(s, v, 8, true), "sizes that are right: %s", nyb_last_error(cx)->text);
+  CHECK(!nyb_session_prepare(s, dims, 1) && !run_of(s, v, 8, true), "sizes that are right: %s",
+        nyb_last_error(cx)->text);
   CHECK(run_of(s, v, 7, false) == NYB_E_SHAPE && strstr(nyb_last_error(cx)->message, halves), "run");
   CHECK(run_of(s, v, 7, false) == NYB_E_SHAPE, "and again");
-  CHECK(!run_of(s, v, 6, false) && ((float *)v->out[0].data)[0] == -v->x[0], "the branch with a requirement is not taken");
+  CHECK(!run_of(s, v, 6, false) && ((float *)v->out[0].data)[0] == -v->x[0],
+        "the branch with a requirement is not taken");
   CHECK(run_of(s, v, 6, true) == NYB_E_SHAPE && strstr(nyb_last_error(cx)->message, quarters), "%s",
         nyb_last_error(cx)->message);
   CHECK(!run_of(s, v, 4, true), "a session survives its errors");
@@ -235,6 +246,37 @@ static void test_requirements(nyb_context *cx) {
   CHECK(nyb_session_open(m, &o, &s) == NYB_E_SHAPE && strstr(nyb_last_error(cx)->message, halves), "open");
   nyb_module_close(m);
   free(v);
+}
+
+/* What a device decides, as far as that can be seen without one. */
+static void test_devices(nyb_context *cx, const char *path, const char *nyb) {
+  nyb_module *m = NULL;
+  nyb_model *handle;
+  nyb_compile_options how = {.size = sizeof how, .device = "cpu"};
+  nyb_load_options where = {.size = sizeof where, .trust = 1, .device = "tpu:3"};
+  nyb_module_info info = {.size = sizeof info};
+  CHECK(!nyb_open_model(cx, path, NULL, &how, &m) && !nyb_module_describe(m, &info) && !strcmp(info.device, "cpu") &&
+            !strncmp(info.choice, "code for host", 13),
+        "%s", info.choice);
+  nyb_module_close(m);
+  CHECK(nyb_load(cx, nyb, &where, &m) != NYB_OK && !m && strstr(nyb_last_error(cx)->message, "tpu:3"), "load");
+  how.device = where.device;
+  CHECK(nyb_open_model(cx, nyb, NULL, &how, &m) != NYB_OK && !m && strstr(nyb_last_error(cx)->message, "tpu:3"),
+        "open");
+  CHECK(nyb_open_model(cx, path, NULL, &how, &m) != NYB_OK && !m && strstr(nyb_last_error(cx)->message, "tpu:3"),
+        "JIT");
+  how = (nyb_compile_options){.size = sizeof how, .target = "cpu,host"};
+  CHECK(!nyb_import(cx, path, NULL, &handle) && nyb_optimize(handle, &how) == NYB_E_ARGUMENT &&
+            strstr(nyb_last_error(cx)->message, "one target"),
+        "a graph has one target");
+  nyb_model_close(handle);
+  how.size = offsetof(nyb_compile_options, device); /* of a caller from before there were devices */
+  how.target = NULL, how.device = "tpu:3";
+  CHECK(!nyb_open_model(cx, path, NULL, &how, &m), "an older caller");
+  nyb_module_close(m);
+  where.size = offsetof(nyb_load_options, device);
+  CHECK(!nyb_load(cx, nyb, &where, &m), "an older caller");
+  nyb_module_close(m);
 }
 
 int main(void) {
@@ -250,7 +292,8 @@ int main(void) {
   test_errors(cx);
   test_text_and_evaluate(cx, path);
   test_requirements(cx);
-  CHECK(!nyb_open_model(cx, path, NULL, NULL, &m), "compile at load: %s", nyb_last_error(cx) ? nyb_last_error(cx)->text : "");
+  CHECK(!nyb_open_model(cx, path, NULL, NULL, &m), "compile at load: %s",
+        nyb_last_error(cx) ? nyb_last_error(cx)->text : "");
   if (m) {
     test_run(cx, m);
     test_bad_inputs(cx, m);
@@ -261,6 +304,7 @@ int main(void) {
     char other[80];
     snprintf(other, sizeof other, "%s/other", dir);
     test_trust(other, out);
+    test_devices(cx, path, out);
   }
   nyb_module_close(m);
   nyb_close(cx);

@@ -33,7 +33,10 @@ static nyb_status open_for(const char *path, const cli_dims *dims, cli_model *m)
                             .device = o->device};
   nyb_load_options trust = {.size = sizeof trust, .trust = 1, .device = o->device};
   if (o->evaluate) return nyb_import(m->cx, path, &io, &m->model);
-  if (o->trust && ny_ends_with(path, ".nyb")) return nyb_load(m->cx, path, &trust, &m->module);
+  if (o->trust && ny_ends_with(path, ".nyb")) {
+    nyb_status s = nyb_load(m->cx, path, &trust, &m->module);
+    if (s != NYB_E_TARGET) return s;
+  }
   return nyb_open_model(m->cx, path, &io, &co, &m->module);
 }
 
