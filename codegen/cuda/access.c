@@ -57,18 +57,6 @@ int cu_access_width(cu *c, const cu_layout *lay, const ny_op *op) {
 /* ---- before the loop */
 static bool limited(const cu *c, const access *x, int d) { return x->lim->dims.n && !cu_at_least(c, x->lim->dims.v[d], x->tile->dim[d]); }
 
-static const char *plus(cu *c, const char *a, const char *b) {
-  if (!strcmp(a, "0")) return b;
-  return !strcmp(b, "0") ? a : CU_F(c, "%s + %s", a, b);
-}
-
-static const char *times(cu *c, const char *a, ny_dim by) {
-  int64_t v;
-  if (!strcmp(a, "0") || (cu_const(c, by, &v) && v == 0)) return "0";
-  if (cu_const(c, by, &v) && v == 1) return a;
-  return CU_F(c, "(%s) * (%s)", a, cu_dim_text(c, by));
-}
-
 static struct cu_head *head_of(cu *c, const ny_op *op) {
   struct cu_head *h = &c->head[op->id];
   if (h->at) return h;
@@ -84,7 +72,7 @@ void cu_load_head(cu *c, const cu_at *at, const ny_op *op) {
   struct cu_head *h = head_of(c, op);
   const char *off = cu_dim_text(c, x.off);
   for (int d = 0; d < 2; d++)
-    if (x.tile->dim[d] > 1) off = plus(c, off, times(c, cu_base(&l->d[d]), x.stride[d]));
+    if (x.tile->dim[d] > 1) off = cu_plus(c, off, cu_times(c, cu_base(&l->d[d]), x.stride[d]));
   if (sub_byte(&x))
     cu_line(c, "const ix %s = %s;", h->at, off);
   else
@@ -109,7 +97,7 @@ static const char *both(cu *c, const char *a, const char *b) { return !a ? b : !
 static const char *position(cu *c, const cu_at *at, const access *x, int d, bool lane) {
   const char *p = d ? at->j : at->i;
   if (x->tile->dim[d] == 1) return "0";
-  if (lane && at->w > 1 && d == x->in) p = plus(c, p, "k");
+  if (lane && at->w > 1 && d == x->in) p = cu_plus(c, p, "k");
   return cu_place(c, &at->g->lay->d[d], p);
 }
 
@@ -120,7 +108,7 @@ static place place_of(cu *c, const cu_at *at, const access *x, bool chunk) {
   place p = {.offset = "0"};
   for (int d = 0; d < 2; d++) {
     p.pos[d] = position(c, at, x, d, !chunk);
-    p.offset = plus(c, p.offset, times(c, p.pos[d], x->stride[d]));
+    p.offset = cu_plus(c, p.offset, cu_times(c, p.pos[d], x->stride[d]));
     bool lim = limited(c, x, d), guard = !cu_exact(&l->d[d], x->tile->dim[d]);
     if ((lim || guard) && !(chunk && d == x->in)) p.test = both(c, p.test, CU_F(c, "%s < %s", p.pos[d], h->left[d]));
     if (x->op->kind == NY_store && x->tile->dim[d] == 1 && l->d[d].threads > 1) p.test = both(c, CU_F(c, "%s == 0", l->d[d].base), p.test);
@@ -128,7 +116,7 @@ static place place_of(cu *c, const cu_at *at, const access *x, bool chunk) {
   if (x->index) {
     cu_at first = *at;
     if (chunk) first.w = 1;
-    p.offset = plus(c, p.offset, times(c, CU_F(c, "(ix)%s", cu_ref(c, &first, x->index)), x->istride));
+    p.offset = cu_plus(c, p.offset, cu_times(c, CU_F(c, "(ix)%s", cu_ref(c, &first, x->index)), x->istride));
   }
   return p;
 }
@@ -136,7 +124,7 @@ static place place_of(cu *c, const cu_at *at, const access *x, bool chunk) {
 static const char *left_of_chunk(cu *c, const cu_at *at, const access *x, const place *p) { /* elements that exist; NULL: all */
   const cu_layout *l = at->g->lay;
   bool some = limited(c, x, x->in) || !cu_exact(&l->d[x->in], x->tile->dim[x->in]);
-  const char *n = some ? CU_F(c, "%s - (%s)", head_of(c, x->op)->left[x->in], p->pos[x->in]) : NULL;
+  const char *n = some ? (strcmp(p->pos[x->in], "0") ? CU_F(c, "%s - %s", head_of(c, x->op)->left[x->in], cu_paren(c, p->pos[x->in])) : head_of(c, x->op)->left[x->in]) : NULL;
   if (!p->test || x->op->kind == NY_store) return n;
   return n ? CU_F(c, "%s ? %s : 0", p->test, n) : CU_F(c, "%s ? %d : 0", p->test, at->w);
 }
@@ -150,7 +138,7 @@ static const char *element(cu *c, const access *x, const place *p) { /* in memor
   const char *q = head_of(c, x->op)->at;
   if (!sub_byte(x)) return CU_F(c, "%s[%s]", q, p->offset);
   c->uses |= CU_P_BITS;
-  return CU_F(c, "ny_get<%d>(%s, %s)", ny_fmts[x->fmt].bits, x->buf->name, plus(c, q, p->offset));
+  return CU_F(c, "ny_get<%d>(%s, %s)", ny_fmts[x->fmt].bits, x->buf->name, cu_plus(c, q, p->offset));
 }
 
 static const char *from_memory(cu *c, ny_fmt f, const char *m) {
@@ -167,7 +155,7 @@ static bool movable(cu *c, const cu_at *at, const access *x) { /* as a vector */
 
 static void packed_load(cu *c, const cu_at *at, const access *x, const char *to) {
   place p = place_of(c, at, x, true);
-  const char *n = left_of_chunk(c, at, x, &p), *q = plus(c, head_of(c, x->op)->at, p.offset);
+  const char *n = left_of_chunk(c, at, x, &p), *q = cu_plus(c, head_of(c, x->op)->at, p.offset);
   int bits = ny_fmts[x->fmt].bits;
   c->uses |= CU_P_BITS;
   const char *whole = CU_F(c, "ny_unpack<%d, %d>(%s, %s + NY_DIV(%s, %d))", bits, at->w, to, x->buf->name, q, 8 / bits);
@@ -240,7 +228,7 @@ static void vector_store(cu *c, const cu_at *at, const access *x) {
     cu_line(c, "%s %s[%d];", cu_mem(x->fmt), from, at->w);
     cu_line(c, "EACH(k, %d) %s[k] = (%s)%s;", at->w, from, cu_mem(x->fmt), cu_ref(c, at, x->tile));
   }
-  const char *test = p.test ? CU_F(c, "if (%s) ", p.test) : "", *q = plus(c, head_of(c, x->op)->at, p.offset);
+  const char *test = p.test ? CU_F(c, "if (%s) ", p.test) : "", *q = cu_plus(c, head_of(c, x->op)->at, p.offset);
   if (sub_byte(x)) {
     const char *whole = CU_F(c, "ny_pack<%d, %d>(%s + NY_DIV(%s, %d), %s)", bits, at->w, x->buf->name, q, 8 / bits, from);
     if (!n)
@@ -269,7 +257,7 @@ void cu_store_body(cu *c, const cu_at *at, const ny_op *op) {
   const char *put = CU_F(c, "%s = (%s)(%s)", m, cu_mem(x.fmt), v);
   if (sub_byte(&x)) {
     bool own = !x.buf->global && !x.buf->shared;
-    put = CU_F(c, "ny_put%s<%d>(%s, %s, (u8)(%s))", own ? "_own" : "", ny_fmts[x.fmt].bits, x.buf->name, plus(c, head_of(c, op)->at, p.offset), v);
+    put = CU_F(c, "ny_put%s<%d>(%s, %s, (u8)(%s))", own ? "_own" : "", ny_fmts[x.fmt].bits, x.buf->name, cu_plus(c, head_of(c, op)->at, p.offset), v);
   }
   const char *each = at->w > 1 ? CU_F(c, "EACH(k, %d) ", at->w) : "", *test = p.test ? CU_F(c, "if (%s) ", p.test) : "";
   if (c->threads > 1 && x.index && !is_set(op)) { /* two threads may mean one element */

@@ -142,6 +142,9 @@ void cu_block(cu *c, const ny_block *b);
 
 /* names.c: dims as C, and what is known of them */
 const char *cu_dim_text(cu *c, ny_dim d);
+const char *cu_paren(cu *c, const char *s);
+const char *cu_plus(cu *c, const char *a, const char *b);   /* without what is 0 */
+const char *cu_times(cu *c, const char *a, ny_dim by);
 const char *cu_var(cu *c, ny_name sym);
 void cu_range(const cu *c, ny_dim d, int64_t *lo, int64_t *hi);
 bool cu_at_least(const cu *c, ny_dim d, int64_t n);

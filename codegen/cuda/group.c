@@ -154,21 +154,16 @@ static void declare(cu *c, const cu_group *g) {
 /* ---- references */
 static const char *scaled(cu *c, const char *i, int64_t by) {
   if (!strcmp(i, "0")) return i;
-  return by == 1 ? i : CU_F(c, "(%s) * %lld", i, (long long)by);
-}
-
-static const char *sum(cu *c, const char *a, const char *b) {
-  if (!strcmp(a, "0")) return b;
-  return !strcmp(b, "0") ? a : CU_F(c, "%s + %s", a, b);
+  return by == 1 ? i : CU_F(c, "%s * %lld", cu_paren(c, i), (long long)by);
 }
 
 const char *cu_index(cu *c, const cu_at *at, const cu_value *v) {
   const char *pos[2] = {at->i, at->j};
   int in = at->g->lay->turned ? 0 : 1;
-  if (at->w > 1) pos[in] = sum(c, pos[in], "k");
+  if (at->w > 1) pos[in] = cu_plus(c, pos[in], "k");
   for (int d = 0; d < 2; d++)
     if (v->dim[d] == 1) pos[d] = "0";
-  return sum(c, scaled(c, pos[0], v->held[1]), pos[1]);
+  return cu_plus(c, scaled(c, pos[0], v->held[1]), pos[1]);
 }
 
 static bool constant_place(const char *s) { return !strcmp(s, "0"); }
@@ -204,15 +199,15 @@ static void index_body(cu *c, const cu_at *at, const ny_op *op) {
   ny_dim off = op->attr[NY_AT(index, off)].d;
   int64_t v;
   bool none = cu_const(c, off, &v) && v == 0;
-  s = none ? NULL : CU_F(c, "(i64)(%s)", s);
+  s = none ? NULL : CU_F(c, "(i64)%s", cu_paren(c, s));
   const char *pos[2] = {at->i, at->j};
   int in = l->turned ? 0 : 1;
   for (int d = 0; d < 2; d++) {
     ny_dim by = stride->dims.v[d];
     if ((cu_const(c, by, &v) && v == 0) || at->g->dim[d] == 1) continue;
-    const char *p = cu_place(c, &l->d[d], at->w > 1 && d == in ? sum(c, pos[d], "k") : pos[d]);
-    p = sum(c, cu_base(&l->d[d]), p);
-    const char *t = cu_const(c, by, &v) && v == 1 ? CU_F(c, "(i64)(%s)", p) : CU_F(c, "(i64)(%s) * (%s)", p, cu_dim_text(c, by));
+    const char *p = cu_place(c, &l->d[d], at->w > 1 && d == in ? cu_plus(c, pos[d], "k") : pos[d]);
+    p = cu_plus(c, cu_base(&l->d[d]), p);
+    const char *t = cu_const(c, by, &v) && v == 1 ? CU_F(c, "(i64)%s", cu_paren(c, p)) : CU_F(c, "(i64)%s * %s", cu_paren(c, p), cu_paren(c, cu_dim_text(c, by)));
     s = s ? CU_F(c, "%s + %s", s, t) : t;
   }
   assign(c, at, val(c, op->out[0]), s ? s : "0ll");
@@ -223,7 +218,7 @@ static void stage_body(cu *c, const cu_at *at, const cu_member *m) {
   const char *pos[2] = {at->i, at->j}, *test = NULL;
   int in = l->turned ? 0 : 1;
   for (int d = 0; d < 2; d++) {
-    pos[d] = sum(c, cu_base(&l->d[d]), cu_place(c, &l->d[d], at->w > 1 && d == in ? sum(c, pos[d], "k") : pos[d]));
+    pos[d] = cu_plus(c, cu_base(&l->d[d]), cu_place(c, &l->d[d], at->w > 1 && d == in ? cu_plus(c, pos[d], "k") : pos[d]));
     const char *t = NULL;
     if (at->g->dim[d] == 1 && l->d[d].threads > 1)
       t = CU_F(c, "%s == 0", l->d[d].base), pos[d] = "0";

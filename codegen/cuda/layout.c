@@ -17,9 +17,10 @@ const char *cu_base(const cu_dim *d) { return d->base ? d->base : "0"; }
 const char *cu_place(cu *c, const cu_dim *d, const char *i) {
   if (d->threads == 1 || (d->v * d->inner == d->period && d->inner == 1)) return i;
   if (!strcmp(i, "0")) return i;
-  if (d->v == 1) return CU_F(c, "(%s) * %d", i, d->period);
-  if (d->inner == 1) return CU_F(c, "(%s) / %d * %d + (%s) %% %d", i, d->v, d->period, i, d->v);
-  return CU_F(c, "(%s) / %d * %d + (%s) %% %d * %d", i, d->v, d->period, i, d->v, d->inner);
+  i = cu_paren(c, i);
+  if (d->v == 1) return CU_F(c, "%s * %d", i, d->period);
+  if (d->inner == 1) return CU_F(c, "%s / %d * %d + %s %% %d", i, d->v, d->period, i, d->v);
+  return CU_F(c, "%s / %d * %d + %s %% %d * %d", i, d->v, d->period, i, d->v, d->inner);
 }
 
 static int64_t power_below(int64_t n) {

@@ -27,7 +27,7 @@ static const char *at(cu *c, const cu_value *v, const char *i, const char *j) {
   if (v->literal) return cu_fill(c, v->fmt, v->v->def->attr[NY_AT(tile, fill)].f);
   if (v->held[0] * v->held[1] == 1) return v->name;
   if (v->held[0] == 1) return CU_F(c, "%s[%s]", v->name, j);
-  return v->held[1] == 1 ? CU_F(c, "%s[%s]", v->name, i) : CU_F(c, "%s[(%s) * %lld + %s]", v->name, i, (long long)v->held[1], j);
+  return v->held[1] == 1 ? CU_F(c, "%s[%s]", v->name, i) : CU_F(c, "%s[%s * %lld + %s]", v->name, cu_paren(c, i), (long long)v->held[1], j);
 }
 
 static void loop(cu *c, const char *var, int64_t n, bool unroll) {
@@ -182,7 +182,7 @@ void cu_mma_areas(cu *c, cu_mma_plan *p, int stages) {
 const char *cu_stage_base(cu *c, const cu_mma_plan *p, int which, const char *stage) {
   const cu_operand *o = &p->in[which];
   const char *name = c->buffer[o->area].name;
-  return p->stages > 1 && stage ? CU_F(c, "%s + (%s) * %lld", name, stage, (long long)(o->outer * o->ld)) : name;
+  return p->stages > 1 && stage ? CU_F(c, "%s + %s * %lld", name, stage, (long long)(o->outer * o->ld)) : name;
 }
 
 /* ---- several threads, multiplied one by one */

@@ -62,13 +62,28 @@ static const char *quotient(cu *c, const ny_dim_node *n) {
   return CU_F(c, "NY_%s%s(%s, %s)", plain ? "" : "FLOOR_", mod ? "MOD" : "DIV", a, b);
 }
 
-static const char *product(cu *c, ny_dim d) {
-  const ny_dim_node *n = d < 0 ? ny_dim_get(c->cx, d) : NULL;
-  const char *s = cu_dim_text(c, d);
-  return n && n->kind == NY_DIM_ADD ? CU_F(c, "(%s)", s) : s;
+/* In parentheses unless it is one word or one call. */
+const char *cu_paren(cu *c, const char *s) {
+  int depth = 0;
+  for (const char *p = s; *p; p++) {
+    depth += (*p == '(') - (*p == ')');
+    if (*p == ' ' && !depth) return CU_F(c, "(%s)", s);
+  }
+  return s;
 }
 
-/* A sum or product needs parentheses where it is multiplied; everything else is an operand already. */
+const char *cu_plus(cu *c, const char *a, const char *b) {
+  if (!strcmp(a, "0")) return b;
+  return !strcmp(b, "0") ? a : CU_F(c, "%s + %s", a, b);
+}
+
+const char *cu_times(cu *c, const char *a, ny_dim by) {
+  int64_t v;
+  if (!strcmp(a, "0") || (cu_const(c, by, &v) && v == 0)) return "0";
+  if (cu_const(c, by, &v) && v == 1) return a;
+  return CU_F(c, "%s * %s", cu_paren(c, a), cu_paren(c, cu_dim_text(c, by)));
+}
+
 const char *cu_dim_text(cu *c, ny_dim d) {
   int64_t v;
   if (cu_const(c, d, &v)) return v < 0 ? CU_F(c, "(%lld)", (long long)v) : CU_F(c, "%lld", (long long)v);
@@ -80,7 +95,7 @@ const char *cu_dim_text(cu *c, ny_dim d) {
   switch (n.kind) {
   case NY_DIM_SYM: return cu_var(c, n.name);
   case NY_DIM_ADD: return CU_F(c, "%s + %s", cu_dim_text(c, n.a), cu_dim_text(c, n.b));
-  case NY_DIM_MUL: return CU_F(c, "%s * %s", product(c, n.a), product(c, n.b));
+  case NY_DIM_MUL: return CU_F(c, "%s * %s", cu_paren(c, cu_dim_text(c, n.a)), cu_paren(c, cu_dim_text(c, n.b)));
   case NY_DIM_DIV:
   case NY_DIM_MOD: return quotient(c, &n);
   case NY_DIM_MIN: return CU_F(c, "NY_MIN(%s, %s)", cu_dim_text(c, n.a), cu_dim_text(c, n.b));

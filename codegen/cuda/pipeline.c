@@ -53,12 +53,12 @@ static void copy_operand(cu *c, cu_mma_plan *p, int which, const char *stage) {
     int64_t n = cu_held(&l->d[d], o->v->dim[d]);
     if (n / (d == in ? w : 1) == 1) continue;
     cu_line(c, "#pragma unroll");
-    open(c, CU_F(c, "for (int %s = 0; %s < %lld; %s += %d) {", var[d], var[d], (long long)n, var[d], d == in ? w : 1));
+    open(c, CU_F(c, "for (int %s = 0; %s < %lld; %s%s) {", var[d], var[d], (long long)n, var[d], d == in && w > 1 ? CU_F(c, " += %d", w) : "++"));
     *(d ? &at.j : &at.i) = var[d];
     loops++;
   }
   const char *pos[2];
-  for (int d = 0; d < 2; d++) pos[d] = o->v->dim[d] == 1 ? "0" : CU_F(c, "%s + %s", cu_base(&l->d[d]), cu_place(c, &l->d[d], d ? at.j : at.i));
+  for (int d = 0; d < 2; d++) pos[d] = o->v->dim[d] == 1 ? "0" : cu_plus(c, cu_base(&l->d[d]), cu_place(c, &l->d[d], d ? at.j : at.i));
   char place[512];
   snprintf(place, sizeof place, o->place, pos[0], pos[1]);
   const char *outside = NULL; /* threads beyond the tile have no place to put anything */
@@ -85,7 +85,7 @@ static void by_copies(cu *c, cu_mma_plan *p, const around *a) {
   touch_areas(c, p);
   cu_line(c, "#pragma unroll");
   open(c, CU_F(c, "for (int s = 0; s < %d; s++) {", s - 1));
-  cu_line(c, "const ix %s = %s + s * (%s);", a->var, a->lo, a->step);
+  cu_line(c, "const ix %s = %s;", a->var, cu_plus(c, a->lo, CU_F(c, "s * %s", cu_paren(c, a->step))));
   open(c, CU_F(c, "if (%s < %s) {", a->var, a->hi));
   for (int i = 0; i < 2; i++) copy_operand(c, p, i, "s");
   close_brace(c);
@@ -96,7 +96,7 @@ static void by_copies(cu *c, cu_mma_plan *p, const around *a) {
   open(c, CU_F(c, "for (ix %s = %s; %s < %s; %s += %s) {", a->var, a->lo, a->var, a->hi, a->var, a->step));
   cu_line(c, "ny_wait<%d>();", s - 2);
   cu_line(c, "NY_SYNC;");
-  cu_line(c, "const ix %s = %s + %d * (%s);", next, a->var, s - 1, a->step);
+  cu_line(c, "const ix %s = %s + %d * %s;", next, a->var, s - 1, cu_paren(c, a->step));
   open(c, CU_F(c, "if (%s < %s) {", next, a->hi));
   cu_line(c, "const int to = %s == 0 ? %d : %s - 1;", st, s - 1, st);
   cu_line(c, "const ix %s = %s;", a->var, next);
@@ -121,7 +121,7 @@ static void operands(cu *c, const ny_op *op) {
 static void put(cu *c, const cu_mma_plan *p, const char *stage) {
   for (int i = 0; i < 2; i++) {
     const cu_operand *o = &p->in[i];
-    const char *place = stage ? CU_F(c, "(%s) * %lld + %s", stage, (long long)(o->outer * o->ld), o->place) : o->place;
+    const char *place = stage ? CU_F(c, "%s * %lld + %s", cu_paren(c, stage), (long long)(o->outer * o->ld), o->place) : o->place;
     cu_add_stage(c, o->v, o->area, place, p->op, o->v->fmt);
   }
   cu_pending held = c->pending; /* the barrier at the loop's top covers these */

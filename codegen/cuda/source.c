@@ -166,7 +166,7 @@ static void grid(cu *c) {
     ny_dim extent = op[i]->attr[NY_AT(grid, extent)].d;
     const char *v = cu_var(c, op[i]->attr[NY_AT(grid, var)].s), *e = cu_dim_text(c, extent);
     cu_line(c, "const ix %s = %s;", v, i ? CU_F(c, "NY_MOD(%s, %s)", rest, e) : rest);
-    if (i) rest = CU_F(c, "NY_DIV(%s, %s)", rest, strpbrk(e, " ") ? CU_F(c, "(%s)", e) : e);
+    if (i) rest = CU_F(c, "NY_DIV(%s, %s)", rest, cu_paren(c, e));
     if (i && n > 2) {
       cu_line(c, "const ix rest%d = %s;", i, rest);
       rest = CU_F(c, "rest%d", i);
@@ -214,8 +214,9 @@ static void header(cu *c, ny_text *t) {
 
 static void signature(cu *c, ny_text *t) {
   const ny_graph *k = c->k;
-  ny_text_addf(t, "#define ix %s\n#define ux %s\n#define THREADS %d\n#define BLOCK %d\n#define POINTS (BLOCK / THREADS)\n#define NY_SYNC %s\n", c->wide ? "i64" : "i32",
-               c->wide ? "u64" : "u32", c->threads, c->facts->block, c->threads > 32 ? "__syncthreads()" : "__syncwarp()");
+  ny_text_addf(t, "#define ix %s\n#define ux %s\n#define THREADS %d\n#define BLOCK %d\n#define POINTS (BLOCK / THREADS)\n", c->wide ? "i64" : "i32", c->wide ? "u64" : "u32", c->threads,
+               c->facts->block);
+  if (c->threads > 1) ny_text_addf(t, "#define NY_SYNC %s\n", c->threads > 32 ? "__syncthreads()" : "__syncwarp()");
   ny_text_addf(t, "extern \"C\" __global__ void __launch_bounds__(BLOCK) %s(", c->facts->symbol);
   for (uint32_t i = 0; i < k->body.n_arg; i++) {
     const cu_buffer *b = &c->buffer[c->value[k->body.arg[i]->id].buffer];
