@@ -1,6 +1,6 @@
 /* conv on a GPU, channels last: a matmul whose rows are pixels of the result and whose sum runs over (kernel position, channel). Pixels of all images are
-   rows of one tile; where each begins in x is an index tile, computed once and kept in scratch, unless pixels follow each other at one distance. The sum
-   is one loop: w lies in its order, and of x (last kernel dim, channel) is one run where the last dilation is 1 and there is one group. */
+   rows of one tile; where each begins in x is an index tile, computed once, unless pixels follow each other at one distance. The sum is one loop: w lies
+   in its order, and of x (last kernel dim, channel) is one run where the last dilation is 1 and there is one group. */
 #include "gpu_block.h"
 
 enum { MAX_SPATIAL = NY_MAX_RANK - 2 };
@@ -12,7 +12,7 @@ typedef struct cv {
   int64_t kernel[MAX_SPATIAL], stride[MAX_SPATIAL], dilation[MAX_SPATIAL];
   bool plain; /* kernel and strides of one: x has the result's pixels */
   ny_dim at_group;
-  ny_value *first; /* scratch: the element of x where a pixel begins, in pixels */
+  ny_value *first; /* index tile: the pixel of x where a row begins */
   ny_block_sum block;
 } cv;
 
@@ -52,8 +52,8 @@ static ny_dim pixel_at(ny_emit *e, const cv *s, const ny_dim *c) {
   return p;
 }
 
-/* The index tile goes through scratch: what computes it (divisions) would else be done again wherever a thread reads another row than it stores. */
-static void keep_first_pixels(ny_emit *e, cv *s) {
+/* Made where the loop has not begun yet, of ops that nothing else uses: so it is computed once, by the threads that load those rows. */
+static void find_first_pixels(ny_emit *e, cv *s) {
   const ny_type *out = s->out->type;
   ny_coord at[NY_MAX_RANK], sum = ny_at_one(0);
   e->rows = s->block.t.m, e->cols = 1, e->lim[0] = e->lim[1] = NY_ALL;
@@ -67,9 +67,7 @@ static void keep_first_pixels(ny_emit *e, cv *s) {
     if (pitch != 1 && v) v = ny_b_ew2(&e->b, NY_mul, v, ny_emit_int(e, pitch));
     sum.index = sum.index ? ny_b_ew2(&e->b, NY_add, sum.index, v) : v;
   }
-  ny_value *t = sum.index ? sum.index : ny_emit_int(e, 0);
-  s->first = ny_emit_local(e, NY_i64, e->rows);
-  ny_emit_store(e, s->first, ny_at_row(0), ny_emit_fill(e, t, e->rows, 1), NULL);
+  s->first = sum.index ? sum.index : ny_emit_index(e, ny_at_row(0));
 }
 
 /* Kernel position of a run: run counts the positions of the leading kernel dims. */
@@ -90,13 +88,8 @@ static ny_value *block_a(ny_emit *e, void *user, ny_dim run, ny_dim k0) {
   ny_value *x = ny_kernel_in(e->k, (int)s->x->index);
   ny_dim base = ny_dim_add(cx, ny_dim_mul(cx, s->at_group, s->in_group), k0);
   if (s->plain) return ny_emit_load(e, x, ny_at(ny_dim_add(cx, ny_dim_mul(cx, s->block.row, c), base), c, 1));
-  ny_dim lim[2] = {e->lim[0], e->lim[1]};
-  e->lim[0] = e->lim[1] = NY_ALL;
   ny_coord at = ny_at_col(ny_dim_add(cx, ny_dim_mul(cx, run_pixel(e, s, run), c), base));
-  int cols = e->cols;
-  e->cols = 1;
-  at.index = ny_emit_load(e, s->first, ny_at_row(0));
-  e->cols = cols, e->lim[0] = lim[0], e->lim[1] = lim[1];
+  at.index = s->first;
   ny_value *t = ny_emit_load(e, x, at);
   if (t) t->def->attr[NY_AT(load, istride)].d = c;
   return t;
@@ -132,7 +125,7 @@ nyb_status ny_gpu_conv(ny_emit *e, const ny_op *op) {
   s.block.t = ny_block_pick(e, pixels, s.out_group, s.block.k, s.group, (ny_fmt)s.x->type->fmt, (ny_fmt)s.w->type->fmt, s.sum);
   s.at_group = s.group == 1 ? 0 : ny_emit_grid(e, s.group);
   ny_block_grid(e, &s.block, pixels, s.out_group);
-  if (!s.plain) keep_first_pixels(e, &s);
+  if (!s.plain) find_first_pixels(e, &s);
   ny_value *sum = ny_block_sums(e, &s.block, s.sum);
   ny_coord at[NY_MAX_RANK];
   ny_coord_split(e, ny_at_row(s.block.row), out->dim, out->rank - 1, at);
