@@ -123,7 +123,7 @@ static cu_operand operand(cu *c, const ny_op *op, int which) {
   /* without a load to follow: a by rows, b by columns' k, which suits both multipliers */
   o.k_inner = load ? runs_along(c, load, k_dim) || (which == 0 && !runs_along(c, load, 1 - k_dim)) : which == 0;
   if (k == 1) o.k_inner = false;
-  o.copied = load && load == o.v->v->def && o.own && load->n_in == 1 && runs_along(c, load, o.k_inner ? k_dim : 1 - k_dim) && ny_fmts[o.v->fmt].bits >= 8 && o.v->fmt != NY_bool;
+  o.copied = load && load == o.v->v->def && o.own && (load->n_in == 1 || ny_in(load, 1)->def->parent != load->parent) && runs_along(c, load, o.k_inner ? k_dim : 1 - k_dim) && ny_fmts[o.v->fmt].bits >= 8 && o.v->fmt != NY_bool;
   o.outer = o.k_inner ? other : k, o.inner = o.k_inner ? k : other;
   return o;
 }
