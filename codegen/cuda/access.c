@@ -296,7 +296,7 @@ static bool by_columns(cu *c, const cu_access *a) {
   int64_t s;
   if (x.index || x.tile->dim[1] == 1 || !cu_const(c, x.stride[1], &s) || s != 1 || cols->inner != 1) return false;
   if (x.tile->dim[0] > 1 && (rows->threads > 1 || !cu_divides(c, x.stride[0], cols->period))) return false;
-  return a->moves != NY_DIM_INVALID && cu_divides(c, a->moves, cols->period);
+  return a->steady;
 }
 
 bool cu_same_thread(cu *c, const cu_access *a, const cu_access *b) {
@@ -308,4 +308,20 @@ bool cu_same_thread(cu *c, const cu_access *a, const cu_access *b) {
   ny_dim apart = ny_dim_sub(c->cx, a->base, b->base);
   return by_columns(c, a) && by_columns(c, b) && apart != NY_DIM_INVALID && cu_divides(c, apart, a->lay->d[1].period) &&
          (a->lay->d[0].threads == 1 || (x->dim[0] > 1 && y->dim[0] > 1));
+}
+
+/* Elements from an access's offset to its last one, when that is known and no index is in it; -1: not known. */
+static int64_t extent(cu *c, const cu_access *a) {
+  access x = read_access(c, a->op, a->lay);
+  int64_t s0, s1;
+  if (x.index || !cu_const(c, x.stride[0], &s0) || !cu_const(c, x.stride[1], &s1) || s0 < 0 || s1 < 0 || s0 > INT32_MAX || s1 > INT32_MAX) return -1;
+  return (x.tile->dim[0] - 1) * s0 + (x.tile->dim[1] - 1) * s1;
+}
+
+bool cu_apart(cu *c, const cu_access *a, const cu_access *b) {
+  if (!a->op || !b->op || a->buffer != b->buffer || a->moves != 0 || b->moves != 0) return false;
+  ny_dim d = ny_dim_sub(c->cx, b->base, a->base);
+  int64_t apart, to_a = extent(c, a), to_b = extent(c, b);
+  if (d == NY_DIM_INVALID || !cu_const(c, d, &apart) || to_a < 0 || to_b < 0) return false;
+  return apart > to_a || -apart > to_b;
 }

@@ -70,6 +70,7 @@ typedef struct cu_access {
   const ny_op *op; /* load or store; NULL: an area of the emitter's own */
   const cu_layout *lay;
   ny_dim base, moves; /* its offset without and from the variables of loops */
+  bool steady;        /* those move it by multiples of the layout's period of columns */
   int group;
 } cu_access;
 typedef struct cu_pending { /* what other threads may not have seen yet */
@@ -183,6 +184,7 @@ int cu_access_width(cu *c, const cu_layout *lay, const ny_op *op); /* elements w
 void cu_copy_line(cu *c, const cu_at *at, const ny_op *op, const char *to, const char *outside);
 bool cu_same_access(const cu *c, const cu_access *a, const cu_access *b);
 bool cu_same_thread(cu *c, const cu_access *a, const cu_access *b);
+bool cu_apart(cu *c, const cu_access *a, const cu_access *b); /* surely of different elements */
 const ny_value *cu_access_tile(const ny_op *op);
 
 /* sync.c */

@@ -29,6 +29,7 @@ static void place(cu *c, cu_access *a) {
   for (uint32_t i = c->n_grid; i < c->n_limit && base != NY_DIM_INVALID; i++) base = ny_dim_subst(c->cx, base, c->limit[i].sym, 0);
   a->base = base;
   a->moves = base == NY_DIM_INVALID ? base : ny_dim_sub(c->cx, off, base);
+  a->steady = a->moves != NY_DIM_INVALID && cu_divides(c, a->moves, a->lay->d[1].period);
 }
 
 void cu_touch(cu *c, const cu_access *access) {
@@ -38,7 +39,7 @@ void cu_touch(cu *c, const cu_access *access) {
   place(c, &a);
   for (int i = 0; i < c->pending.n; i++) {
     const cu_access *o = &c->pending.at[i];
-    if (c->buffer[o->buffer].alias != b->alias || !(o->store || a.store) || cu_same_thread(c, o, &a)) continue;
+    if (c->buffer[o->buffer].alias != b->alias || !(o->store || a.store) || cu_same_thread(c, o, &a) || cu_apart(c, o, &a)) continue;
     cu_barrier(c);
     break;
   }
