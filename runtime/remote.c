@@ -19,14 +19,27 @@ static void make_rows(nyb_session *s, struct ny_remote *r) {
   for (int i = 0; i < NY_REMOTE_CAPTURES; i++) r->capture[i].key = NY_NEW_ARRAY(&s->rows, int64_t, r->n_key);
 }
 
-/* On a device that follows any pointer, pages of the host do as staging: they cost nothing until they are touched. */
+/* Kernels follow any pointer on some devices, the driver's copies and fills do not. */
+static void find_copied(nyb_session *s, struct ny_remote *r) {
+  const ny_mod *m = s->mod;
+  for (uint32_t i = 0; i < m->n_commands; i++) {
+    const ny_mod_command *q = &m->command[i];
+    for (uint32_t k = 0; q->kind != NY_MC_LAUNCH && k < q->n_buffers; k++) {
+      const ny_mod_buffer *b = &m->buffer[q->buffer[k]];
+      if (b->place == NY_MP_INPUT) r->input[b->index].copied = true;
+      if (b->place == NY_MP_OUTPUT) r->output[b->index].copied = true;
+    }
+  }
+}
+
+/* Pages of the host do as staging where kernels follow any pointer: they cost nothing until they are touched. */
 static void choose_kinds(nyb_session *s, struct ny_remote *r) {
   ny_block_of_memory device = {.kind = NY_BLOCK_DEVICE, .device = r->dev},
                      pinned = {.kind = NY_BLOCK_PINNED, .device = r->dev};
   s->arena = device;
   r->flag = pinned;
   for (uint32_t i = 0; i < s->mod->n_inputs; i++) {
-    r->input[i].pinned = r->facts->direct ? (ny_block_of_memory){.kind = NY_BLOCK_HOST} : pinned;
+    r->input[i].pinned = r->facts->direct && !r->input[i].copied ? (ny_block_of_memory){.kind = NY_BLOCK_HOST} : pinned;
     r->input[i].device = device;
   }
   for (uint32_t i = 0; i < s->mod->n_outputs; i++) {
@@ -42,6 +55,7 @@ nyb_status ny_remote_open(nyb_session *s) {
   r->facts = ny_device_describe(r->dev);
   r->program = s->module->resident;
   make_rows(s, r);
+  find_copied(s, r);
   choose_kinds(s, r);
   NY_TRY(ny_block_grow(&r->flag, 64, "a flag", &s->diag));
   return ny_queue_open(r->program, &r->queue, &s->diag);

@@ -30,6 +30,7 @@ typedef struct ny_remote_value {
   void *user; /* where the caller has or wants it */
   uint64_t bytes;
   bool on_device; /* the caller's memory is */
+  bool copied;    /* by a command of the module: then only memory that the driver knows will do */
 } ny_remote_value;
 
 struct ny_remote {

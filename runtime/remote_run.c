@@ -9,7 +9,7 @@ static bool aligned(const void *p) { return (uintptr_t)p % NY_REMOTE_ALIGN == 0;
 /* ---- values */
 static ny_remote_way way_in(const struct ny_remote *r, const ny_remote_value *v) {
   if (v->on_device) return aligned(v->user) ? NY_WAY_PLACE : r->facts->mapped ? NY_WAY_PINNED : NY_WAY_COPIED;
-  if (r->facts->direct && aligned(v->user)) return NY_WAY_PLACE;
+  if (r->facts->direct && !v->copied && aligned(v->user)) return NY_WAY_PLACE;
   if (r->facts->mapped) return NY_WAY_PINNED;
   return v->bytes <= NY_REMOTE_SMALL ? NY_WAY_STAGED : NY_WAY_COPIED;
 }
@@ -44,7 +44,7 @@ static nyb_status bind_input(nyb_session *s, uint32_t i, const nyb_tensor *t) {
 
 static ny_remote_way way_out(const struct ny_remote *r, const ny_remote_value *v, bool ours) {
   if (v->on_device) return aligned(v->user) ? NY_WAY_PLACE : r->facts->mapped ? NY_WAY_PINNED : NY_WAY_COPIED;
-  if (r->facts->mapped && (ours || (r->facts->direct && aligned(v->user)))) return NY_WAY_PLACE;
+  if (r->facts->mapped && (ours || (r->facts->direct && !v->copied && aligned(v->user)))) return NY_WAY_PLACE;
   if (r->facts->mapped) return NY_WAY_PINNED;
   return ours ? NY_WAY_STAGED : NY_WAY_COPIED;
 }

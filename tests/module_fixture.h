@@ -182,22 +182,27 @@ static void fx_build(fx_module *f) {
   f->m.n_kernels = 3;
 }
 
-static nyb_status fx_write(fx_module *f, const char *path, ny_diag *d) {
+static nyb_status fx_write_weights(ny_module_file *out, ny_diag *d) {
   static float weights[FX_WEIGHTS];
   for (int i = 0; i < FX_WEIGHTS; i++) weights[i] = (float)i;
-  ny_module_file file;
   ny_weight_place big, again, first, second;
   uint32_t small;
   int64_t numbers[2] = {7, 0};
-  NY_TRY(ny_module_file_begin(path, &file, d));
-  NY_TRY(ny_module_file_weight(&file, weights, sizeof weights, &big));
-  NY_TRY(ny_module_file_weight(&file, weights, sizeof weights, &again));
-  NY_TRY(ny_module_file_weight(&file, &numbers[0], 8, &first));
-  NY_TRY(ny_module_file_weight(&file, &numbers[1], 8, &second));
-  NY_TRY(ny_module_file_weight(&file, &numbers[0], 8, &first));
-  NY_TRY(ny_module_file_weights_end(&file, &small));
+  NY_TRY(ny_module_file_weight(out, weights, sizeof weights, &big));
+  NY_TRY(ny_module_file_weight(out, weights, sizeof weights, &again));
+  NY_TRY(ny_module_file_weight(out, &numbers[0], 8, &first));
+  NY_TRY(ny_module_file_weight(out, &numbers[1], 8, &second));
+  NY_TRY(ny_module_file_weight(out, &numbers[0], 8, &first));
+  NY_TRY(ny_module_file_weights_end(out, &small));
   if (big.segment != 0 || again.segment != 0 || first.offset != 0 || second.offset != 64 || small != 1)
     return ny_fail(d, NYB_E_INTERNAL, NULL, "weights are not shared as expected");
+  return NYB_OK;
+}
+
+static nyb_status fx_write(fx_module *f, const char *path, ny_diag *d) {
+  ny_module_file file;
+  NY_TRY(ny_module_file_begin(path, &file, d));
+  NY_TRY(fx_write_weights(&file, d));
   NY_TRY(ny_module_file_segment(&file, fx_code, (uint64_t)(fx_code_end - fx_code), &f->m.code));
   return ny_module_file_end(&file, &f->m, 1);
 }

@@ -9,11 +9,8 @@ static bool is_device(uint64_t p) {
   return m && (m->kind == DRV_DEVICE_MEMORY || m->kind == DRV_MANAGED_MEMORY);
 }
 
-/* Reaches the device, from its side: anything allocated or registered. */
-static bool device_side(ny_cu_context cx, uint64_t p, uint64_t bytes) {
-  if (drv_memory_find(p)) return drv_memory_holds(p, bytes);
-  return p && drv_follows_any_pointer(cx->device);
-}
+/* Memory the driver knows: allocated by it, or registered. That kernels follow other pointers does not help a copy. */
+static bool device_side(uint64_t p, uint64_t bytes) { return drv_memory_holds(p, bytes); }
 
 static bool host_side(uint64_t p, uint64_t bytes) {
   const drv_memory *m = drv_memory_find(p);
@@ -34,6 +31,8 @@ static ny_cu_result copy(ny_cu_context cx, uint64_t to, uint64_t from, uint64_t 
   n->to = to;
   n->from = from;
   n->bytes = bytes;
+  n->to_ours = !back;
+  n->from_ours = !pageable;
   if (pageable && !drv_capturing(stream)) {
     n->staged = drv_need(malloc(bytes ? bytes : 1));
     memcpy(n->staged, (void *)(uintptr_t)from, bytes);
@@ -46,19 +45,18 @@ static ny_cu_result copy(ny_cu_context cx, uint64_t to, uint64_t from, uint64_t 
 static ny_cu_result upload(ny_cu_context cx, uint64_t to, const void *from, uint64_t bytes, ny_cu_stream stream) {
   uint64_t f = (uint64_t)(uintptr_t)from;
   if (!bytes) return DRV_SUCCESS;
-  if (!device_side(cx, to, bytes) || !host_side(f, bytes)) return bad_copy("copy to the device", to, f, bytes);
+  if (!device_side(to, bytes) || !host_side(f, bytes)) return bad_copy("copy to the device", to, f, bytes);
   return copy(cx, to, f, bytes, stream);
 }
 static ny_cu_result download(ny_cu_context cx, void *to, uint64_t from, uint64_t bytes, ny_cu_stream stream) {
   uint64_t t = (uint64_t)(uintptr_t)to;
   if (!bytes) return DRV_SUCCESS;
-  if (!device_side(cx, from, bytes) || !host_side(t, bytes)) return bad_copy("copy from the device", t, from, bytes);
+  if (!device_side(from, bytes) || !host_side(t, bytes)) return bad_copy("copy from the device", t, from, bytes);
   return copy(cx, t, from, bytes, stream);
 }
 static ny_cu_result inside(ny_cu_context cx, uint64_t to, uint64_t from, uint64_t bytes, ny_cu_stream stream) {
   if (!bytes) return DRV_SUCCESS;
-  if (!device_side(cx, to, bytes) || !device_side(cx, from, bytes))
-    return bad_copy("copy on the device", to, from, bytes);
+  if (!device_side(to, bytes) || !device_side(from, bytes)) return bad_copy("copy on the device", to, from, bytes);
   bool apart = to + bytes <= from || from + bytes <= to;
   if (!apart) return bad_copy("overlapping copy", to, from, bytes);
   return copy(cx, to, from, bytes, stream);
@@ -76,9 +74,10 @@ static ny_cu_result fill(ny_cu_context cx, uint64_t to, unsigned value, unsigned
                          ny_cu_stream stream) {
   if (!n) return DRV_SUCCESS;
   if (to % width || n > UINT64_MAX / width) return DRV_INVALID_VALUE;
-  if (!device_side(cx, to, n * width)) return bad_copy("fill", to, to, n * width);
+  if (!device_side(to, n * width)) return bad_copy("fill", to, to, n * width);
   ny_cu_node node = drv_node_new(DRV_FILL, cx);
   node->to = to;
+  node->to_ours = true;
   node->value = value;
   node->width = width;
   node->bytes = n * width;

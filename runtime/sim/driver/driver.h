@@ -93,7 +93,8 @@ struct CUgraphNode_st {
   /* copy, fill */
   ny_cu_address to, from;
   uint64_t bytes;
-  void *staged; /* the source, copied when the work was queued; or NULL */
+  bool to_ours, from_ours; /* memory of the driver, which must still be there */
+  void *staged;            /* the source, copied when the work was queued; or NULL */
   unsigned value, width;
   struct CUevent_st *event;
   void (*call)(void *user);

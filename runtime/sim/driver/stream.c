@@ -65,10 +65,8 @@ static void run_copy(ny_cu_node n) {
 
 /* Memory may have been given back since the work was captured. */
 static bool gone(ny_cu_node n) {
-  bool there = n->work != DRV_COPY && n->work != DRV_FILL;
-  if (!there)
-    there = drv_follows_any_pointer(n->o.context->device) || drv_memory_holds(n->to, n->bytes) ||
-            (n->work == DRV_COPY && drv_memory_holds(n->from, n->bytes));
+  bool there =
+      (!n->to_ours || drv_memory_holds(n->to, n->bytes)) && (!n->from_ours || drv_memory_holds(n->from, n->bytes));
   if (!there && !drv_opt.quiet)
     fprintf(stderr, "libnyb_cudasim: error: a copy or fill of memory that was given back\n");
   return !there;
