@@ -101,9 +101,9 @@ static nyb_status add_image(ny_module_builder *b, ny_mod_image_kind kind, const 
   return ny_module_file_segment(&b->store->file, data, bytes, &o->code);
 }
 
-/* "sm_90a" -> "compute_90a" */
+/* "sm_90a" -> "compute_90a", which a target may be already */
 static const char *virtual_arch(ny_module_builder *b, const char *real) {
-  return ny_strf(&b->a, "compute_%s", strncmp(real, "sm_", 3) ? real : real + 3);
+  return strncmp(real, "sm_", 3) ? real : ny_strf(&b->a, "compute_%s", real + 3);
 }
 
 /* Text keeps its final zero: that is how the driver reads it. */
