@@ -25,7 +25,6 @@ ny_sim_memory *ny_sim_memory_new(void) {
 
 void ny_sim_memory_free(ny_sim_memory *m) {
   if (!m) return;
-  for (size_t i = 0; i < m->n; i++) free((char *)m->range[i].name);
   free(m->range);
   pthread_mutex_destroy(&m->lock);
   free(m);
@@ -63,7 +62,8 @@ nyb_status ny_sim_map(ny_sim_memory *m, const void *p, uint64_t bytes, const cha
       m->range = must(realloc(m->range, m->cap * sizeof *m->range));
     }
     memmove(m->range + at + 1, m->range + at, (m->n - at) * sizeof *m->range);
-    m->range[at] = (ny_sim_range){base, bytes, must(strdup(name ? name : "a buffer")), read_only};
+    m->range[at] = (ny_sim_range){.base = base, .bytes = bytes, .read_only = read_only};
+    snprintf(m->range[at].name, sizeof m->range[at].name, "%s", name ? name : "a buffer");
     m->n++;
   }
   pthread_mutex_unlock(&m->lock);
@@ -76,7 +76,6 @@ bool ny_sim_unmap(ny_sim_memory *m, const void *p) {
   size_t at = below(m->range, m->n, base);
   bool found = at && m->range[at - 1].base == base;
   if (found) {
-    free((char *)m->range[at - 1].name);
     memmove(m->range + at - 1, m->range + at, (m->n - at) * sizeof *m->range);
     m->n--;
   }

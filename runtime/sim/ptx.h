@@ -6,26 +6,27 @@
    registers are such arrays too, filled beforehand, and no handler asks what kind of operand it has.
 
    TO ADD AN INSTRUCTION: write `static void name(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask)` in a file of its
-   topic, and a row in that file's table `const ny_ptx_row ny_rows_<topic>[]`; a new topic is one line in ptx_ops.def.
-   Nothing else: parser, decoder, dispatcher and counters read the rows.
+   topic, and a row in that file's table `const ny_ptx_row ny_rows_<topic>[]` (after it `const size_t ny_n_rows_<topic> =
+   NY_COUNT(ny_rows_<topic>);`); a new topic is one line in ptx_ops.def. Nothing else: parser, decoder, dispatcher and
+   counters read the rows.
    A row: {pattern, operands, class, fix, {handlers}}.
    - pattern: the mnemonic and its modifiers in their written order: "mul.hi.[u32 s32 u64 s64]".
        word      must be there          (a b c)   one of these must be: i->opt[k] = 1, 2, 3 for the k-th such group
-       (a b)?    may be: opt 0 if not   [a b c]   one of these must be: i->sub = 0, 1, 2 and the handler is
-   handlers[sub] Modifiers may hold "::" (shared::cta). Of rows with the same mnemonic the first that fits is taken. The
-   alternatives of [] that name a type also give the type of the operands `t`, `T`, `w`, `W` below.
+       (a b)?    may be: opt 0 if not   [a b c]   one of these must be: i->sub = 0, 1, 2, the handler is handlers[sub]
+     Modifiers may hold "::" (shared::cta). Of rows with the same mnemonic the first that fits is taken. The alternatives
+     of [] that name a type also give the type of the operands `t`, `T`, `w`, `W` below.
    - operands, separated by blanks; capitals are written by the instruction, small letters read:
-       t T   of the type of []         w W  twice as wide            h H b B l L  16, 32, 64 bits of any kind
-       f     f32 (an immediate is a float)       p P  a predicate (p may be !p)       x X  a register of any width
-       m     an address: [reg+imm], [reg], [symbol+imm], [imm]       i  an immediate: its value is in arg.imm
-       n     the name of a label or function (resolved by the decoder)
+       t T   of the type of []         w W   twice as wide         h H b B l L   16, 32, 64 bits of any kind
+       f F   f32                       p P   a predicate           x X   a register of any width
+       q     a predicate or 32 bits    i     an immediate: its value is in arg.imm
+       m     an address: [reg+imm], [reg], [symbol+imm], [imm]     n     the name of a label (i->target)
      followed by `4`: a vector {a,b,c,d} of that many (1: braces may be missing); `+`: a register or a vector of any
-   length;
-     `?`: may be missing (it is then an arg of kind NY_ARG_NONE); `|` before it: joined to the one before: "P |P?" is
-   p|q. All operands stand one after another in i->arg[], vectors as their elements.
-   - class: what it counts as.       - fix: NULL, or called once an instruction after its operands are known; may refuse
-   it by ny_ptx_bad, replace i->exec, precompute i->data. A register `_` as a destination is a scratch register. 8 and
-   16-bit values live zero-extended in 32-bit lanes. */
+     length; `?`: may be missing (then an arg of kind NY_ARG_NONE); `|` before it: joined to the one before: "P |P?" is
+     p|q. All operands stand one after another in i->arg[], vectors as their elements.
+   - class: what it counts as.
+   - fix: NULL, or called once an instruction after its operands are known; may refuse it by ny_ptx_bad, replace i->exec,
+     precompute i->data. Of an access of memory, i->bytes * i->vec is what one lane accesses.
+   A register `_` as a destination is a scratch register. 8 and 16-bit values live zero-extended in 32-bit lanes. */
 #ifndef NY_PTX_H
 #define NY_PTX_H
 #include "sim.h"
@@ -41,14 +42,14 @@ typedef struct ny_ptx_decoder ny_ptx_decoder;
 typedef void ny_ptx_exec(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask);
 
 /* ---- types */
+/* clang-format off */
 #define NY_PTX_TYPES(T)                                                                                                \
-  T(b8, 8, 'b')                                                                                                        \
-  T(u8, 8, 'u')                                                                                                        \
-  T(s8, 8, 's') T(b16, 16, 'b') T(u16, 16, 'u') T(s16, 16, 's') T(f16, 16, 'h') T(bf16, 16, 'h') T(b32, 32, 'b')       \
-      T(u32, 32, 'u') T(s32, 32, 's') T(f32, 32, 'f') T(f16x2, 32, 'h') T(bf16x2, 32, 'h') T(tf32, 32, 'b')            \
-          T(b64, 64, 'b') T(u64, 64, 'u') T(s64, 64, 's') T(f64, 64, 'f') T(f32x2, 64, 'h') T(u16x2, 32, 'b')          \
-              T(s16x2, 32, 'b') T(b128, 128, 'b') T(pred, 1, 'p') T(e4m3, 8, 'h') T(e5m2, 8, 'h') T(e4m3x2, 16, 'h')   \
-                  T(e5m2x2, 16, 'h') T(e2m1x2, 8, 'h') T(ue8m0x2, 16, 'h')
+  T(b8, 8, 'b') T(u8, 8, 'u') T(s8, 8, 's') T(b16, 16, 'b') T(u16, 16, 'u') T(s16, 16, 's') T(b32, 32, 'b')            \
+  T(u32, 32, 'u') T(s32, 32, 's') T(b64, 64, 'b') T(u64, 64, 'u') T(s64, 64, 's') T(b128, 128, 'b') T(u16x2, 32, 'b')  \
+  T(s16x2, 32, 'b') T(pred, 1, 'p') T(f32, 32, 'f') T(f64, 64, 'f') T(f16, 16, 'h') T(bf16, 16, 'h')                   \
+  T(f16x2, 32, 'h') T(bf16x2, 32, 'h') T(tf32, 32, 'b') T(f32x2, 64, 'h') T(e4m3, 8, 'h') T(e5m2, 8, 'h')              \
+  T(e4m3x2, 16, 'h') T(e5m2x2, 16, 'h') T(e2m1x2, 8, 'h') T(ue8m0x2, 16, 'h') T(e2m3x2, 16, 'h') T(e3m2x2, 16, 'h')
+/* clang-format on */
 typedef enum ny_ptx_type {
   NY_T_none,
 #define NY_PTX_TYPE_(name, bits, kind) NY_T_##name,
@@ -75,7 +76,7 @@ typedef struct ny_ptx_row {
 typedef struct ny_ptx_table {
   const char *topic;
   const ny_ptx_row *row;
-  size_t n;
+  const size_t *n;
 } ny_ptx_table;
 extern const ny_ptx_table ny_ptx_tables[];
 extern const size_t ny_ptx_n_tables;
@@ -94,7 +95,9 @@ typedef struct ny_ptx_arg {
 enum {
   NY_ARG_NOT = 1,     /* !p */
   NY_ARG_UNIFORM = 2, /* all lanes hold the same value: an immediate or a symbol */
-  NY_ARG_VECTOR = 4   /* an element of a vector operand */
+  NY_ARG_VECTOR = 4,  /* an element of a vector operand */
+  NY_ARG_FRAME = 8,   /* MEM: a parameter of a device function, in the frame of each thread */
+  NY_ARG_HALF = 16    /* a 16-bit register */
 };
 struct ny_ptx_ins {
   ny_ptx_exec *exec;
@@ -124,7 +127,12 @@ void *ny_ptx_alloc(ny_ptx_decoder *dc, size_t bytes); /* lives as long as the mo
 
 /* ---- running state */
 enum { NY_PRED_TRUE, NY_PRED_SCRATCH, NY_N_PRED_FIXED };
-typedef enum ny_wait { NY_WAIT_NONE, NY_WAIT_BARRIER, NY_WAIT_WARP } ny_wait; /* what a path waits for */
+typedef enum ny_wait { /* what a path waits for */
+                       NY_WAIT_NONE,
+                       NY_WAIT_BARRIER, /* at a barrier: for the other lanes of its warp */
+                       NY_WAIT_ARRIVED, /* at a barrier, counted: for the other warps */
+                       NY_WAIT_WARP     /* at a collective: for the other lanes of its mask */
+} ny_wait;
 typedef struct ny_sim_path { /* lanes of a warp that are at the same instruction */
   uint32_t pc, mask;
   uint8_t wait;    /* ny_wait */
@@ -137,45 +145,56 @@ struct ny_sim_warp {
   uint32_t pc, active;      /* of the path that runs: pc is already that of the next instruction */
   uint32_t limit;           /* the path runs while pc < limit: there another path waits */
   int32_t fuel;             /* instructions until others have their turn */
+  int32_t budget;           /* what is left of its turn after that */
   uint32_t live;            /* lanes that have not exited */
   uint32_t index;           /* in its block */
   uint32_t init;            /* lanes that exist: the last warp of a block may be partial */
+  uint32_t carry;           /* the flag of add.cc */
   ny_sim_block *block;
   uint8_t *local; /* 32 frames of local_bytes one after another */
-  ny_sim_path path[NY_LANES];
-  uint8_t n_paths, turn; /* the others; turn: forced turns of higher paths so far */
-  uint8_t state;         /* launch.c */
+  ny_sim_path path[NY_LANES + 2];
+  uint8_t n_paths;       /* the others */
+  uint8_t state;         /* warp.c */
+  uint8_t wait, barrier; /* why the path that ran has stopped, at which barrier, for which lanes */
+  uint32_t want;
+  bool forced; /* a collective runs with the lanes that are there */
 };
 enum { NY_EXT_ASYNC, NY_EXT_MBARRIER, NY_EXT_2, NY_N_EXT };
-typedef struct ny_sim_ext { /* state of a block that belongs to an instruction family; a handler sets it up on first use
-                             */
+/* State of a block that belongs to an instruction family; a handler sets it up on first use. Both calls may be NULL.
+   poll: no warp can go on; make something happen, false: nothing to do. end: the block is done, or the launch is cut
+   short: check and free. */
+typedef struct ny_sim_ext {
   void *p;
-  bool (*poll)(ny_sim_block *b,
-               void *p); /* no warp can go on: make something happen; false: nothing to do. May be NULL */
-  void (*end)(ny_sim_block *b, void *p); /* the block is done, or the launch is cut short: check and free */
+  bool (*poll)(ny_sim_block *b, void *p);
+  void (*end)(ny_sim_block *b, void *p);
 } ny_sim_ext;
 struct ny_sim_block {
   ny_sim_grid *grid;
-  uint32_t index[3], linear; /* %ctaid */
+  uint32_t index[3]; /* %ctaid */
+  uint64_t linear;
   uint32_t n_threads, n_warps;
   uint8_t *shared;
   uint32_t shared_bytes, static_shared;
   ny_sim_warp *warp;
   ny_sim_ext ext[NY_N_EXT];
-  struct ny_shadow *shadow; /* NULL: no check needs it */
-  struct ny_barriers *barriers;
+  struct ny_shadow *shadow;   /* NULL: no check needs it */
+  struct ny_barrier *barrier; /* 16 */
 };
 struct ny_sim_grid { /* one launch */
   const ny_sim_launch *launch;
   const ny_sim_module *module;
   const struct ny_ptx_kernel *kernel;
   ny_sim_counters count;
-  uint64_t rng, fuel;         /* fuel: warp instructions left */
-  bool stop;                  /* cut short: a trap, a limit, too many findings */
-  struct ny_sim_range *range; /* the mapped memory, by address */
-  uint32_t n_ranges, last_range;
+  uint64_t rng, fuel;            /* fuel: warp instructions left */
+  bool stop;                     /* cut short: a trap, a limit, too many findings */
+  struct ny_sim_range *range;    /* the mapped memory, by address */
+  uint32_t n_ranges, last_range; /* last_range: where the last access was */
   struct ny_sim_findings *findings;
   struct ny_shadow_global *global_shadow;
+  struct ny_hit {
+    uint64_t warps, threads;
+  } * hit;         /* how often each instruction ran */
+  uint64_t clocks; /* instructions run so far: the time */
 };
 
 /* ---- lanes */
@@ -196,6 +215,7 @@ static inline void ny_set_pred(ny_sim_warp *w, const ny_ptx_arg *a, uint32_t mas
 extern const uint32_t ny_lane_bit[NY_LANES]; /* 1 << lane, for loops without variable shifts */
 /* A destination's lanes either are those of a source or do not touch them, so the loops have no hidden dependence. */
 #if defined(__clang__)
+#pragma clang diagnostic ignored "-Wpass-failed" /* some bodies call functions: then it is a plain loop */
 #define NY_EACH_LANE(l) _Pragma("clang loop vectorize(assume_safety)") for (int l = 0; l < NY_LANES; l++)
 #else
 #define NY_EACH_LANE(l) _Pragma("GCC ivdep") for (int l = 0; l < NY_LANES; l++)

@@ -10,15 +10,15 @@
 typedef struct ny_sim_memory ny_sim_memory;
 typedef struct ny_sim_range {
   uint64_t base, bytes;
-  const char *name; /* for findings: "x", "arena"; never NULL */
+  char name[47]; /* for findings: "x", "arena" */
   bool read_only;
 } ny_sim_range;
 ny_sim_memory *ny_sim_memory_new(void);
 void ny_sim_memory_free(ny_sim_memory *m);
-/* NYB_E_ARGUMENT when it overlaps a mapped range or is empty. `name` is copied, NULL: none. */
+/* NYB_E_ARGUMENT when it overlaps a mapped range or is empty. `name` is copied (its first 46 bytes), NULL: none. */
 nyb_status ny_sim_map(ny_sim_memory *m, const void *p, uint64_t bytes, const char *name, bool read_only, ny_diag *d);
 bool ny_sim_unmap(ny_sim_memory *m, const void *p); /* the range that starts at p; false: there is none */
-/* The range that holds p; false: none does. The name lives as long as the range is mapped. */
+/* The range that holds p; false: none does. */
 bool ny_sim_find(ny_sim_memory *m, const void *p, ny_sim_range *out);
 
 /* ---- module.c: PTX text, parsed, checked and decoded as a whole. */
@@ -76,12 +76,14 @@ typedef struct ny_sim_options {
 #define NY_SIM_CLASSES(C)                                                                                              \
   C(int, "integer")                                                                                                    \
   C(float, "f16, bf16, f32")                                                                                           \
-  C(f64, "f64") C(convert, "conversion") C(move, "move and select") C(tensor, "tensor core")                           \
-      C(ld_global, "global load") C(st_global, "global store") C(ld_shared, "shared load")                             \
-          C(st_shared, "shared store") C(ld_local, "local load") C(st_local, "local store")                            \
-              C(ld_const, "constant and parameter load") C(atomic, "atomic") C(copy, "asynchronous copy")              \
-                  C(shuffle, "shuffle and vote") C(control, "branch") C(sync, "barrier and fence")                     \
-                      C(special, "special function")
+  C(f64, "f64")                                                                                                        \
+  C(convert, "conversion")                                                                                             \
+  C(move, "move and select")                                                                                           \
+  C(tensor, "tensor core") C(ld_global, "global load") C(st_global, "global store") C(ld_shared, "shared load")        \
+      C(st_shared, "shared store") C(ld_local, "local load") C(st_local, "local store")                                \
+          C(ld_const, "constant and parameter load") C(atomic, "atomic") C(copy, "asynchronous copy")                  \
+              C(shuffle, "shuffle and vote") C(control, "branch") C(sync, "barrier and fence")                         \
+                  C(special, "special function")
 typedef enum ny_sim_class {
 #define NY_SIM_CLASS_(name, text) NY_CLS_##name,
   NY_SIM_CLASSES(NY_SIM_CLASS_)
@@ -101,9 +103,11 @@ typedef struct ny_sim_counters {
 #define NY_SIM_FINDINGS(F)                                                                                             \
   F(race, "data race")                                                                                                 \
   F(bounds, "out of bounds")                                                                                           \
-  F(misaligned, "misaligned access") F(uninit, "read of uninitialised shared memory")                                  \
-      F(divergent, "divergent barrier") F(cross, "cross-block conflict") F(deadlock, "deadlock") F(trap, "trap")       \
-          F(limit, "instruction limit") F(invalid, "invalid use")
+  F(misaligned, "misaligned access")                                                                                   \
+  F(uninit, "read of uninitialised shared memory")                                                                     \
+  F(divergent, "divergent barrier")                                                                                    \
+  F(cross, "cross-block conflict") F(deadlock, "deadlock") F(trap, "trap") F(limit, "instruction limit")               \
+      F(invalid, "invalid use")
 typedef enum ny_sim_finding_kind {
 #define NY_SIM_FINDING_(name, text) NY_FIND_##name,
   NY_SIM_FINDINGS(NY_SIM_FINDING_)

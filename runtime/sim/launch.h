@@ -1,0 +1,84 @@
+/* Blocks, warps and barriers while a launch runs: what warp.c, barrier.c, launch.c and the checks share. */
+#ifndef NY_SIM_LAUNCH_H
+#define NY_SIM_LAUNCH_H
+#include "parse.h"
+
+enum { NY_N_BARRIERS = 16 };
+typedef struct ny_barrier {
+  uint32_t arrived, expected; /* threads; expected 0: all that live */
+  uint32_t waiting;           /* warps */
+  bool and_all, or_any;       /* of the predicates of .red */
+  uint32_t count;
+} ny_barrier;
+enum { NY_WARP_READY, NY_WARP_WAITING, NY_WARP_DONE };
+
+static inline uint64_t ny_clock(const ny_sim_grid *g) { return g->clocks; }
+static inline const ny_ptx_stmt *ny_stmt(const ny_sim_grid *g, const ny_ptx_ins *i) {
+  return &g->module->stmt[i->stmt];
+}
+
+/* ---- warp.c */
+void ny_warp_start(ny_sim_warp *w);                            /* its lanes at the first instruction */
+void ny_warp_run(ny_sim_warp *w, int32_t quantum);             /* until it waits, ends, yields or has run that many */
+void ny_go(ny_sim_warp *w, uint32_t mask, uint32_t target);    /* lanes of mask jump, the other active ones go on */
+void ny_leave(ny_sim_warp *w, uint32_t mask, uint32_t target); /* as ny_go, with the others staying what runs */
+void ny_split(ny_sim_warp *w, uint32_t mask); /* the active lanes that are not in mask go on by themselves */
+void ny_block_path(ny_sim_warp *w, const ny_ptx_ins *i, ny_wait why, uint32_t barrier, uint32_t want);
+uint32_t ny_pc_of(const ny_sim_warp *w, const ny_ptx_ins *i);
+
+/* ---- barrier.c */
+/* The paths that wait at barriers, now that no path of the warp can go on. */
+void ny_barrier_settle(ny_sim_warp *w);
+void ny_barrier_recheck(ny_sim_block *b); /* a warp is done: others may wait for fewer now */
+bool ny_barrier_stuck(ny_sim_block *b);   /* no warp can go on: a finding */
+
+/* ---- report.c */
+struct ny_sim_findings *ny_findings_new(uint32_t limit);
+void ny_findings_move(struct ny_sim_findings *f, ny_sim_result *r); /* and frees */
+ny_sim_site ny_site(const ny_sim_warp *w, const ny_ptx_ins *i, uint32_t lane);
+/* The site of thread number `thread` (linear) of block number `block` at instruction `pc`. */
+ny_sim_site ny_site_of(const ny_sim_grid *g, uint64_t block, uint32_t thread, uint32_t pc);
+void ny_find_two(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t lane, const ny_sim_site *other, ny_sim_finding_kind kind,
+                 uint64_t address, uint32_t bytes, const char *fmt, ...) NY_PRINTF(8, 9);
+/* "12 bytes after \"x\" (4096 bytes)": an address that is in no range. */
+void ny_nearest(const ny_sim_grid *g, uint64_t addr, char *out, size_t n);
+const ny_sim_range *ny_range_of(ny_sim_grid *g, uint64_t addr, uint64_t bytes); /* access.c */
+
+/* ---- shadow.c: who knows of what. A warp's epoch grows with each thing it makes known; an access is tagged with it.
+   Warp v knows all of warp w up to epoch clock[w]. The last component is what asynchronous copies have landed. */
+typedef struct ny_warp_clock {
+  uint32_t epoch;
+  uint32_t full;              /* all lanes know of each other up to here */
+  uint32_t *known;            /* by warp */
+  uint32_t (*lane)[NY_LANES]; /* [b][a]: lane b knows of lane a up to here; NULL: no partial synchronisation yet */
+} ny_warp_clock;
+typedef struct ny_shadow {
+  uint32_t n, checks; /* n: warps + 1 */
+  uint32_t base;      /* epochs up to this one are of earlier blocks */
+  uint32_t landed;    /* epoch of the asynchronous copies */
+  ny_warp_clock *warp;
+  struct ny_sim_clock *clock; /* open addressing */
+  uint32_t n_clocks, cap_clocks;
+  struct ny_cell *cell; /* shared memory; NULL: not checked */
+  uint64_t *reads;      /* [cell][warp] */
+  uint32_t grain;
+} ny_shadow;
+ny_shadow *ny_shadow_new(ny_sim_block *b, uint32_t checks);
+void ny_shadow_begin(ny_sim_block *b); /* the next block on the same memory */
+void ny_shadow_free(ny_shadow *s);
+/* Whether warp w, lane, knows of what lane `by_lane` of warp `by` did in `epoch`. */
+bool ny_shadow_knows(const ny_sim_warp *w, uint32_t lane, uint32_t by, uint32_t by_lane, uint32_t epoch);
+void ny_shadow_strong(ny_sim_warp *w, uint32_t mask, uint64_t key, uint32_t how); /* an atomic access is an edge */
+
+void ny_shadow_publish(const ny_shadow *s, ny_sim_clock *c); /* all copies landed so far are known to c */
+
+/* ---- shared_shadow.c, global_shadow.c */
+void ny_shadow_cells(ny_sim_block *b, ny_shadow *s);
+void ny_shadow_shared(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask, const uint64_t addr[NY_LANES], uint32_t bytes,
+                      uint32_t how);
+struct ny_shadow_global *ny_shadow_global_new(ny_sim_grid *g);
+void ny_shadow_global_begin(struct ny_shadow_global *s); /* the next block */
+void ny_shadow_global_free(struct ny_shadow_global *s);
+void ny_shadow_global(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask, const uint64_t addr[NY_LANES], uint32_t bytes,
+                      uint32_t how);
+#endif
