@@ -226,11 +226,9 @@ static void stage_body(cu *c, const cu_at *at, const cu_member *m) {
       t = CU_F(c, "%s < %lld", pos[d], (long long)at->g->dim[d]);
     if (t) test = test ? CU_F(c, "%s && %s", test, t) : t;
   }
-  char place[256];
-  snprintf(place, sizeof place, m->place, pos[0], pos[1]);
   const char *x = cu_ref(c, at, m->value);
   cu_line(c, "%s%s%s[%s] = %s;", at->w > 1 ? CU_F(c, "EACH(k, %d) ", at->w) : "", test ? CU_F(c, "if (%s) ", test) : "", c->buffer[m->area].name,
-          ny_strdup(&c->arena, place), cu_cast(c, m->value->fmt, m->as, x, false));
+          CU_F(c, m->place, pos[0], pos[1]), cu_cast(c, m->value->fmt, m->as, x, false));
 }
 
 static void map_body(cu *c, const cu_at *at, const ny_op *op) {

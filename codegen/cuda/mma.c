@@ -114,6 +114,13 @@ static bool runs_along(const cu *c, const ny_op *load, int d) {
   return load && cu_const(c, load->attr[NY_AT(load, stride)].dims.v[d], &s) && s == 1;
 }
 
+/* No index tile, or one from before the loop that says where rows are, not elements beside each other. */
+static bool found_before(const cu *c, const ny_op *load, int along) {
+  if (load->n_in == 1) return true;
+  const ny_value *x = ny_in(load, 1);
+  return x->def->parent != load->parent && c->value[x->id].dim[along] == 1;
+}
+
 static cu_operand operand(cu *c, const ny_op *op, int which) {
   cu_operand o = {.v = val(c, ny_in(op, 1 + which)), .area = -1};
   const ny_op *load = main_load(c, o.v->v);
@@ -123,22 +130,60 @@ static cu_operand operand(cu *c, const ny_op *op, int which) {
   /* without a load to follow: a by rows, b by columns' k, which suits both multipliers */
   o.k_inner = load ? runs_along(c, load, k_dim) || (which == 0 && !runs_along(c, load, 1 - k_dim)) : which == 0;
   if (k == 1) o.k_inner = false;
-  o.copied = load && load == o.v->v->def && o.own && (load->n_in == 1 || ny_in(load, 1)->def->parent != load->parent) && runs_along(c, load, o.k_inner ? k_dim : 1 - k_dim) && ny_fmts[o.v->fmt].bits >= 8 && o.v->fmt != NY_bool;
+  int along = o.k_inner ? k_dim : 1 - k_dim;
+  o.copied = load && load == o.v->v->def && o.own && found_before(c, load, along) && runs_along(c, load, along) && ny_fmts[o.v->fmt].bits >= 8 && o.v->fmt != NY_bool;
   o.outer = o.k_inner ? other : k, o.inner = o.k_inner ? k : other;
   return o;
 }
 
+static int size_of(const cu_operand *o) { return ny_fmts[o->v->fmt].bits > 8 ? ny_fmts[o->v->fmt].bits / 8 : 1; }
+
+/* Turns that a quarter of a warp takes to read 16 bytes each of the rows that its accumulators want. */
+static int turns(const cu *c, int which, int64_t row_bytes, int mask) {
+  const ny_cuda_layout *f = &c->facts->layout;
+  int64_t unit[8];
+  int most = 1;
+  for (int lane = 0; lane < 8; lane++) {
+    int t = which ? lane % (f->mma ? 4 : f->tc) : lane / (f->mma ? 4 : f->tc), v = f->mma ? which ? 2 : 1 : which ? f->v : f->u, same = 0;
+    unit[lane] = (int64_t)t * v * row_bytes / 16 + (mask ? t & mask : 0);
+    for (int i = 0; i < lane; i++) {
+      if (unit[i] == unit[lane]) { /* one read serves both */
+        same = 0;
+        break;
+      }
+      same += unit[i] % 8 == unit[lane] % 8;
+    }
+    if (same + 1 > most) most = same + 1;
+  }
+  return most;
+}
+
+/* Rows of k that several threads read at once start at the same bank: either they are padded, or their 16-byte units change places. */
+static void arrange(cu *c, cu_mma_plan *p, int which) {
+  cu_operand *o = &p->in[which];
+  const cu_dim *d = &c->layout->d[which];
+  int size = size_of(o), units = (int)(o->inner * size / 16);
+  bool even = o->inner * size % 16 == 0 && (units & (units - 1)) == 0 && units > 1 && o->outer > 1, rows_outer = (which == 0) == o->k_inner;
+  o->ld = o->outer == 1 ? o->inner : (o->inner * size + 15) / 16 * 16 / size + PAD / size;
+  int row = rows_outer ? 1 : 2, col = rows_outer ? 2 : 1, mask = (units < 8 ? units : 8) - 1;
+  if (!p->tensor && o->k_inner && even && d->inner == 1 && turns(c, which, o->inner * size, mask) < turns(c, which, o->ld * size, 0)) {
+    o->mask = mask, o->ld = o->inner;
+    o->place = CU_F(c, "(%%%d$s) * %lld + (((%%%d$s) / %d ^ (%%%d$s) / %d & %d) * %d | (%%%d$s) %% %d)", row, (long long)o->ld, col, 16 / size, row, d->v, mask, 16 / size, col,
+                    16 / size);
+  } else {
+    o->place = CU_F(c, "(%%%d$s) * %lld + %%%d$s", row, (long long)o->ld, col);
+  }
+}
+
 static void settle(cu *c, cu_mma_plan *p, int which) {
   cu_operand *o = &p->in[which];
-  int size = ny_fmts[o->v->fmt].bits > 8 ? ny_fmts[o->v->fmt].bits / 8 : 1;
+  int size = size_of(o);
   if (p->tensor && size == 1 && !o->k_inner) { /* bytes cannot be turned when fragments are read */
     o->k_inner = true, o->copied = false;
     int64_t t = o->outer;
     o->outer = o->inner, o->inner = t;
   }
-  o->ld = o->outer == 1 ? o->inner : (o->inner * size + 15) / 16 * 16 / size + PAD / size;
-  bool rows_outer = (which == 0) == o->k_inner; /* rows of the tile are rows of shared memory */
-  o->place = CU_F(c, "(%%%d$s) * %lld + %%%d$s", rows_outer ? 1 : 2, (long long)o->ld, rows_outer ? 2 : 1);
+  arrange(c, p, which);
   if (!o->own || o->v->literal) return;
   const ny_op *load = main_load(c, o->v->v);
   bool turned = runs_along(c, load, 0) && !runs_along(c, load, 1);
@@ -169,8 +214,7 @@ void cu_mma_areas(cu *c, cu_mma_plan *p, int stages) {
   p->stages = stages;
   for (int i = 0; i < 2; i++) {
     cu_operand *o = &p->in[i];
-    int size = ny_fmts[o->v->fmt].bits > 8 ? ny_fmts[o->v->fmt].bits / 8 : 1;
-    uint64_t bytes = (uint64_t)stages * (uint64_t)(o->outer * o->ld) * (unsigned)size;
+    uint64_t bytes = (uint64_t)stages * (uint64_t)(o->outer * o->ld) * (unsigned)size_of(o);
     if (bytes > 1 << 24) {
       cu_fail(c, p->op, NYB_E_LIMIT, "an operand takes %llu bytes of shared memory", (unsigned long long)bytes);
       return;
@@ -201,7 +245,11 @@ static void take(cu *c, const cu_mma_plan *p, int which, int kw) {
     cu_line(c, "EACH(%s, %lld) {", i, (long long)held);
     cu_line(c, "  %s g[%d];", reg, kw);
     c->uses |= CU_P_VECTOR;
-    cu_line(c, "  ny_load<%d>(g, %s + (%s) * %lld + q);", kw, from, pos, (long long)o->ld);
+    if (o->mask)
+      cu_line(c, "  ny_load<%d>(g, %s + (%s) * %lld + ((q / %d ^ (%s) / %d & %d) * %d | q %% %d));", kw, from, pos, (long long)o->ld, 16 / size_of(o), pos, d->v, o->mask,
+              16 / size_of(o), 16 / size_of(o));
+    else
+      cu_line(c, "  ny_load<%d>(g, %s + (%s) * %lld + q);", kw, from, pos, (long long)o->ld);
     cu_line(c, "  EACH(k, %d) %s[%s * %d + k] = %s;", kw, to, i, kw, number(c, p->sum, o->v->fmt, "g[k]"));
     cu_line(c, "}");
     return;
@@ -222,7 +270,7 @@ static void plain_compute(cu *c, const cu_mma_plan *p) {
   int64_t k = p->in[0].v->dim[1], rows = t->held[0], cols = t->held[1];
   int kw = 1;
   if (p->in[0].k_inner || p->in[1].k_inner)
-    for (kw = rows * cols >= 16 ? 4 : 1; k % kw; kw /= 2) {}
+    for (kw = rows * cols >= 16 || p->in[0].mask || p->in[1].mask ? 4 : 1; k % kw; kw /= 2) {}
   bool unroll = rows * cols * k <= MAX_STRAIGHT;
   for (int i = 0; i < 2; i++) cu_line(c, "const %s *const %s = %s;", cu_reg(p->in[i].v->fmt), i ? "gb" : "ga", cu_stage_base(c, p, i, p->stage));
   if (unroll)

@@ -10,6 +10,7 @@ typedef struct cu_operand {
   bool copied;   /* a load that cp.async can do */
   int64_t outer, inner, ld; /* elements of a stage: outer rows of ld */
   int area;      /* buffer, -1 before it is made */
+  int mask;          /* of 16-byte units that change places in a row; 0: rows are padded instead */
   const char *place;
 } cu_operand;
 typedef struct cu_mma_plan {

@@ -59,14 +59,12 @@ static void copy_operand(cu *c, cu_mma_plan *p, int which, const char *stage) {
   }
   const char *pos[2];
   for (int d = 0; d < 2; d++) pos[d] = o->v->dim[d] == 1 ? "0" : cu_plus(c, cu_base(&l->d[d]), cu_place(c, &l->d[d], d ? at.j : at.i));
-  char place[512];
-  snprintf(place, sizeof place, o->place, pos[0], pos[1]);
   const char *outside = NULL; /* threads beyond the tile have no place to put anything */
   for (int d = 0; d < 2; d++) {
     const char *t = o->v->dim[d] == 1 && l->d[d].threads > 1 ? CU_F(c, "%s == 0", l->d[d].base) : cu_exact(&l->d[d], o->v->dim[d]) ? NULL : CU_F(c, "%s < %lld", pos[d], (long long)o->v->dim[d]);
     if (t) outside = outside ? CU_F(c, "%s && %s", outside, t) : t;
   }
-  cu_copy_line(c, &at, o->v->v->def, CU_F(c, "%s + %s", cu_stage_base(c, p, which, stage), ny_strdup(&c->arena, place)), outside);
+  cu_copy_line(c, &at, o->v->v->def, CU_F(c, "%s + %s", cu_stage_base(c, p, which, stage), CU_F(c, o->place, pos[0], pos[1])), outside);
   for (; loops; loops--) close_brace(c);
   close_brace(c);
 }

@@ -25,8 +25,9 @@ template <class T> NY_DEV T ny_least(T a, T b) { return a < b ? a : b; }
 template <class T> NY_DEV T ny_most(T a, T b) { return a < b ? b : a; }
 template <class T> NY_DEV T ny_floor_mod(T a, T b) { T r = a % b; return r != 0 && (r ^ b) < 0 ? r + b : r; }
 template <class T> NY_DEV T ny_floor_div(T a, T b) { T q = a / b; return q * b != a && (a ^ b) < 0 ? q - 1 : q; }
-NY_DEV float ny_max(float a, float b) { return a != a ? a : b != b ? b : a < b ? b : a; }
-NY_DEV float ny_min(float a, float b) { return a != a ? a : b != b ? b : b < a ? b : a; }
+// NaN wins.
+NY_DEV float ny_max(float a, float b) { float r; asm("max.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b)); return r; }
+NY_DEV float ny_min(float a, float b) { float r; asm("min.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b)); return r; }
 NY_DEV double ny_max(double a, double b) { return a != a ? a : b != b ? b : a < b ? b : a; }
 NY_DEV double ny_min(double a, double b) { return a != a ? a : b != b ? b : b < a ? b : a; }
 NY_DEV float ny_fma(float a, float b, float c) { return fmaf(a, b, c); }
