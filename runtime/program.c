@@ -18,17 +18,29 @@ static nyb_status load_failed(ny_program *p, const ny_mod_image *im, ny_cu_resul
                       p->dev->facts.name, n ? ": " : "", (int)(n < 600 ? n : 600), log);
 }
 
+/* What is compared with its digest is what is loaded: the file may change under the map. */
+static bool right(const char *copy, const ny_mod_segment *s) {
+  ny_sha256 h;
+  uint8_t got[32];
+  ny_sha256_init(&h);
+  ny_sha256_add(&h, copy, (size_t)s->bytes);
+  ny_sha256_end(&h, got);
+  return !memcmp(got, s->digest, sizeof got);
+}
+
 /* The driver wants PTX to end with a NUL, which a segment of the file need not have. */
 static nyb_status load_image(ny_program *p, nyb_module *m, const ny_mod_image *im, ny_diag *d) {
   const ny_cuda *cu = p->dev->cu;
-  const void *bytes;
   if (im->kind == NY_MI_SOURCE)
     return ny_fail(d, NYB_E_TARGET, NULL, "unit %u is there as source only, which must be compiled first", im->unit);
-  NY_TRY(ny_module_image(m, im, &bytes, d));
   char *copy = malloc((size_t)im->code.bytes + 1 + LOG_BYTES);
   if (!copy) return ny_fail(d, NYB_E_NOMEM, NULL, "no memory for an image");
-  memcpy(copy, bytes, (size_t)im->code.bytes);
+  memcpy(copy, m->map.data + im->code.offset, (size_t)im->code.bytes);
   copy[im->code.bytes] = 0;
+  if (!right(copy, &im->code)) {
+    free(copy);
+    return ny_fail(d, NYB_E_PARSE, NULL, "image %u does not match its digest", (uint32_t)(im - m->mod.image));
+  }
   char *log = copy + im->code.bytes + 1;
   *log = 0;
   int option[] = {NY_CU_JIT_ERROR_LOG, NY_CU_JIT_ERROR_LOG_BYTES};

@@ -101,12 +101,15 @@ nyb_status ny_queue_set64(ny_queue *q, void *to, int64_t value, ny_diag *d) {
 static nyb_status too_wide(const ny_mod_kernel *k, const char *what, int64_t n, ny_diag *d) {
   return ny_fail(d, NYB_E_LIMIT, NULL,
                  "kernel %.100s computes addresses with 32 bits and has %s of %lld, at most %lld are possible: compile "
-                 "with this size in the model or with larger limits",
+                 "the model for this size (--dim)",
                  k->name, what, (long long)n, (long long)NARROW_LIMIT - 1);
 }
 
+/* Of a buffer only the bytes are known here: an element has at most eight. */
 static nyb_status check_sizes(const ny_mod_kernel *k, const ny_launch *l, ny_diag *d) {
   if (k->wide) return NYB_OK;
+  for (uint32_t i = 0; i < l->n_buffers; i++)
+    if (l->bytes[i] / 8 >= (uint64_t)NARROW_LIMIT) return too_wide(k, "a buffer", (int64_t)(l->bytes[i] / 8), d);
   if (l->extent >= NARROW_LIMIT) return too_wide(k, "a grid", l->extent, d);
   for (uint32_t i = 0; i < l->n_dims; i++)
     if (l->dim[i] >= NARROW_LIMIT) return too_wide(k, "a size", l->dim[i], d);

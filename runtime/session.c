@@ -141,8 +141,10 @@ static nyb_status start_threads(nyb_session *s, const nyb_session_options *o) {
   return ny_pool_new(s->threads, o->spin_us ? o->spin_us < 0 ? 0 : o->spin_us : 50, &s->pool, &s->diag);
 }
 
-static nyb_status start_device(nyb_session *s) {
+static nyb_status start_device(nyb_session *s, const nyb_session_options *o) {
+  const char *source;
   s->threads = 1;
+  if (!o->max_bytes) NY_TRY(ny_device_room(s->module->device, &s->max_bytes, &source, &s->diag));
   NY_TRY(ny_remote_open(s));
   return plan_named(s);
 }
@@ -159,7 +161,7 @@ static nyb_status fill(nyb_session *s, const nyb_session_options *o) {
   s->threads = o->threads ? o->threads : host.n_cpu < MAX_THREADS ? host.n_cpu : MAX_THREADS;
   make_tables(s);
   NY_TRY(set_dims(s, o->dims, o->n_dims));
-  return s->module->device ? start_device(s) : start_threads(s, o);
+  return s->module->device ? start_device(s, o) : start_threads(s, o);
 }
 
 NYB_API nyb_status nyb_session_open(nyb_module *module, const nyb_session_options *options, nyb_session **out_session) {

@@ -219,7 +219,8 @@ static void check_code(void) {
   GIVES(DRV_NO_BINARY_FOR_GPU, cuModuleLoadDataEx(&never, elf, 2, option, value));
   CHECK(strstr(log, "PTX"), "%s", log);
   GIVES(DRV_INVALID_PTX,
-        cuModuleLoadDataEx(&never, PTX_HEADER ".visible .entry k() { frobnicate.u32 %r1; }", 2, option, value));
+        cuModuleLoadDataEx(&never, PTX_HEADER ".visible .entry k() { .reg .b32 %r<2>; frobnicate.u32 %r1; }", 2, option,
+                           value));
   CHECK(strstr(log, "frobnicate"), "%s", log);
   GIVES(DRV_NO_BINARY_FOR_GPU, cuModuleLoadDataEx(&never, newer, 2, option, value));
   CHECK(strstr(log, "130") && strstr(log, "12.1"), "%s", log);

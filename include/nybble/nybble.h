@@ -54,7 +54,8 @@ typedef struct nyb_dtype {
   uint16_t lanes; /* 1; sub-byte elements are packed, first element in the low bits */
 } nyb_dtype;
 typedef struct nyb_device_id {
-  int32_t type, id; /* DLDevice: type 1 is the CPU, the only one accepted; 0 counts as 1 */
+  int32_t type,
+      id; /* DLDevice: type 1 is the CPU, 0 counts as 1; type 2 (CUDA) where the session's device has this id */
 } nyb_device_id;
 /* Owns nothing: data, shape and strides are the caller's unless a function says otherwise. */
 typedef struct nyb_tensor {
@@ -194,7 +195,8 @@ typedef struct nyb_session_options {
   const nyb_dim *dims; /* largest sizes to make room for; a symbol not named here counts as 1 until prepared */
   size_t n_dims;
   int profile;        /* keep the time spent in each kernel, see nyb_session_profile */
-  uint64_t max_bytes; /* for activations, results and scratch together; 0: the memory of this machine */
+  uint64_t max_bytes; /* for activations, results and scratch together; 0: the memory of this machine, or what the
+                         device has free */
   double max_seconds; /* a run whose loops take longer ends with NYB_E_LIMIT; 0: no limit */
 } nyb_session_options;
 /* All memory a run needs is taken here and in nyb_session_prepare, never in nyb_run. The module must outlive the
@@ -207,8 +209,9 @@ NYB_API nyb_status nyb_session_prepare(nyb_session *session, const nyb_dim *dims
 NYB_API void nyb_session_close(nyb_session *session);
 /* Runs the model. `in` in the order of nyb_module_info. For an output with data == NULL the session provides memory,
    valid until the next run; otherwise the result is written to data, which must hold it (64-byte alignment avoids a
-   copy). shape and ndim of `out` are always set, to memory of the session. Allocates nothing: sizes beyond what was
-   prepared give NYB_E_SHAPE. One run at a time per session; sessions run concurrently. */
+   copy). shape and ndim of `out` are always set, to memory of the session. Allocates nothing (a device's driver may):
+   sizes beyond what was prepared give NYB_E_SHAPE. On a device tensors may be on the CPU or there; results are complete
+   when it returns. One run at a time per session; sessions run concurrently. */
 NYB_API nyb_status nyb_run(nyb_session *session, const nyb_tensor *in, size_t n_in, nyb_tensor *out, size_t n_out);
 
 typedef struct nyb_session_stats {
