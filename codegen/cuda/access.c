@@ -281,8 +281,14 @@ static bool one_to_one(const cu *c, const access *x) { /* no two elements of the
   return s0 >= s1 * cols || s1 >= s0 * rows;
 }
 
+/* A tile of one row or column is loaded by all threads of that direction, and stored by the first. */
+static bool by_one(const cu *c, const cu_access *a) {
+  const cu_value *t = &c->value[cu_access_tile(a->op)->id];
+  return (t->dim[0] > 1 || a->lay->d[0].threads == 1) && (t->dim[1] > 1 || a->lay->d[1].threads == 1);
+}
+
 bool cu_same_access(const cu *c, const cu_access *a, const cu_access *b) {
-  if (!a->op || !b->op || a->lay != b->lay) return false;
+  if (!a->op || !b->op || a->lay != b->lay || (a->store != b->store && !by_one(c, a))) return false;
   access x = read_access((cu *)c, a->op, a->lay), y = read_access((cu *)c, b->op, b->lay);
   return x.tile->dim[0] == y.tile->dim[0] && x.tile->dim[1] == y.tile->dim[1] && !x.index && !y.index && x.off == y.off && x.stride[0] == y.stride[0] &&
          x.stride[1] == y.stride[1] && one_to_one(c, &x);
@@ -304,7 +310,8 @@ bool cu_same_thread(cu *c, const cu_access *a, const cu_access *b) {
   const cu_value *x = &c->value[cu_access_tile(a->op)->id], *y = &c->value[cu_access_tile(b->op)->id];
   if (a->store && b->store && x->dim[0] * x->dim[1] == 1 && y->dim[0] * y->dim[1] == 1) return true; /* the first thread's */
   if (a->base == NY_DIM_INVALID || b->base == NY_DIM_INVALID) return false;
-  if (cu_same_access(c, a, b) && a->moves == 0 && b->moves == 0 && (x->dim[0] > 1 || a->lay->d[0].threads == 1) && (x->dim[1] > 1 || a->lay->d[1].threads == 1)) return true;
+  if (cu_same_access(c, a, b) && a->moves == 0 && b->moves == 0) return true;
+  if (a->store != b->store && !(by_one(c, a) && by_one(c, b))) return false;
   ny_dim apart = ny_dim_sub(c->cx, a->base, b->base);
   return by_columns(c, a) && by_columns(c, b) && apart != NY_DIM_INVALID && cu_divides(c, apart, a->lay->d[1].period) &&
          (a->lay->d[0].threads == 1 || (x->dim[0] > 1 && y->dim[0] > 1));
