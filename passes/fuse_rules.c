@@ -53,12 +53,30 @@ static bool checks_frame(const ny_fuse *f, const ny_cluster *c, const ny_op *op)
   return op->n_in == 1 && !strcmp(op->attr[NY_AT(pad, mode)].s, "constant");
 }
 
+/* Serves the queries of an attention alone: they are read once a block. */
+static bool leads_to_queries(const ny_cluster *c, const ny_op *op) {
+  for (const ny_value *v = op->out[0]; ny_one_use(v);) {
+    const ny_op *user = v->uses->user;
+    if (user == c->seed) return v->uses == &user->in[0];
+    if (user->n_out != 1 || user->n_in != 1) return false;
+    v = user->out[0];
+  }
+  return false;
+}
+
+static bool attention_reads(const ny_cluster *c, const ny_op *op) {
+  if (op->kind == NY_slice || op->kind == NY_reshape || op->kind == NY_broadcast) return true;
+  return ny_is_ew(op) && op->n_in == 2 && ny_op_cost(op) <= 2 && (ny_is_uniform(ny_in(op, 0)) || ny_is_uniform(ny_in(op, 1))) && leads_to_queries(c, op);
+}
+
 /* Attention turns its operands round anyway, and an unpacked matmul copies a right operand whose columns are not
- * adjacent. */
+   adjacent. On a GPU attention reads parts of a larger tensor, and heads that several queries share, where they lie. */
 bool ny_accept_operand(const ny_fuse *f, const ny_cluster *c, const ny_op *op) {
   if (op->kind == NY_pad) return checks_frame(f, c, op);
+  bool attends = c->seed->kind == NY_attention;
+  if (attends && ny_on_gpu(f->px->target) && attention_reads(c, op)) return true;
   if (op->kind != NY_transpose) return false;
-  return c->seed->kind == NY_attention || (c->seed->kind == NY_matmul && !c->seed->attr[NY_AT(matmul, packed)].i);
+  return attends || (c->seed->kind == NY_matmul && !c->seed->attr[NY_AT(matmul, packed)].i);
 }
 
 /* The first reduced dim where all from there on are reduced, or -1. */
