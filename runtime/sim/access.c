@@ -120,7 +120,7 @@ static uint32_t sectors(uint32_t mask, const uint64_t addr[NY_LANES], uint32_t b
 static uint32_t wavefronts(uint32_t mask, const uint64_t addr[NY_LANES], uint32_t bytes) {
   uint32_t group = bytes >= 16 ? 8 : bytes >= 8 ? 16 : 32, words = bytes > 4 ? bytes / 4 : 1, waves = 0;
   for (uint32_t from = 0; from < NY_LANES; from += group) {
-    uint64_t word[NY_LANES][8];
+    uint64_t word[NY_LANES][NY_LANES]; /* a group asks a bank for at most one word a lane */
     uint8_t depth[NY_LANES] = {0}, most = 0;
     for (uint32_t l = from; l < from + group; l++) {
       if (!(mask >> l & 1)) continue;
@@ -129,8 +129,7 @@ static uint32_t wavefronts(uint32_t mask, const uint64_t addr[NY_LANES], uint32_
         uint32_t bank = x % 32, d = 0;
         while (d < depth[bank] && word[bank][d] != x) d++;
         if (d < depth[bank]) continue;
-        if (d < 8) word[bank][d] = x;
-        if (depth[bank] < 255) depth[bank]++;
+        word[bank][depth[bank]++] = x;
         if (depth[bank] > most) most = depth[bank];
       }
     }

@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# The command line for CUDA: kernels of one's own on the simulated device, kernels of a model dumped, edited, replayed and put back.
+# usage: tests/cli_cuda.sh BUILD      prints `cli_cuda: N passed, N failed`; needs NVRTC, and says so when there is none
+set -uo pipefail
+cd "$(dirname "$0")/.."
+build=$(cd "$1" && pwd)
+nybble=$build/nybble
+dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
+export NYBBLE_CACHE=$dir/cache
+passed=0 failed=0
+good() { passed=$((passed + 1)); }
+bad() { failed=$((failed + 1)); echo "FAIL $1"; head -c 2000 "$dir/out" "$dir/err"; }
+run() { "$@" >"$dir/out" 2>"$dir/err"; }
+ok() { local name=$1; shift; if run "$@"; then good; else bad "$name"; fi; }
+prints() { local name=$1 pattern=$2; shift 2; if run "$@" && grep -q -- "$pattern" "$dir/out"; then good; else bad "$name: no '$pattern'"; fi; }
+exits() { # name, code, pattern on stdout or stderr, command...
+  local name=$1 code=$2 pattern=$3 got; shift 3
+  run "$@"; got=$?
+  if [ "$got" = "$code" ] && cat "$dir/out" "$dir/err" | grep -q -- "$pattern"; then good; else bad "$name: exit $got (expected $code)"; fi
+}
+python() { "${PYTHON:-.venv/bin/python}" "$@"; }
+
+if ! "$nybble" doctor --json | grep -q '"nvrtc":"[0-9]'; then
+  echo "no NVRTC on this machine: skipped (scripts/setup python installs it)"
+  echo "cli_cuda: 0 passed, 0 failed"
+  exit 0
+fi
+
+python - "$dir" <<'PY'
+import sys
+import numpy as np
+d = sys.argv[1]
+rng = np.random.default_rng(1)
+def save(name, a): np.save(f"{d}/{name}.npy", a)
+def launch(name, text): open(f"{d}/{name}.launch", "w").write(text)
+a, b = rng.standard_normal((40, 50)).astype(np.float32), rng.standard_normal((50, 33)).astype(np.float32)
+save("a", a); save("b", b); save("ab", (a.astype(np.float64) @ b).astype(np.float32))
+launch("matmul", "grid 3 3\nblock 16 16\nin a.npy\nin b.npy f32[50,33]\nout c.npy f32[40,33] expect=ab.npy tol=1e-5\nvalue i32 40\nvalue i32 33\nvalue i32 50\n")
+x = rng.standard_normal(512).astype(np.float32)
+save("x", x); save("sums", x.reshape(4, 128).sum(1))
+launch("reduce", "# four blocks\nkernel reduce\ngrid 4\nblock 128\nin x.npy\nout sum.npy f32[4] expect=sums.npy tol=1e-5\n")
+save("z", x[:500]); save("zz", x[:500] * np.float32(2))
+launch("scale", "grid 4\nblock 128\nin z.npy\nout y.npy f32[500] expect=zz.npy\nvalue f32 2\nvalue i32 500\n")
+launch("place", "grid 4\nblock 128\ninout z.npy expect=zz.npy tol=0\nsame 0\nvalue f32 2\nvalue i32 500\n")
+launch("wrong", "grid 4\nblock 128\nin z.npy\nout y.npy f32[500] expect=z.npy\nvalue f32 2\nvalue i32 500\n")
+launch("few", "grid 4\nblock 128\nin z.npy\n")
+launch("type", "grid 4\nblock 128\nin z.npy f16[500]\n")
+launch("word", "grid 4\nblock 128\nscale 3\n")
+t = rng.standard_normal((32, 32)).astype(np.float32)
+save("t", t); save("tt", np.ascontiguousarray(t.T))
+launch("transpose", "kernel transpose\ngrid 1\nblock 32 32\nin t.npy\nout y.npy f32[32,32] expect=tt.npy tol=0\n")
+PY
+
+# ---- nybble sim
+sim() { "$nybble" sim "tests/sim/$1.cu" "$dir/$2.launch" "${@:3}"; }
+json() { # kernel, launch, options..., then a Python expression over r
+  local n=$#; "$nybble" sim "tests/sim/$1.cu" "$dir/$2.launch" "${@:3:n-3}" --json >"$dir/json" 2>"$dir/err"
+  python -c 'import json, sys; r = json.load(open(sys.argv[1])); sys.exit(0 if eval(sys.argv[2]) else str(r))' "$dir/json" "${!n}"
+}
+prints "a correct matmul has no findings" "^0 findings in 3 orders" sim matmul matmul
+ok "its counters" json matmul matmul 'r["findings"] == [] and r["instructions"]["f16, bf16, f32"] == 72 * 64 and r["barriers"] == 72'
+ok "a macro changes it" json matmul matmul --define TILE=16 'r["results"][0]["error"] < 1e-6'
+ok "results are written" sim matmul matmul --output-dir "$dir/o"
+ok "as they should be" python -c 'import sys, numpy as np; d = sys.argv[1]; assert np.abs(np.load(d + "/o/c.npy") - np.load(d + "/ab.npy")).max() < 1e-4' "$dir"
+exits "a missing barrier is a race" 1 "data race" sim reduce reduce
+ok "on its line, both ends" json reduce reduce 'r["findings"] and all((f["kind"], f["at"]["file"], f["at"]["line"], f["other"]["line"]) == ("data race", "reduce.cu", 8, 8) for f in r["findings"])'
+prints "none with the barrier" "^0 findings" sim reduce reduce --define FIXED=1
+exits "one element too many" 1 "0 bytes after the 2000 bytes of \"z.npy\"" sim scale scale
+ok "by its thread and line" json scale scale '[(f["kind"], f["at"]["line"], f["at"]["block"][0], f["at"]["thread"][0]) for f in r["findings"]] == [("out of bounds", 7, 3, 116)] * 2'
+prints "none within" "^0 findings" sim scale scale --define FIXED=1
+ok "in place" json scale place --define FIXED=1 'r["results"] == [{"name": "z.npy", "error": 0}]'
+exits "a wrong result" 1 "relative error" sim scale wrong --define FIXED=1
+ok "bank conflicts are counted" json transpose transpose 'r["findings"] == [] and r["shared_wavefronts"] == 32 + 32 * 32'
+ok "and none with padding" json transpose transpose --define PAD=1 'r["shared_wavefronts"] == 64'
+ok "orders" json matmul matmul --orders 5 --seed 7 'r["orders"] == 5 and r["differ"] == 0'
+exits "arguments are counted" 1 "takes 4 arguments" sim scale few
+exits "types are held to files" 1 "type.launch.*z.npy has 2000 bytes" sim scale type
+exits "a word that means nothing" 1 "is none of kernel, grid" sim scale word
+exits "no launch" 2 "launch description" "$nybble" sim tests/sim/scale.cu
+printf 'extern "C" __global__ void k() { int x = y; }\n' >"$dir/bad.cu"
+exits "NVRTC's error names the line" 1 'undefined' "$nybble" sim "$dir/bad.cu" "$dir/scale.launch"
+printf 'extern "C" __global__ void k(int *p) { while (*(volatile int *)p == 0) ; }\n' >"$dir/hang.cu"
+printf 'grid 1\nblock 1\nout p.npy i32[1]\n' >"$dir/hang.launch"
+exits "a kernel that does not end" 1 "instruction limit" "$nybble" sim "$dir/hang.cu" "$dir/hang.launch" --limit 1
+
+echo "cli_cuda: $passed passed, $failed failed"
+[ "$failed" = 0 ]
