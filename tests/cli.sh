@@ -141,6 +141,15 @@ prints "print of a stage" "group" "$nybble" print "$dir/small.onnx" --stage fuse
 prints "doctor" "MemAvailable" "$nybble" doctor
 doctor_json() { "$nybble" doctor --json | python -c 'import json, sys; d = json.load(sys.stdin); assert d["host"]["threads"] > 0 and isinstance(d["cuda"]["devices"], list)'; }
 ok "doctor --json" doctor_json
+prints "doctor lists simulated devices" "sim:h100" "$nybble" doctor --simulator
+simulated() { # the same results from every profile, if kernels for them can be compiled here
+  "$nybble" doctor --json | grep -q nvrtc_path || return 0
+  local p
+  for p in gb10 h100 rtx5090; do
+    "$nybble" run "$dir/small.onnx" --device "sim:$p" --input x="$dir/x.npy" --output-dir "$dir/out5" && same "$dir/out5/a_y.npy" || return 1
+  done
+}
+ok "run on simulated devices" simulated
 
 # installation: a consumer builds with CMake and with pkg-config; only nyb_ symbols leave the libraries
 ok "install" cmake --install "$build" --prefix "$dir/prefix"

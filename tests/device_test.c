@@ -6,6 +6,7 @@
 #include "module_fixture.h"
 #include "ptx_fixture.h"
 #include "test.h"
+#include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -292,6 +293,37 @@ static void check_profile(void) {
   nyb_module_close(m);
 }
 
+/* Sessions of one module in several threads. */
+static void *run_often(void *user) {
+  nyb_session *s = user;
+  call c;
+  intptr_t failed = 0;
+  for (int i = 0; i < 12; i++) {
+    call_make(&c, 200 + i / 4, (uint8_t)(i % 2), 0);
+    failed += call_run(s, &c) != NYB_OK || ((float *)c.out[FX_SUM].data)[199] != c.a[199] + c.b[199];
+    call_free(&c, 0);
+  }
+  return (void *)failed;
+}
+
+static void check_threads(void) {
+  for (size_t i = 0; i < NY_COUNT(profiles); i++) {
+    nyb_module *m = load(path[i % 2], profiles[i]);
+    if (!m) return;
+    nyb_session *s[3];
+    pthread_t t[3];
+    for (int k = 0; k < 3; k++) s[k] = open_session(m, 300, 0);
+    for (int k = 0; k < 3; k++) CHECK(!pthread_create(&t[k], NULL, run_often, s[k]), "a thread");
+    for (int k = 0; k < 3; k++) {
+      void *failed;
+      pthread_join(t[k], &failed);
+      CHECK(!failed, "%ld runs failed: %s", (long)(intptr_t)failed, why());
+      nyb_session_close(s[k]);
+    }
+    nyb_module_close(m);
+  }
+}
+
 /* ---- what goes wrong */
 static void check_names(void) {
   static const struct {
@@ -383,6 +415,7 @@ int main(void) {
   check_captures();
   check_memory();
   check_profile();
+  check_threads();
   check_fault();
   nyb_close(cx);
   for (int i = 0; i < 2; i++) unlink(path[i]);
