@@ -57,6 +57,7 @@ NY_DEV float ny_odd(i8 x) { return (float)x; }
 NY_DEV float ny_odd(u8 x) { return (float)x; }
 NY_DEV float ny_odd(bool x) { return x ? 1.0f : 0.0f; }
 NY_DEV float ny_f16(u16 x) { float r; asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(x)); return r; }
+NY_DEV float ny_f16_signed(u16 x) { return __uint_as_float((__float_as_uint(ny_f16(x)) & 0x7fffffffu) | (u32)(x >> 15) << 31); } // of NaN too
 NY_DEV u16 ny_to_f16(float x) { u16 r; asm("cvt.rn.f16.f32 %0, %1;" : "=h"(r) : "f"(x)); return r; }
 NY_DEV float ny_bf16(u16 x) { return __uint_as_float((u32)x << 16); }
 NY_DEV u16 ny_to_bf16(float x) { u16 r; asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r) : "f"(x)); return r; }
@@ -245,6 +246,10 @@ NY_DEV float ny_softplus(float a) { return (a > 0.0f ? a : a != a ? a : 0.0f) + 
 NY_DEV float ny_mish(float a) { // tanh(softplus a) is n/(n+2) with n = e^a (e^a + 2)
   float e = expf(a > 20.0f ? 20.0f : a), n = e * (e + 2.0f);
   return a * (n / (n + 2.0f));
+}
+NY_DEV float ny_acosh(float a) { // below 0 the formula cancels to log(0) from some number on, as it does in f64
+  double x = a;
+  return a < 0.0f ? (float)log(x + sqrt(x * x - 1.0)) : acoshf(a);
 }
 NY_DEV float ny_pow(float a, float b) { return (float)pow((double)a, (double)b); }
 

@@ -117,6 +117,7 @@ const char *cu_cast(cu *c, ny_fmt from, ny_fmt to, const char *x, bool saturate)
   bool wide = from == NY_f64 || (!a && ny_fmts[from].bits >= 32);
   const char *num = a ? cu_decode(c, from, x) : CU_F(c, "(float)%s", x);
   if (wide) num = CU_F(c, "ny_odd(%s)", x);
+  if (from == NY_f16 && to == NY_f4e2m1) num = CU_F(c, "ny_f16_signed(%s)", x); /* whose zero has the sign of a NaN */
   return cu_encode(c, to, num, saturate);
 }
 
@@ -175,7 +176,7 @@ static const struct {
   ny_kind k;
   const char *f32;
 } whole_rows[] = {
-    {NY_sinh, "sinhf"},   {NY_cosh, "coshf"},       {NY_asinh, "asinhf"}, {NY_acosh, "acoshf"},         {NY_atanh, "atanhf"},       {NY_tan, "tanf"},
+    {NY_sinh, "sinhf"},   {NY_cosh, "coshf"},       {NY_asinh, "asinhf"}, {NY_acosh, "ny_acosh"},         {NY_atanh, "atanhf"},       {NY_tan, "tanf"},
     {NY_gelu, "ny_gelu"}, {NY_gelu_tanh, "ny_gelu_tanh"}, {NY_mish, "ny_mish"}, {NY_softplus, "ny_softplus"},
 };
 
