@@ -33,6 +33,7 @@ struct ny_program {
   ny_device_kernel *kernel;
   void *weights; /* one allocation */
   uint64_t *offset;
+  bool *wanted; /* per segment: another target's weights stay in the file */
   uint64_t weight_bytes;
 };
 

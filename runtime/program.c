@@ -1,6 +1,6 @@
-/* A module on a device: the selected image of every unit is loaded, entries are looked up once, weights are uploaded
-   once. Large weights are read into two pinned buffers in turn instead of through the map: on machines where device and
-   host share memory, pages of the file would otherwise stay beside the copy. */
+/* A module on a device: the selected image of every unit is loaded, entries are looked up once, and the weights that
+   this program uses are uploaded once. They are read into two pinned buffers in turn instead of through the map: on
+   machines where device and host share memory, pages of the file would otherwise stay beside the copy. */
 #include "cuda_device.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -11,11 +11,19 @@
 enum { PIECE = 8 << 20, LOG_BYTES = 1 << 14, WEIGHT_ALIGN = 256, PLAIN_SHARED = 48 << 10 };
 
 /* ---- code */
-static nyb_status load_failed(ny_program *p, const ny_mod_image *im, ny_cu_result r, const char *log, ny_diag *d) {
-  static const char *const kind[] = {"cubin", "PTX", "source"};
+/* What does not load is described by the driver's log. */
+static nyb_status load_bytes(ny_program *p, uint32_t unit, const void *image, const char *what, ny_diag *d) {
+  char *log = calloc(1, LOG_BYTES);
+  if (!log) return ny_fail(d, NYB_E_NOMEM, NULL, "no memory for an image");
+  int option[] = {NY_CU_JIT_ERROR_LOG, NY_CU_JIT_ERROR_LOG_BYTES};
+  void *value[] = {log, (void *)(uintptr_t)LOG_BYTES};
+  ny_cu_result r = p->dev->cu->module_load(&p->unit[unit], image, 2, option, value);
   size_t n = strcspn(log, "\n");
-  return ny_cuda_fail(p->dev->cu, r, d, "unit %u (%s %s) does not load on %s%s%.*s", im->unit, kind[im->kind], im->arch,
-                      p->dev->facts.name, n ? ": " : "", (int)(n < 600 ? n : 600), log);
+  nyb_status s = r ? ny_cuda_fail(p->dev->cu, r, d, "%s does not load on %s%s%.*s", what, p->dev->facts.name,
+                                  n ? ": " : "", (int)(n < 600 ? n : 600), log)
+                   : NYB_OK;
+  free(log);
+  return s;
 }
 
 /* What is compared with its digest is what is loaded: the file may change under the map. */
@@ -30,10 +38,11 @@ static bool right(const char *copy, const ny_mod_segment *s) {
 
 /* The driver wants PTX to end with a NUL, which a segment of the file need not have. */
 static nyb_status load_image(ny_program *p, nyb_module *m, const ny_mod_image *im, ny_diag *d) {
-  const ny_cuda *cu = p->dev->cu;
+  static const char *const kind[] = {"cubin", "PTX", "source"};
+  char what[80];
   if (im->kind == NY_MI_SOURCE)
     return ny_fail(d, NYB_E_TARGET, NULL, "unit %u is there as source only, which must be compiled first", im->unit);
-  char *copy = malloc((size_t)im->code.bytes + 1 + LOG_BYTES);
+  char *copy = malloc((size_t)im->code.bytes + 1);
   if (!copy) return ny_fail(d, NYB_E_NOMEM, NULL, "no memory for an image");
   memcpy(copy, m->map.data + im->code.offset, (size_t)im->code.bytes);
   copy[im->code.bytes] = 0;
@@ -41,12 +50,8 @@ static nyb_status load_image(ny_program *p, nyb_module *m, const ny_mod_image *i
     free(copy);
     return ny_fail(d, NYB_E_PARSE, NULL, "image %u does not match its digest", (uint32_t)(im - m->mod.image));
   }
-  char *log = copy + im->code.bytes + 1;
-  *log = 0;
-  int option[] = {NY_CU_JIT_ERROR_LOG, NY_CU_JIT_ERROR_LOG_BYTES};
-  void *value[] = {log, (void *)(uintptr_t)LOG_BYTES};
-  ny_cu_result r = cu->module_load(&p->unit[im->unit], copy, 2, option, value);
-  nyb_status s = r ? load_failed(p, im, r, log, d) : NYB_OK;
+  snprintf(what, sizeof what, "unit %u (%s %.40s)", im->unit, kind[im->kind], im->arch);
+  nyb_status s = load_bytes(p, im->unit, copy, what, d);
   free(copy);
   return s;
 }
@@ -72,12 +77,16 @@ static nyb_status find_kernel(ny_program *p, const ny_mod_kernel *k, ny_device_k
   return NYB_OK;
 }
 
+static void make_rows(ny_program *p, uint32_t n_units, uint32_t n_kernels) {
+  p->n_units = n_units;
+  p->n_kernels = n_kernels;
+  p->unit = NY_NEW_ARRAY(&p->rows, ny_cu_module, n_units);
+  p->kernel = NY_NEW_ARRAY(&p->rows, ny_device_kernel, n_kernels);
+}
+
 static nyb_status load_code(ny_program *p, nyb_module *m, ny_diag *d) {
   const ny_mod *q = &m->mod;
-  p->n_units = q->n_units;
-  p->n_kernels = q->n_kernels;
-  p->unit = NY_NEW_ARRAY(&p->rows, ny_cu_module, q->n_units);
-  p->kernel = NY_NEW_ARRAY(&p->rows, ny_device_kernel, q->n_kernels);
+  make_rows(p, q->n_units, q->n_kernels);
   for (uint32_t u = 0; u < q->n_units; u++) NY_TRY(load_image(p, m, &q->image[m->image[u]], d));
   for (uint32_t i = 0; i < q->n_kernels; i++) NY_TRY(find_kernel(p, &q->kernel[i], &p->kernel[i], d));
   return NYB_OK;
@@ -122,7 +131,8 @@ static nyb_status upload_all(upload *u, ny_diag *d) {
   const ny_cuda *cu = u->p->dev->cu;
   for (int k = 0; k < 2; k++) NY_TRY(ny_device_host_alloc(u->p->dev, PIECE, "buffers", (void **)&u->pinned[k], d));
   NY_CU_TRY(cu, d, stream_new(&u->stream, NY_CU_STREAM_NON_BLOCKING), "a stream for weights");
-  for (uint32_t i = 0; i < q->n_segments; i++) NY_TRY(upload_segment(u, i, d));
+  for (uint32_t i = 0; i < q->n_segments; i++)
+    if (u->p->wanted[i]) NY_TRY(upload_segment(u, i, d));
   NY_CU_TRY(cu, d, stream_wait(u->stream), "uploading weights");
   for (uint32_t i = 0; u->p->dev->facts.integrated && i < q->n_segments; i++)
     posix_fadvise(u->m->map.fd, (off_t)q->segment[i].offset, (off_t)q->segment[i].bytes, POSIX_FADV_DONTNEED);
@@ -133,9 +143,12 @@ static nyb_status load_weights(ny_program *p, nyb_module *m, ny_diag *d) {
   const ny_mod *q = &m->mod;
   uint64_t total = 0;
   p->offset = NY_NEW_ARRAY(&p->rows, uint64_t, q->n_segments);
+  p->wanted = NY_NEW_ARRAY(&p->rows, bool, q->n_segments);
+  for (uint32_t i = 0; i < q->n_buffers; i++)
+    if (q->buffer[i].place == NY_MP_WEIGHT) p->wanted[q->buffer[i].index] = true;
   for (uint32_t i = 0; i < q->n_segments; i++) { /* each lies in the file, so the sum of 2^20 does not overflow */
     p->offset[i] = total;
-    total += (q->segment[i].bytes + WEIGHT_ALIGN - 1) & ~(uint64_t)(WEIGHT_ALIGN - 1);
+    if (p->wanted[i]) total += (q->segment[i].bytes + WEIGHT_ALIGN - 1) & ~(uint64_t)(WEIGHT_ALIGN - 1);
   }
   p->weight_bytes = total;
   if (!total) return NYB_OK;
@@ -155,6 +168,23 @@ nyb_status ny_program_open(ny_device *dev, nyb_module *m, ny_program **out, ny_d
   nyb_status s = ny_device_use(dev, d);
   if (!s) s = load_code(p, m, d);
   if (!s) s = load_weights(p, m, d);
+  if (s)
+    ny_program_close(p);
+  else
+    *out = p;
+  return s;
+}
+
+nyb_status ny_program_of_image(ny_device *dev, const void *image, const ny_mod_kernel *row, ny_program **out,
+                               ny_diag *d) {
+  *out = NULL;
+  ny_program *p = calloc(1, sizeof *p);
+  if (!p) return ny_fail(d, NYB_E_NOMEM, NULL, "no memory for a program");
+  p->dev = dev;
+  make_rows(p, 1, 1);
+  nyb_status s = ny_device_use(dev, d);
+  if (!s) s = load_bytes(p, 0, image, row->name, d);
+  if (!s) s = find_kernel(p, row, &p->kernel[0], d);
   if (s)
     ny_program_close(p);
   else
