@@ -2,7 +2,8 @@
    in every format over special and random values, and every cast. Buffers lie between guard bytes; grids are run whole
    and in uneven ranges. Elementwise rows are compiled for this machine and for one without fma; tile programs, random programs, rows of f32 and, in a long
    run, all rows for every target whose code can be run here.
-   usage: kernel_test [-v] [long] [tiles|random|rows|casts [first seed [seeds]]]    -v prints the largest error of every row */
+   With `cuda TARGET` the same programs run as CUDA kernels in the simulator, with `compile TARGET` they are compiled only.
+   usage: kernel_test [-v] [long] [cuda|compile TARGET] [tiles|random|rows|casts [first seed [seeds]]]    -v prints the largest error of every row */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include "emulate.h"
 #include "exec.h"
 #include "kernel_gen.h"
+#include "simulate.h"
 #include "test.h"
 
 #include "nybble/kernel.h"
@@ -18,6 +20,14 @@ static bool verbose, long_run;
 static const ny_target *targets[6];
 static int n_targets;
 static const ny_target *emulated; /* one of them, run by an emulator */
+
+/* In a run for CUDA there are schedules instead: the first for all, the others for tile programs. */
+static const simulate_schedule schedules[] = {
+    {"one thread", 1, 0, 0, 0, 0, 0},    {"a warp", 32, 0, 0, 0, 0, 0},         {"128 threads", 128, 0, 0, 0, 0, 0},
+    {"8 x 8", 64, 8, 2, 4, 0, 0},        {"fragments", 128, 0, 0, 0, 2, 2},
+};
+static const ny_target *device; /* NULL: not a run for CUDA */
+static bool compile_only;
 
 /* ---- numbers */
 static uint32_t state = 12345;
@@ -122,6 +132,23 @@ static void judge_results(unit_run *r, const exec *got, const exec *want, size_t
   CHECK(!hit, "%s [%s]: %s was written outside its bounds", r->name, target, hit);
 }
 
+static void run_cuda(unit_run *r, ny_unit *u, const ny_tensor *in, size_t n_in, const exec *want) {
+  size_t n = r->all_targets ? NY_COUNT(schedules) : 1, n_out = u->first->body.last->n_in;
+  for (size_t i = 0; i < n; i++) {
+    exec got;
+    ny_diag d = {0};
+    const char *name = schedules[i].name;
+    if (exec_open(&got, u, NULL, r->env, r->n_env, in, n_in, NULL)) {
+      explain(r->cx, r->name, name);
+      return;
+    }
+    bool ran = !simulate_run(&got, device, &schedules[i], compile_only, &d);
+    CHECK(ran || d.code == NYB_E_LIMIT, "%s [%s, %s]: %s", r->name, device->name, name, d.message);
+    if (ran && !compile_only) judge_results(r, &got, want, n_out, name);
+    exec_close(&got);
+  }
+}
+
 static void run_unit(unit_run *r) {
   ny_unit *u = parse(r);
   if (!u) return;
@@ -136,6 +163,7 @@ static void run_unit(unit_run *r) {
     explain(r->cx, r->name, "evaluator");
     return;
   }
+  if (device) run_cuda(r, u, in, n_in, &want);
   for (int t = 0; t < n_targets; t++) {
     exec got;
     if (t && !r->all_targets && !targets[t]->no_fma) continue;
@@ -511,16 +539,23 @@ static void test_random(uint32_t first, uint32_t n) {
   }
 }
 
-int main(int argc, char **argv) {
-  for (; argc > 1 && (!strcmp(argv[1], "-v") || !strcmp(argv[1], "long")); argc--, argv++)
-    if (argv[1][0] == '-') verbose = true;
-    else long_run = true;
+static bool find_device(const char *name) {
+  ny_diag d = {0};
+  if (!simulate_available(&d)) {
+    printf("kernel_test: skipped for %s: %s\n", name, d.message);
+    return false;
+  }
+  CHECK(!ny_target_find(name, &device, &d), "%s", d.message);
+  return device != NULL;
+}
+
+static bool find_targets(void) {
   ny_diag d = {0};
   static const char *const names[] = {"host", "x86-64-v2", "x86-64-v3", "x86-64-v4"};
   const ny_target *host;
   if (ny_target_find("host", &host, &d)) {
     CHECK(false, "%s", d.message);
-    return test_end("kernel_test");
+    return false;
   }
   targets[n_targets++] = host;
   for (int i = 1; i < 4 && !strncmp(host->triple, "x86_64", 6); i++)
@@ -530,6 +565,16 @@ int main(int argc, char **argv) {
     printf("kernel_test: no emulator of AArch64 here: its code is not run\n");
   else if (!ny_target_find("aarch64", &emulated, &d))
     targets[n_targets++] = emulated;
+  return true;
+}
+
+int main(int argc, char **argv) {
+  for (; argc > 1 && (!strcmp(argv[1], "-v") || !strcmp(argv[1], "long")); argc--, argv++)
+    if (argv[1][0] == '-') verbose = true;
+    else long_run = true;
+  bool cuda = argc > 2 && (!strcmp(argv[1], "cuda") || (compile_only = !strcmp(argv[1], "compile")));
+  if (!(cuda ? find_device(argv[2]) : find_targets())) return test_end("kernel_test");
+  if (cuda) argc -= 2, argv += 2;
   const char *only = argc > 1 ? argv[1] : "";
   if (!*only || strstr(only, "tiles")) test_tiles();
   if (!*only || strstr(only, "random"))
