@@ -1,12 +1,12 @@
 /* What the families make for a GPU, against the reference evaluator: each case of the files below is evaluated as it stands, then lowered
    for a GPU and its tile programs are run by the evaluator. A case may name the family that has to take it and least values of its kernel's knobs:
-   `;; kernel family threads=32`. NYBBLE_TEST_DUMP=case prints its kernels. Usage: gpu_test [part of a case's name]. */
-#include <glob.h>
+   `;; kernel family threads=32`. NYBBLE_TEST_DUMP=case prints its kernels. With `cuda TARGET` the kernels are compiled
+   and run in the simulator under all its checks instead. Usage: gpu_test [cuda TARGET] [part of a case's name]. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "passes.h"
+#include "simulate.h"
 #include "test.h"
 
 enum { MAX_IN = 8, MAX_OUT = 4, MAX_SIZES = 8 };
@@ -19,6 +19,8 @@ static const ny_target targets[] = {
     {.name = "sm_80", .vec_bytes = 16, .n_vregs = 64, .masked = true, .l1d = 163 << 10, .l2 = 40 << 20, .threads = 1, .sm = 80, .shared = 163 << 10},
     {.name = "sm_120f", .vec_bytes = 16, .n_vregs = 64, .masked = true, .l1d = 99 << 10, .l2 = 96 << 20, .threads = 1, .sm = 120, .shared = 99 << 10},
 };
+
+static const ny_target *device; /* NULL: tile programs are evaluated */
 
 static size_t read_sizes(ny_ctx *cx, const char *text, ny_binding *env) {
   size_t n = 0;
@@ -99,7 +101,28 @@ static void show(const ny_unit *u) {
   ny_text_free(&t);
 }
 
-static void lowered(ny_ctx *cx, const tc *c, const char *sizes, const ny_target *target, const ny_tensor *in, const ny_tensor *want, ny_arena *a) {
+static void compare(const tc *c, const char *sizes, const char *target, size_t i, ny_tensor got, ny_tensor want) {
+  double err = error_of(got, want), most = tolerance_of((ny_fmt)got.type->fmt);
+  CHECK(err <= most, "%s [%s] for %s: result %zu: error %g, allowed %g", c->name, sizes ? sizes : "", target, i, err, most);
+}
+
+/* In the simulator, with every buffer between guard bytes. */
+static void simulated(ny_ctx *cx, const tc *c, const char *sizes, ny_unit *u, const ny_tensor *in, const ny_tensor *want, const ny_binding *env, size_t n_env) {
+  exec x = {0};
+  ny_diag d = {0};
+  size_t n = u->first->body.last->n_in;
+  nyb_status s = exec_open(&x, u, NULL, env, n_env, in, u->first->body.n_arg, NULL);
+  CHECK(!s, "%s [%s]: %s", c->name, sizes ? sizes : "", cx->diag.message);
+  if (!s) s = simulate_run(&x, device, &(simulate_schedule){.name = "as lowered"}, false, &d);
+  CHECK(!s, "%s [%s] on %s: %s", c->name, sizes ? sizes : "", device->name, d.message);
+  for (size_t i = 0; i < n && !s; i++) compare(c, sizes, device->name, i, exec_result(&x, i), want[i]);
+  const char *hit = s ? NULL : exec_guards(&x);
+  CHECK(!hit, "%s [%s]: %s was written outside its bounds", c->name, sizes ? sizes : "", hit);
+  exec_close(&x);
+}
+
+static void lowered(ny_ctx *cx, const tc *c, const char *sizes, const ny_target *target, const ny_tensor *in, const ny_tensor *want, const ny_binding *env,
+                    size_t n_env, ny_arena *a) {
   ny_unit *u = NULL;
   ny_tensor got[MAX_OUT];
   ny_pass_options o = {.target = target, .opt = 1, .verify_each = true, .until = "tile"};
@@ -108,13 +131,11 @@ static void lowered(ny_ctx *cx, const tc *c, const char *sizes, const ny_target 
   const char *dump = getenv("NYBBLE_TEST_DUMP");
   if (!s && dump && !strcmp(dump, c->name)) show(u);
   if (!s && c->kernel) CHECK(has_kernel(u, c->kernel), "%s for %s: no kernel is %s", c->name, target->name, c->kernel);
-  size_t n = s ? 0 : u->first->body.last->n_in;
-  if (!s) s = ny_eval_graph(u->first, in, u->first->body.n_arg, a, 1ull << 30, got, n);
+  size_t n = s || device ? 0 : u->first->body.last->n_in;
+  if (!s && device) simulated(cx, c, sizes, u, in, want, env, n_env);
+  if (!s && !device) s = ny_eval_graph(u->first, in, u->first->body.n_arg, a, 1ull << 30, got, n);
   CHECK(!s, "%s [%s] for %s: %s", c->name, sizes ? sizes : "", target->name, cx->diag.message);
-  for (size_t i = 0; i < n && !s; i++) {
-    double err = error_of(got[i], want[i]), most = tolerance_of((ny_fmt)got[i].type->fmt);
-    CHECK(err <= most, "%s [%s] for %s: result %zu: error %g, allowed %g", c->name, sizes ? sizes : "", target->name, i, err, most);
-  }
+  for (size_t i = 0; i < n && !s; i++) compare(c, sizes, target->name, i, got[i], want[i]);
   ny_diag_clear(&cx->diag);
   if (u) ny_unit_free(u);
 }
@@ -135,7 +156,8 @@ static void one(const tc *c, const char *sizes) {
     s = ny_eval_graph(g, in, g->body.n_arg, &a, 1ull << 30, want, g->body.last->n_in);
     CHECK(!s, "%s [%s]: %s", c->name, sizes ? sizes : "", cx->diag.message);
   }
-  for (size_t i = 0; i < NY_COUNT(targets) && !s; i++) lowered(cx, c, sizes, &targets[i], in, want, &a);
+  for (size_t i = 0; i < NY_COUNT(targets) && !s && !device; i++) lowered(cx, c, sizes, &targets[i], in, want, env, n_env, &a);
+  if (device && !s) lowered(cx, c, sizes, device, in, want, env, n_env, &a);
   if (u) ny_unit_free(u);
   ny_arena_free(&a);
   ny_ctx_free(cx);
@@ -177,6 +199,15 @@ static size_t run_file(char *text, const char *only) {
 int main(int argc, char **argv) {
   static const char *const files[] = {"tests/kernels/contractions.nyt", "tests/gpu/families.nyt", "tests/gpu/contractions.nyt"};
   size_t n = 0;
+  ny_diag why = {0};
+  if (argc > 2 && !strcmp(argv[1], "cuda")) {
+    if (!simulate_available(&why)) {
+      printf("gpu_test: skipped for %s: %s\n", argv[2], why.message);
+      return test_end("gpu_test");
+    }
+    CHECK(!ny_target_find(argv[2], &device, &why), "%s", why.message);
+    argc -= 2, argv += 2;
+  }
   for (size_t i = 0; i < NY_COUNT(files); i++) {
     ny_arena a = {0};
     ny_diag d = {0};

@@ -15,7 +15,7 @@ int ny_gpu_vector(const ny_op *group) {
   }
   int v = 128 / widest;
   if (v < 1) v = 1;
-  return narrowest < 8 && v < 8 / narrowest ? 8 / narrowest : v;
+  return narrowest < 8 && v < 32 / narrowest ? 32 / narrowest : v;
 }
 
 int ny_gpu_divides(ny_ctx *cx, ny_dim n, int most) {

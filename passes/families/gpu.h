@@ -6,7 +6,8 @@
 
 enum { NY_WARP = 32, NY_GPU_BLOCK = 1024 /* most threads of a block */ };
 
-/* Elements in 16 bytes of the widest format that the group reads or writes, at least 1; formats narrower than a byte: whole bytes. */
+/* Elements in 16 bytes of the widest format that the group reads or writes, at least 1; of results narrower than a byte as many as make whole words,
+   because that is what threads store. */
 int ny_gpu_vector(const ny_op *group);
 /* The largest power of two up to `most` that provably divides n. */
 int ny_gpu_divides(ny_ctx *cx, ny_dim n, int most);

@@ -83,7 +83,8 @@ ny_block_tile ny_block_pick(ny_emit *e, ny_dim m, ny_dim n, ny_dim k, int64_t ba
   if (fast) t.k /= ny_fmts[a].bits / 8;
   else if (ny_fmts[sum].bits > 32) t.k = 8;
   t.k = (int)ny_knob(e->k, "bk", t.k);
-  if (k == 1 || (!fast && k > 0 && k < t.k)) t.k = (int)k; /* where k is 1 operands do not vary along it */
+  if (!fast && k > 0 && k < t.k) t.k = (int)(k + 3) / 4 * 4;
+  if (k == 1) t.k = 1; /* operands do not vary along it */
   set_knobs(e, &t);
   return t;
 }

@@ -90,7 +90,7 @@ nyb_status ny_lower_random(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   ny_dim n = ny_type_count(e.cx, op->out[0]->type);
   if (ny_on_gpu(px->target)) {
     part all = {&g, 0};
-    ny_gpu_columns(&e, n, ny_fmts[g.f].bits < 8 ? 8 / ny_fmts[g.f].bits : 1, columns, &all);
+    ny_gpu_columns(&e, n, ny_fmts[g.f].bits < 8 ? 32 / ny_fmts[g.f].bits : 1, columns, &all);
     return ny_emit_finish(&e);
   }
   ny_dim first = ny_dim_mul(e.cx, ny_emit_grid(&e, ny_dim_ceildiv(e.cx, n, BLOCK)), BLOCK);
