@@ -61,8 +61,8 @@ typedef struct ny_compiled {
    same): each becomes a `const` whose blob is a segment of this very file, printed as `blob N = "."+offset bytes=n`, and the text is stored as Module.graph. */
 nyb_status ny_module_write(const ny_compiled *part, size_t n, ny_unit *portable, const char *path, ny_diag *d);
 
-/* compile.c: passes and code for each target, file. The targets are `options->target` in a compilation for one, else the list; `options->target` is not
-   looked at when there is a list. `keep`: which code of CUDA targets the file gets, bits 1 << ny_mod_image_kind; 0: cubin and PTX. */
+/* compile.c: passes and code for each target, file. `keep`: which code of CUDA targets the file gets, bits 1 << ny_mod_image_kind; 0: cubin and PTX.
+   ny_compile: for `options->target`, to run here; with a list `options->target` is not looked at. */
 typedef struct ny_compile_targets {
   const ny_target *const *target;
   size_t n;

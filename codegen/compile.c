@@ -154,6 +154,6 @@ nyb_status ny_compile_for(ny_unit *u, const ny_pass_options *options, const ny_c
 }
 
 nyb_status ny_compile(ny_unit *u, const ny_pass_options *options, int threads, const char *path) {
-  ny_compile_targets one = {.target = &options->target, .n = 1};
+  ny_compile_targets one = {.target = &options->target, .n = 1, .one_device = true};
   return ny_compile_for(u, options, &one, threads, path);
 }
