@@ -48,6 +48,8 @@ static int attribute(const ny_cuda *cu, ny_cu_device device, int which) {
 
 int ny_device_attribute(const ny_device *dev, int which) { return attribute(dev->cu, dev->device, which); }
 
+void *ny_device_symbol(const ny_device *dev, const char *name) { return ny_cuda_symbol(dev->cu, name); }
+
 static void decide(ny_device_facts *f) {
   f->mapped = f->integrated;
   f->direct = f->integrated && f->pageable && f->host_page_tables;

@@ -44,6 +44,10 @@ void ny_device_host_free(ny_device *dev, void *p);
 
 /* ---- programs: loads the images that were selected and uploads the weights, once a module. */
 nyb_status ny_program_open(ny_device *dev, nyb_module *m, ny_program **out, ny_diag *d);
+/* For tools: one kernel of an image in memory (a cubin, or PTX that ends in a zero byte) that belongs to no module. Its
+   row must live as long. */
+nyb_status ny_program_of_image(ny_device *dev, const void *image, const ny_mod_kernel *row, ny_program **out,
+                               ny_diag *d);
 void ny_program_close(ny_program *p);
 /* Device address of a weight segment. */
 void *ny_program_weights(const ny_program *p, uint32_t segment);
@@ -67,6 +71,16 @@ typedef struct ny_launch {
   int64_t extent;
 } ny_launch;
 nyb_status ny_queue_launch(ny_queue *q, const ny_program *p, const ny_launch *l, ny_diag *d);
+/* The same for a kernel of ny_program_of_image, arguments in any order: param points to each, range to the memory it may
+   touch. */
+typedef struct ny_raw_launch {
+  uint32_t grid[3], block[3], shared;
+  void *const *param;
+  void *const *range;
+  const uint64_t *bytes;
+  uint32_t n_ranges; /* at most as many as arguments */
+} ny_raw_launch;
+nyb_status ny_queue_launch_raw(ny_queue *q, const ny_program *p, const ny_raw_launch *l, ny_diag *d);
 /* Wall time on the device between two marks, after a wait. Marks 0 and 1. */
 nyb_status ny_queue_mark(ny_queue *q, int mark, ny_diag *d);
 nyb_status ny_queue_seconds(ny_queue *q, double *out, ny_diag *d);
@@ -87,4 +101,6 @@ typedef struct ny_device_list {
 nyb_status ny_device_find(bool simulated, ny_device_list *out, ny_diag *d);
 /* An attribute of NY_CU_ATTRIBUTES; -1 where the driver does not know it. */
 int ny_device_attribute(const ny_device *dev, int attribute);
+/* A function of the driver's library; NULL: it has none of that name. What the simulator offers beside the driver. */
+void *ny_device_symbol(const ny_device *dev, const char *name);
 #endif

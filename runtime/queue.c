@@ -116,9 +116,11 @@ static nyb_status check_sizes(const ny_mod_kernel *k, const ny_launch *l, ny_dia
   return NYB_OK;
 }
 
-/* The simulator holds the launch to the buffers of the model, not only to the allocation they lie in. */
+/* The simulator holds the launch to the buffers of the model, not only to the allocation they lie in; up to a whole word,
+   as kernels may count on: elements of a few bits are changed by atomics on words. */
 static void expect(ny_queue *q, const ny_launch *l) {
-  for (uint32_t i = 0; i < l->n_buffers; i++) q->expected[i] = (ny_sim_expected){l->buffer[i], l->bytes[i]};
+  for (uint32_t i = 0; i < l->n_buffers; i++)
+    q->expected[i] = (ny_sim_expected){l->buffer[i], (l->bytes[i] + 3) & ~(uint64_t)3};
   q->dev->expect(q->expected, l->n_buffers);
 }
 
@@ -140,6 +142,20 @@ nyb_status ny_queue_launch(ny_queue *q, const ny_program *p, const ny_launch *l,
             launch(k->function, (unsigned)grid, 1, 1, k->row->block, 1, 1, k->row->shared, q->stream, q->param, NULL),
             "kernel %.100s (%lld blocks of %u threads, %u bytes of shared memory)", k->row->name, (long long)grid,
             k->row->block, k->row->shared);
+  return NYB_OK;
+}
+
+nyb_status ny_queue_launch_raw(ny_queue *q, const ny_program *p, const ny_raw_launch *l, ny_diag *d) {
+  const ny_device_kernel *k = &p->kernel[0];
+  if (q->dev->expect) {
+    for (uint32_t i = 0; i < l->n_ranges; i++) q->expected[i] = (ny_sim_expected){l->range[i], l->bytes[i]};
+    q->dev->expect(q->expected, l->n_ranges);
+  }
+  NY_CU_TRY(q->dev->cu, d,
+            launch(k->function, l->grid[0], l->grid[1], l->grid[2], l->block[0], l->block[1], l->block[2], l->shared,
+                   q->stream, (void **)(uintptr_t)l->param, NULL),
+            "kernel %.100s (%u x %u x %u blocks of %u x %u x %u threads, %u bytes of shared memory)", k->row->name,
+            l->grid[0], l->grid[1], l->grid[2], l->block[0], l->block[1], l->block[2], l->shared);
   return NYB_OK;
 }
 

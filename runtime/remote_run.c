@@ -84,6 +84,15 @@ static nyb_status deliver(nyb_session *s) {
 }
 
 /* ---- commands */
+static nyb_status launch_watched(nyb_session *s, const ny_launch *l) {
+  struct ny_remote *r = s->remote;
+  NY_TRY(ny_queue_wait(r->queue, &s->diag));
+  NY_TRY(s->watch(s->watch_user, s, l, false));
+  NY_TRY(ny_queue_launch(r->queue, r->program, l, &s->diag));
+  NY_TRY(ny_queue_wait(r->queue, &s->diag));
+  return s->watch(s->watch_user, s, l, true);
+}
+
 static nyb_status run_launch(nyb_session *s, const ny_mod_command *q) {
   struct ny_remote *r = s->remote;
   ny_diag *d = &s->diag;
@@ -99,6 +108,7 @@ static nyb_status run_launch(nyb_session *s, const ny_mod_command *q) {
                  .bytes = r->launch_bytes,
                  .dim = s->launch_dim,
                  .extent = s->val[q->extent]};
+  if (s->watch) return launch_watched(s, &l);
   if (!s->time) return ny_queue_launch(r->queue, r->program, &l, d);
   double seconds;
   NY_TRY(ny_queue_mark(r->queue, 0, d));
@@ -223,7 +233,7 @@ static nyb_status capture(nyb_session *s, ny_remote_capture *c) {
 
 static nyb_status run_body(nyb_session *s) {
   struct ny_remote *r = s->remote;
-  if (!r->straight || s->time) return body(s);
+  if (!r->straight || s->time || s->watch) return body(s);
   make_key(s);
   ny_remote_capture *c = find_capture(r);
   bool again = c->used != 0;

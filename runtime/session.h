@@ -10,6 +10,8 @@ typedef struct ny_binding_site { /* the input dimension that gives a symbol its 
   uint32_t input, dim;
   bool bound;
 } ny_binding_site;
+/* Called before and after every launch of a run, with the queue idle. */
+typedef nyb_status ny_launch_watch(void *user, nyb_session *s, const ny_launch *l, bool after);
 struct nyb_session {
   nyb_module *module;
   const ny_mod *mod;
@@ -27,6 +29,8 @@ struct nyb_session {
   ny_pool *pool;
   int threads;
   nyb_kernel_time *time; /* per kernel, or NULL */
+  ny_launch_watch *watch; /* of launches on a device; NULL: none */
+  void *watch_user;
   uint64_t max_bytes;
   double max_seconds, deadline; /* 0: none */
   struct ny_remote *remote;     /* NULL: the CPU */
