@@ -202,6 +202,15 @@ APPROX(cos_approx, cosf(a))
 APPROX(ex2_approx, exp2f(a))
 APPROX(lg2_approx, log2f(a))
 APPROX(tanh_approx, tanhf(a))
+static void div_approx(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) {
+  const float *a = NY_F32(1), *b = NY_F32(2);
+  float *d = NY_F32(0);
+  bool ftz = i->opt[1];
+  NY_EACH_ACTIVE(l) {
+    float r = canon(ftz ? flush(a[l]) / flush(b[l]) : a[l] / b[l]);
+    d[l] = ftz ? flush(r) : r;
+  }
+}
 /* The f64 approximations give the upper word only. */
 static inline double upper(double v) {
   uint64_t u;
@@ -221,19 +230,20 @@ static void rsqrt_upper(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) {
 }
 
 /* opt[0]: finite infinite number notanumber normal subnormal */
-#define TESTP(name, T)                                                                                                 \
+#define TESTP(name, T, smallest)                                                                                       \
   static void name(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) {                                               \
     const T *a = NY_LANES_OF(T, 1);                                                                                    \
     uint32_t r = 0;                                                                                                    \
     for (int l = 0; l < NY_LANES; l++) {                                                                               \
-      const bool is[6] = {isfinite(a[l]), isinf(a[l]),         !isnan(a[l]),                                           \
-                          isnan(a[l]),    isnormal(a[l]) != 0, isfinite(a[l]) && !isnormal(a[l]) && a[l] != 0};        \
+      T m = a[l] < 0 ? -a[l] : a[l];                                                                                   \
+      bool nan = m != m, finite = m < (T)INFINITY, normal = finite && m >= smallest;                                   \
+      const bool is[6] = {finite, !finite && !nan, !nan, nan, normal, finite && !normal && m > 0};                     \
       r |= is[i->opt[0] - 1] ? 1u << l : 0;                                                                            \
     }                                                                                                                  \
     ny_set_pred(w, &i->arg[0], mask, r);                                                                               \
   }
-TESTP(testp_f32, float)
-TESTP(testp_f64, double)
+TESTP(testp_f32, float, 0x1p-126f)
+TESTP(testp_f64, double, 0x1p-1022)
 
 /* ---- pairs of f32 in 64 bits */
 #define PAIR(name, n, e)                                                                                               \
@@ -285,7 +295,7 @@ const ny_ptx_row ny_rows_float[] = {
     {"fma." MODES, "T t t t", NY_CLS_float, fix_rounded, {fma_f32_plain, fma_f64_plain, fma_f32_slow, fma_f64_slow}},
     {"mad." MODES, "T t t t", NY_CLS_float, fix_rounded, {fma_f32_plain, fma_f64_plain, fma_f32_slow, fma_f64_slow}},
     {"div." MODES, "T t t", NY_CLS_float, fix_rounded, SLOW(div)},
-    {"div.(approx full).(ftz)?.(sat)?.[f32]", "T t t", NY_CLS_float, NULL, {div_f32}},
+    {"div.(approx full).(ftz)?.[f32]", "T t t", NY_CLS_float, NULL, {div_approx}},
     {"sqrt." MODES, "T t", NY_CLS_special, fix_rounded, SLOW(sqrt)},
     {"rcp." MODES, "T t", NY_CLS_special, fix_rounded, SLOW(rcp)},
     {"neg.(ftz)?.[f32]", "T t", NY_CLS_float, NULL, {neg_f32}},

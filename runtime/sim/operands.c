@@ -162,7 +162,7 @@ static bool predicate(ny_ptx_decoder *dc, ny_ptx_arg *a, const ny_opd *o, bool w
 static bool one(ny_ptx_decoder *dc, ny_ptx_arg *a, const ny_opd *o, char letter) {
   const ny_ptx_type_info *t = &ny_ptx_types[dc->match.type];
   bool writes = letter >= 'A' && letter <= 'Z';
-  if (o->negated && letter != 'p' && letter != 'q') return ny_ptx_bad(dc, "'!' before an operand that is no predicate");
+  if (o->negated && o->kind != NY_OPD_PRED) return ny_ptx_bad(dc, "'!' before an operand that is no predicate");
   switch (letter) {
   case 't':
   case 'T':
