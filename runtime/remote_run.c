@@ -4,12 +4,13 @@
 #include "remote.h"
 #include <string.h>
 
-static bool aligned(const void *p) { return (uintptr_t)p % NY_REMOTE_ALIGN == 0; }
+/* Kernels load 16 bytes at once, and change elements of a few bits by atomics on words. */
+static bool fits(const ny_remote_value *v) { return (uintptr_t)v->user % NY_REMOTE_ALIGN == 0 && v->bytes % 4 == 0; }
 
 /* ---- values */
 static ny_remote_way way_in(const struct ny_remote *r, const ny_remote_value *v) {
-  if (v->on_device) return aligned(v->user) ? NY_WAY_PLACE : r->facts->mapped ? NY_WAY_PINNED : NY_WAY_COPIED;
-  if (r->facts->direct && !v->copied && aligned(v->user)) return NY_WAY_PLACE;
+  if (v->on_device) return fits(v) ? NY_WAY_PLACE : r->facts->mapped ? NY_WAY_PINNED : NY_WAY_COPIED;
+  if (r->facts->direct && !v->copied && fits(v)) return NY_WAY_PLACE;
   if (r->facts->mapped) return NY_WAY_PINNED;
   return v->bytes <= NY_REMOTE_SMALL ? NY_WAY_STAGED : NY_WAY_COPIED;
 }
@@ -43,8 +44,8 @@ static nyb_status bind_input(nyb_session *s, uint32_t i, const nyb_tensor *t) {
 }
 
 static ny_remote_way way_out(const struct ny_remote *r, const ny_remote_value *v, bool ours) {
-  if (v->on_device) return aligned(v->user) ? NY_WAY_PLACE : r->facts->mapped ? NY_WAY_PINNED : NY_WAY_COPIED;
-  if (r->facts->mapped && (ours || (r->facts->direct && !v->copied && aligned(v->user)))) return NY_WAY_PLACE;
+  if (v->on_device) return fits(v) ? NY_WAY_PLACE : r->facts->mapped ? NY_WAY_PINNED : NY_WAY_COPIED;
+  if (r->facts->mapped && (ours || (r->facts->direct && !v->copied && fits(v)))) return NY_WAY_PLACE;
   if (r->facts->mapped) return NY_WAY_PINNED;
   return ours ? NY_WAY_STAGED : NY_WAY_COPIED;
 }
