@@ -271,6 +271,8 @@ static void plain_compute(cu *c, const cu_mma_plan *p) {
   int kw = 1;
   if (p->in[0].k_inner || p->in[1].k_inner)
     for (kw = rows * cols >= 16 || p->in[0].mask || p->in[1].mask ? 4 : 1; k % kw; kw /= 2) {}
+  for (int i = 0; i < 2; i++) /* what is spread over the banks lies together for 16 bytes */
+    while (p->in[i].mask && kw > 16 / size_of(&p->in[i])) kw /= 2;
   bool unroll = rows * cols * k <= MAX_STRAIGHT;
   for (int i = 0; i < 2; i++) cu_line(c, "const %s *const %s = %s;", cu_reg(p->in[i].v->fmt), i ? "gb" : "ga", cu_stage_base(c, p, i, p->stage));
   if (unroll)
