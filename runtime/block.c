@@ -1,5 +1,5 @@
-/* What a session keeps, wherever it runs. Growing takes the new block before it gives the old one back: a failure leaves
-   the session as it was. */
+/* What a session keeps, wherever it runs. Growing takes the new block before it gives the old one back: a failure
+   leaves the session as it was. */
 #include "block.h"
 #include <errno.h>
 #include <string.h>

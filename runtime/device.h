@@ -71,8 +71,8 @@ typedef struct ny_launch {
   int64_t extent;
 } ny_launch;
 nyb_status ny_queue_launch(ny_queue *q, const ny_program *p, const ny_launch *l, ny_diag *d);
-/* The same for a kernel of ny_program_of_image, arguments in any order: param points to each, range to the memory it may
-   touch. */
+/* The same for a kernel of ny_program_of_image, arguments in any order: param points to each, range to the memory it
+   may touch. */
 typedef struct ny_raw_launch {
   uint32_t grid[3], block[3], shared;
   void *const *param;

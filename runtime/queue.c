@@ -116,8 +116,8 @@ static nyb_status check_sizes(const ny_mod_kernel *k, const ny_launch *l, ny_dia
   return NYB_OK;
 }
 
-/* The simulator holds the launch to the buffers of the model, not only to the allocation they lie in; up to a whole word,
-   as kernels may count on: elements of a few bits are changed by atomics on words. */
+/* The simulator holds the launch to the buffers of the model, not only to the allocation they lie in; up to a whole
+   word, as kernels may count on: elements of a few bits are changed by atomics on words. */
 static void expect(ny_queue *q, const ny_launch *l) {
   for (uint32_t i = 0; i < l->n_buffers; i++)
     q->expected[i] = (ny_sim_expected){l->buffer[i], (l->bytes[i] + 3) & ~(uint64_t)3};

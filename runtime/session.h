@@ -28,7 +28,7 @@ struct nyb_session {
   int64_t *launch_dim;
   ny_pool *pool;
   int threads;
-  nyb_kernel_time *time; /* per kernel, or NULL */
+  nyb_kernel_time *time;  /* per kernel, or NULL */
   ny_launch_watch *watch; /* of launches on a device; NULL: none */
   void *watch_user;
   uint64_t max_bytes;
