@@ -87,6 +87,7 @@ typedef struct ny_cuda_image { /* one unit: an image to load, of one kernel or s
 } ny_cuda_image;
 typedef struct ny_cuda_kernel { /* by r->kernel's order */
   uint32_t image;
+  bool pinned;
   ny_cuda_facts facts;
 } ny_cuda_kernel;
 typedef struct ny_cuda_code {
@@ -99,5 +100,7 @@ nyb_status ny_cuda_compile(const ny_codegen_request *r, ny_cuda_code *out, ny_di
 /* A source text that is there already (a module's, an edited one), for a target; through the cache too. */
 nyb_status ny_cuda_compile_source(const char *source, const char *name, const char *arch, ny_cuda_image *out, ny_diag *d);
 void ny_cuda_code_free(ny_cuda_code *c);
+/* pin.c: the pin's source has the kernel, with the parameters of the generated text. */
+nyb_status ny_cuda_pin_check(const ny_codegen_pin *pin, const char *generated, const char *symbol, ny_diag *d);
 void ny_cuda_image_free(ny_cuda_image *im);
 #endif

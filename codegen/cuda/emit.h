@@ -189,6 +189,7 @@ const ny_value *cu_access_tile(const ny_op *op);
 
 /* sync.c */
 void cu_touch(cu *c, const cu_access *a); /* emits the barrier an access needs first, and remembers it */
+void cu_touch_all(cu *c, cu_access *a, int n);
 void cu_barrier(cu *c);
 void cu_loop(cu *c, const ny_op *op);
 void cu_bind(cu *c, const ny_op *op); /* its variable is in scope until n_limit is put back */

@@ -328,12 +328,14 @@ static void emit_group(cu *c, int gi) {
 }
 
 static void touch_group(cu *c, int gi) {
+  const cu_group *g = &c->group[gi];
+  cu_access *a = NY_NEW_ARRAY(&c->arena, cu_access, c->n_access + g->n + 1);
+  int n = 0;
   for (int i = 0; i < c->n_access; i++)
-    if (c->access[i].group == gi && !c->access[i].store) cu_touch(c, &c->access[i]);
-  for (int i = 0; i < c->n_access; i++)
-    if (c->access[i].group == gi && c->access[i].store) cu_touch(c, &c->access[i]);
-  for (int m = 0; m < c->group[gi].n; m++)
-    if (c->group[gi].member[m].what == CU_STAGE) cu_touch(c, &(cu_access){.buffer = c->group[gi].member[m].area, .store = true, .lay = c->layout});
+    if (c->access[i].group == gi) a[n++] = c->access[i];
+  for (int m = 0; m < g->n; m++)
+    if (g->member[m].what == CU_STAGE) a[n++] = (cu_access){.buffer = g->member[m].area, .store = true, .lay = c->layout};
+  cu_touch_all(c, a, n);
 }
 
 void cu_flush(cu *c) {

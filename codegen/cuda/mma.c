@@ -306,7 +306,8 @@ static void together(cu *c, cu_mma_plan *p) {
   if (c->failed) return;
   for (int i = 0; i < 2; i++) cu_add_stage(c, p->in[i].v, p->in[i].area, p->in[i].place, p->op, p->in[i].v->fmt);
   cu_flush(c);
-  for (int i = 0; i < 2; i++) cu_touch(c, &(cu_access){.buffer = p->in[i].area, .lay = c->layout});
+  cu_access a[2] = {{.buffer = p->in[0].area, .lay = c->layout}, {.buffer = p->in[1].area, .lay = c->layout}};
+  cu_touch_all(c, a, 2);
   cu_mma_compute(c, p);
 }
 

@@ -30,7 +30,8 @@ static around texts(cu *c, const ny_op *op) {
 
 /* They stay as stored to from here on: whoever writes them next waits. */
 static void touch_areas(cu *c, const cu_mma_plan *p) {
-  for (int i = 0; i < 2; i++) cu_touch(c, &(cu_access){.buffer = p->in[i].area, .store = true, .lay = c->layout});
+  cu_access a[2] = {{.buffer = p->in[0].area, .store = true, .lay = c->layout}, {.buffer = p->in[1].area, .store = true, .lay = c->layout}};
+  cu_touch_all(c, a, 2);
 }
 
 static void open(cu *c, const char *what) { cu_line(c, "%s", what), c->indent++; }

@@ -172,6 +172,41 @@ static bool name_taken(const job *j, const building *b, size_t k) {
   return false;
 }
 
+static const ny_codegen_pin *pin_of(const ny_codegen_request *r, const ny_graph *k) {
+  for (size_t i = 0; i < r->n_pin; i++)
+    if (k->name && !strcmp(r->pin[i].kernel, k->name)) return &r->pin[i];
+  return NULL;
+}
+
+/* A unit of its own: its text is whole. */
+static nyb_status add_pinned(job *j, ny_arena *a, building *b, size_t k, const ny_codegen_pin *pin, const char *generated, ny_diag *d) {
+  ny_cuda_kernel *out = &j->out->kernel[k];
+  NY_TRY(ny_cuda_pin_check(pin, generated, out->facts.symbol, d));
+  close_unit(j, a, b);
+  out->image = (uint32_t)j->out->n_image;
+  out->pinned = true;
+  out->facts.block = pin->block;
+  out->facts.points = pin->points;
+  out->facts.shared = pin->shared;
+  unit *u = &j->unit[j->out->n_image++];
+  u->name = ny_strf(a, "%s.cu", out->facts.symbol);
+  ny_text_add(&u->source, pin->source);
+  b->first = k + 1;
+  return NYB_OK;
+}
+
+static nyb_status check_pins(const job *j, ny_diag *d) {
+  const ny_codegen_request *r = j->r;
+  for (size_t i = 0; i < r->n_pin; i++) {
+    bool found = false;
+    for (size_t k = 0; k < r->n; k++) found |= pin_of(r, r->kernel[k]) == &r->pin[i];
+    if (!found)
+      return ny_fail(d, NYB_E_ARGUMENT, NULL, "for %s the model has no kernel %s (another target, other sizes or another version of nybble named it so)",
+                     r->target->name, r->pin[i].kernel);
+  }
+  return NYB_OK;
+}
+
 static nyb_status texts(job *j, ny_arena *a, ny_diag *d) {
   const ny_codegen_request *r = j->r;
   building b = {.n = 0};
@@ -181,6 +216,12 @@ static nyb_status texts(job *j, ny_arena *a, ny_diag *d) {
     uint32_t uses = 0;
     s = ny_cuda_body(r->kernel[k], r->target, &body, &uses, &j->out->kernel[k].facts, d);
     if (!s && r->dump_dir) s = dump(a, r, k, uses, &body, d);
+    const ny_codegen_pin *pin = pin_of(r, r->kernel[k]);
+    if (!s && pin) {
+      s = add_pinned(j, a, &b, k, pin, body.s, d);
+      ny_text_free(&body);
+      continue;
+    }
     if (!s && (b.n == UNIT_KERNELS || (b.n && b.body.n + body.n > UNIT_BYTES) || name_taken(j, &b, k))) close_unit(j, a, &b);
     if (!s) {
       ny_text_addn(&b.body, body.s, body.n);
@@ -257,6 +298,7 @@ nyb_status ny_cuda_compile(const ny_codegen_request *r, ny_cuda_code *out, ny_di
   out->image = calloc(r->n + 1, sizeof *out->image);
   j.unit = NY_NEW_ARRAY(&a, unit, r->n + 1);
   if (!out->kernel || !out->image) s = ny_fail(d, NYB_E_NOMEM, NULL, "no memory for %zu kernels", r->n);
+  if (!s) s = check_pins(&j, d);
   if (!s) s = texts(&j, &a, d);
   if (!s) {
     run(&j);

@@ -32,18 +32,32 @@ static void place(cu *c, cu_access *a) {
   a->steady = a->moves != NY_DIM_INVALID && cu_divides(c, a->moves, a->lay->d[1].period);
 }
 
-void cu_touch(cu *c, const cu_access *access) {
-  cu_access a = *access;
-  const cu_buffer *b = &c->buffer[a.buffer];
-  if (c->threads == 1 || !b->written) return;
-  place(c, &a);
+static bool hazard(cu *c, const cu_access *a) {
+  const cu_buffer *b = &c->buffer[a->buffer];
   for (int i = 0; i < c->pending.n; i++) {
     const cu_access *o = &c->pending.at[i];
-    if (c->buffer[o->buffer].alias != b->alias || !(o->store || a.store) || cu_same_thread(c, o, &a) || cu_apart(c, o, &a)) continue;
-    cu_barrier(c);
-    break;
+    if (c->buffer[o->buffer].alias == b->alias && (o->store || a->store) && !cu_same_thread(c, o, a) && !cu_apart(c, o, a)) return true;
   }
-  add(c, &a);
+  return false;
+}
+
+/* What happens at once: the barrier one of them needs comes before all of them. */
+void cu_touch_all(cu *c, cu_access *a, int n) {
+  bool wait = false;
+  if (c->threads == 1) return;
+  for (int i = 0; i < n; i++) {
+    if (!c->buffer[a[i].buffer].written) continue;
+    place(c, &a[i]);
+    wait = wait || hazard(c, &a[i]);
+  }
+  if (wait) cu_barrier(c);
+  for (int i = 0; i < n; i++)
+    if (c->buffer[a[i].buffer].written) add(c, &a[i]);
+}
+
+void cu_touch(cu *c, const cu_access *access) {
+  cu_access a = *access;
+  cu_touch_all(c, &a, 1);
 }
 
 int cu_area(cu *c, const char *name, ny_fmt f, uint32_t bytes) {
