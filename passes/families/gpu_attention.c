@@ -130,7 +130,7 @@ static void pick_tile(ny_emit *e, attn *s) {
   bool fast = t->sm >= 80 && large(s) && (f == NY_f16 || f == NY_bf16) && s->k->type->fmt == f && s->v->type->fmt == f;
   int64_t bytes = ny_fmts[f].bits / 8, wide = s->d > s->e ? s->d : s->e;
   s->cols = s->e > PART ? PART : (int)s->e;
-  s->step = s->d > STEP * 2 ? STEP : s->d;
+  s->step = s->d > STEP * 2 ? STEP : s->d > 1 ? (s->d + 3) / 4 * 4 : 1; /* where d is 1 operands do not vary along it */
   s->rows = (int)ny_knob(e->k, "bm", s->m >= 0 && s->m <= 16 ? 16 : (fast || wide <= 128) && !(s->m >= 0 && s->m <= 32) ? 64 : 32);
   s->keys = (int)ny_knob(e->k, "bn", 64);
   while (s->keys > 16 && ((s->rows + s->keys) * s->step + s->keys * s->cols) * bytes + s->rows * s->keys * 4 > (int64_t)t->shared * 3 / 4) s->keys /= 2;
@@ -159,7 +159,7 @@ static void queries(ny_emit *e, attn *s) {
   s->first = ny_dim_mul(cx, ny_emit_grid(e, ny_dim_ceildiv(cx, s->m, s->rows)), s->rows);
   s->column = s->cols < s->e ? ny_dim_mul(cx, ny_emit_grid(e, ny_dim_ceildiv(cx, s->e, s->cols)), s->cols) : 0;
   if (ny_attr_at(s->op, NY_AT(attention, causal))->i) end = ny_dim_min(cx, s->n, ny_dim_add(cx, s->first, s->rows));
-  ny_value *q = s->step == s->d ? query_tile(e, s, 0, NY_ALL) : NULL;
+  ny_value *q = s->step < s->d ? NULL : query_tile(e, s, 0, s->step > s->d ? s->d : NY_ALL);
   open_sums(e, s, s->cols);
   ny_loop l = ny_emit_for(e, 0, ny_dim_ceildiv(cx, end, s->keys), 1, 1, &tile);
   key_tile(e, s, q, tile);
