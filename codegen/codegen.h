@@ -11,12 +11,19 @@ typedef struct ny_image {
   uint64_t *scratch; /* bytes of @shared scratch per thread */
   size_t n;
 } ny_image;
+typedef struct ny_codegen_pin { /* of a GPU: a kernel's source by hand, in place of the generated one */
+  const char *kernel, *source;
+  int block, points; /* as a ny_cuda_facts has them */
+  uint32_t shared;
+} ny_codegen_pin;
 typedef struct ny_codegen_request {
   ny_graph *const *kernel;
   size_t n;
   const ny_target *target;
   int opt, threads;      /* threads of the compiler */
   const char *dump_dir;  /* <kernel>.ll and <kernel>.s; NULL: none */
+  const ny_codegen_pin *pin;
+  size_t n_pin;
   void (*progress)(void *user, const char *stage, double done);
   void *user;
 } ny_codegen_request;
@@ -68,6 +75,8 @@ typedef struct ny_compile_targets {
   size_t n;
   unsigned keep;
   bool one_device; /* nothing for devices to come: the module runs here */
+  const ny_codegen_pin *pin; /* for every CUDA target */
+  size_t n_pin;
 } ny_compile_targets;
 nyb_status ny_compile(ny_unit *u, const ny_pass_options *options, int threads, const char *path);
 nyb_status ny_compile_for(ny_unit *u, const ny_pass_options *options, const ny_compile_targets *targets, int threads, const char *path);

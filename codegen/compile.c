@@ -73,6 +73,8 @@ static nyb_status generate(job *j, part *p, const char *dump_dir) {
                           .opt = o->opt,
                           .threads = j->threads,
                           .dump_dir = dump_dir,
+                          .pin = j->targets->pin,
+                          .n_pin = j->targets->n_pin,
                           .progress = o->progress,
                           .user = o->user};
   if (ny_on_gpu(p->c.target)) {

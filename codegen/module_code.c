@@ -40,10 +40,11 @@ static void add_target(ny_module_builder *b) {
 }
 
 /* ---- kernels, in the order in which the code generator was given them: as they stand in the unit */
-static const char *note_of(ny_module_builder *b, const ny_graph *k) {
+static const char *note_of(ny_module_builder *b, const ny_graph *k, bool pinned) {
   ny_text t = {0};
   for (uint32_t i = 0; i < k->n_knob; i++)
     ny_text_addf(&t, "%s%s=%lld", i ? "," : "", k->knob[i].name, (long long)k->knob[i].value);
+  if (pinned) ny_text_add(&t, t.n ? ",pinned" : "pinned");
   const char *s = ny_strdup(&b->a, t.s ? t.s : "");
   ny_text_free(&t);
   return s;
@@ -74,7 +75,7 @@ static nyb_status add_kernels(ny_module_builder *b) {
     b->kernel[i] = k;
     b->m.kernel[i] = (ny_mod_kernel){.name = k->name,
                                      .family = k->family,
-                                     .note = note_of(b, k),
+                                     .note = note_of(b, k, p->cuda && p->cuda->kernel[i].pinned),
                                      .n_buffers = k->body.n_arg,
                                      .n_dims = (uint32_t)n_sym};
     if (p->cuda)

@@ -83,5 +83,56 @@ printf 'extern "C" __global__ void k(int *p) { while (*(volatile int *)p == 0) ;
 printf 'grid 1\nblock 1\nout p.npy i32[1]\n' >"$dir/hang.launch"
 exits "a kernel that does not end" 1 "instruction limit" "$nybble" sim "$dir/hang.cu" "$dir/hang.launch" --limit 1
 
+# ---- nybble kernels
+python - "$dir" <<'PY'
+import sys
+import numpy as np
+from onnx import TensorProto, helper as h, numpy_helper as n, save
+d = sys.argv[1]
+rng = np.random.default_rng(2)
+w = n.from_array(rng.standard_normal((64, 48)).astype(np.float32), "w")
+x, y = h.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 64]), h.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 48])
+nodes = [h.make_node("MatMul", ["x", "w"], ["p"]), h.make_node("Relu", ["p"], ["q"]), h.make_node("Softmax", ["q"], ["r"], axis=1), h.make_node("Cos", ["r"], ["y"])]
+save(h.make_model(h.make_graph(nodes, "small", [x], [y], [w]), opset_imports=[h.make_opsetid("", 21)], ir_version=10), f"{d}/small.onnx")
+np.save(f"{d}/in.npy", rng.standard_normal((5, 64)).astype(np.float32))
+PY
+kernels() { "$nybble" kernels "$@"; }
+prints "help" "replay" "$nybble" kernels --help
+exits "no subcommand" 2 "usage: nybble kernels" "$nybble" kernels
+prints "dump" "2 of 2 kernels of sm_90a, recorded on sim:h100" kernels dump "$dir/small.onnx" "$dir/k" --device sim:h100 --input x="$dir/in.npy" --cubin sm_80,sm_90a
+ok "each kernel has its files" test "$(ls "$dir"/k/*.launch | wc -l) $(ls "$dir"/k/*.sm_80.cubin | wc -l) $(ls "$dir"/k/*.expect.npy | wc -l)" = "2 2 2"
+soft=$(basename "$(ls "$dir"/k/row*.cu)" .cu); product=$(basename "$(ls "$dir"/k/matmul*.cu)" .cu)
+prints "arguments have their shapes" "f32\\[5,48\\] expect=" cat "$dir/k/$soft.launch"
+exits "dump of a module" 2 "wants a model" kernels dump "$dir/p.nyb" "$dir/k2"
+exits "dump on the CPU" 1 "cuda or sim" kernels dump "$dir/small.onnx" "$dir/k2" --device cpu
+exits "no such architecture" 2 "wants architectures" kernels dump "$dir/small.onnx" "$dir/k2" --cubin sm_xy --input x="$dir/in.npy"
+prints "replay" "^2 kernels on NVIDIA H100.*, 0 failed" kernels replay "$dir/k" --device sim:h100
+prints "on another device" "^2 kernels on NVIDIA RTX 5090.*, 0 failed\|^2 kernels on NVIDIA GeForce RTX 5090.*, 0 failed" kernels replay "$dir/k" --device sim:rtx5090
+replay_json() { kernels replay "$dir/k" "$soft" --json >"$dir/json" && python -c 'import json, sys; k, = json.load(open(sys.argv[1]))["kernels"]; assert k["ok"] and k["error"] < 1e-5 and k["instructions"] > 0' "$dir/json"; }
+ok "one of them, as JSON" replay_json
+prints "without NVRTC" "2 kernels .* 0 failed" env NYBBLE_NVRTC=/nonexistent "$nybble" kernels replay "$dir/k" --device sim:h100
+exits "no such kernel" 1 "no such kernels" kernels replay "$dir/k" nothing
+exits "nothing was edited" 1 "no kernel was edited" kernels pin "$dir/small.onnx" "$dir/k" -o "$dir/p.nyb"
+sim_of_dump() { "$nybble" sim "$dir/k/$product.cu" "$dir/k/$product.launch"; }
+prints "a dumped kernel under the checks" "^0 findings" sim_of_dump
+cp "$dir/k/$soft.cu" "$dir/soft.cu"
+# by hand: the same kernel, whose result is one more
+sed -i "s/cos/1 + cos/; s/ny_cos/1 + ny_cos/" "$dir/k/$soft.cu"; cmp -s "$dir/k/$soft.cu" "$dir/soft.cu" && bad "the edit changes nothing"
+exits "an edited kernel that is wrong" 1 "FAILED.*results differ" kernels replay "$dir/k" --device sim:h100
+exits "an edited one needs NVRTC" 1 "was edited, and there is no NVRTC" env NYBBLE_NVRTC=/nonexistent "$nybble" kernels replay "$dir/k" --device sim:h100
+prints "pin" "pinned $soft" kernels pin "$dir/small.onnx" "$dir/k" -o "$dir/p.nyb"
+prints "inspect tells" "$soft .*pinned" "$nybble" inspect "$dir/p.nyb" --device sim:h100
+"$nybble" run "$dir/small.onnx" --input x="$dir/in.npy" --output-dir "$dir/r1" >/dev/null 2>&1
+"$nybble" run "$dir/p.nyb" --device sim:h100 --input x="$dir/in.npy" --output-dir "$dir/r2" >/dev/null 2>"$dir/err"
+ok "the module runs what was pinned" python -c 'import sys, numpy as np; a, b = (np.load(p + "/y.npy") for p in sys.argv[1:]); assert np.abs(a + 1 - b).max() < 1e-5, (a, b)' "$dir/r1" "$dir/r2"
+sed -i 's/^block .*/block 64/; s/^points .*/points 99/' "$dir/k/$soft.launch"
+exits "a grid that is not what points say" 1 "in a model the grid is\|at most one each" kernels pin "$dir/small.onnx" "$dir/k" -o "$dir/p.nyb"
+kernels dump "$dir/small.onnx" "$dir/k" --device sim:h100 --input x="$dir/in.npy" >/dev/null 2>&1
+sed -i "s/__global__ void __launch_bounds__(BLOCK) $soft(/&int more, /" "$dir/k/$soft.cu"
+exits "another signature" 1 "takes (int, .*the model calls it with (float" kernels pin "$dir/small.onnx" "$dir/k" -o "$dir/p.nyb"
+exits "another size, another signature" 1 "the model calls it with\|has no kernel" kernels pin "$dir/small.onnx" "$dir/k" -o "$dir/p.nyb" --dim N=7
+sed -i "s/^\/\/ $soft:/\/\/ other_kernel:/" "$dir/k/$soft.cu"
+exits "a kernel the model has not" 1 "the model has no kernel other_kernel" kernels pin "$dir/small.onnx" "$dir/k" -o "$dir/p.nyb"
+
 echo "cli_cuda: $passed passed, $failed failed"
 [ "$failed" = 0 ]

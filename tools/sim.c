@@ -227,9 +227,9 @@ static void print_counters(const ny_sim_counters *c) {
   for (int i = 0; i < NY_N_CLS; i++)
     if (c->warp_ins[i])
       printf("  %-26s %14llu %14llu\n", ny_sim_class_text((ny_sim_class)i), (ull)c->warp_ins[i], (ull)c->thread_ins[i]);
-  printf("shared memory   %llu accesses, %llu wavefronts (%.2f each; 1 is without bank conflicts)\n",
+  printf("shared memory   %llu accesses, %llu wavefronts (%.2f each; 1 for 128 bytes is without bank conflicts)\n",
          (ull)c->shared_ops, (ull)c->shared_waves, ratio(c->shared_waves, c->shared_ops));
-  printf("global memory   %llu accesses, %llu sectors of 32 bytes (%.2f each), %.0f %% of their bytes used\n",
+  printf("global memory   %llu accesses, %llu sectors of 32 bytes (%.2f each), %.0f %% of their bytes asked for\n",
          (ull)c->global_ops, (ull)c->global_sectors, ratio(c->global_sectors, c->global_ops),
          100 * ratio(c->global_read_bytes + c->global_write_bytes, 32 * c->global_sectors));
   printf("blocks %llu, warps %llu, block barriers %llu\n", (ull)c->blocks, (ull)c->warps, (ull)c->barriers);
