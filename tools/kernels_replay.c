@@ -245,8 +245,8 @@ static nyb_status timed(ny_queue *q, enqueue_fn *enqueue, void *user, int batch,
 static nyb_status measure(ny_queue *q, int ms, enqueue_fn *enqueue, void *user, double *out, ny_diag *d) {
   double t[ROUNDS], once;
   NY_TRY(timed(q, enqueue, user, 3, &once, d));
-  double fits = ms * 1e-3 / ROUNDS / fmax(once, 1e-7);
-  int batch = fits < 1 ? 1 : fits > MAX_BATCH ? MAX_BATCH : (int)fits;
+  double fits = fmin(ms * 1e-3 / (int)ROUNDS / fmax(once, 1e-7), (int)MAX_BATCH);
+  int batch = fits < 1 ? 1 : (int)fits;
   for (int i = 0; i < ROUNDS; i++) NY_TRY(timed(q, enqueue, user, batch, &t[i], d));
   qsort(t, ROUNDS, sizeof *t, ascending);
   *out = t[ROUNDS / 2];
