@@ -93,6 +93,22 @@ static void ld(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) {
   give(w, i, mask, p);
 }
 
+/* A load that was made wider than what is wanted of it: only elements with wanted bytes (data, from bit 32) are touched. */
+static void ld_wanted(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) {
+  uint64_t addr[NY_LANES];
+  uint8_t *p[NY_LANES];
+  ny_addresses(w, i, i->vec, addr);
+  for (uint32_t k = 0; k < i->vec; k++) {
+    const ny_ptx_arg *a = &i->arg[k];
+    uint32_t element = (1u << i->bytes) - 1;
+    if (i->data >> 32 >> k * i->bytes & element) {
+      uint32_t ok = ny_access(w, i, mask, (ny_ptx_space)i->space, addr, i->bytes, 0, NY_READ, p);
+      loads[log2_of(i->bytes)][i->data & IS_SIGNED][a->width == 8](ny_lanes(w, a), p, 0, ok);
+    }
+    for (uint32_t l = 0; l < NY_LANES; l++) addr[l] += i->bytes;
+  }
+}
+
 static void st(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) {
   uint64_t addr[NY_LANES];
   uint8_t *p[NY_LANES];
@@ -187,6 +203,10 @@ static bool finish_store(ny_ptx_decoder *dc, ny_ptx_ins *i, int space_group, int
 static bool fix_ld(ny_ptx_decoder *dc, ny_ptx_ins *i) {
   if (!finish_load(dc, i, 2, 9)) return false;
   i->data |= i->opt[0] > 1 ? IS_STRONG : 0;
+  if (dc->raw->used && i->exec != ld_param && i->vec > 1 && i->vec * i->bytes <= 32) {
+    i->data |= (uint64_t)dc->raw->used << 32;
+    i->exec = ld_wanted;
+  }
   return true;
 }
 static bool fix_st(ny_ptx_decoder *dc, ny_ptx_ins *i) {

@@ -43,6 +43,7 @@ typedef struct ny_raw { /* an instruction as written */
   uint32_t n_op, n_opd;
   ny_opd *opd;
   uint32_t stmt, scope;
+  uint32_t used; /* bytes of a load that the compiler says it wanted, a bit each; 0: all */
 } ny_raw;
 typedef struct ny_label {
   ny_name name;
@@ -167,6 +168,7 @@ typedef struct ny_parser {
   uint32_t n_files;
   uint32_t loc_file;
   int loc_line;
+  uint32_t used_bytes; /* of the next instruction: .pragma "used_bytes_mask n" */
   uint32_t *stmt_file; /* file number of each statement: the names come at the end of the text */
   uint32_t cap_stmt_file;
 } ny_parser;

@@ -203,7 +203,8 @@ static uint32_t add_statement(ny_parser *p, const char *from, const char *to, in
 }
 
 static bool parse_instruction(ny_parser *p) {
-  ny_raw r = {.scope = p->scope};
+  ny_raw r = {.scope = p->scope, .used = p->used_bytes};
+  p->used_bytes = 0;
   const char *from = p->x.text;
   int line = p->x.line;
   if (!parse_guard(p, &r)) return false;
@@ -291,6 +292,14 @@ static bool skip_statement(ny_parser *p) {
   return true;
 }
 
+/* NVRTC widens loads over bytes that nobody asked for, and says so. */
+static bool parse_pragma(ny_parser *p) {
+  static const char used[] = "used_bytes_mask ";
+  if (p->x.kind == NY_TOK_STRING && p->x.n > sizeof used - 1 && !memcmp(p->x.text, used, sizeof used - 1))
+    p->used_bytes = (uint32_t)strtoul(p->x.text + sizeof used - 1, NULL, 0); /* ends at the closing quote */
+  return skip_statement(p);
+}
+
 static bool parse_directive(ny_parser *p) {
   if (ny_parse_word(p, ".reg")) return declare_regs(p);
   if (ny_parse_word(p, ".loc")) return ny_parse_loc(p);
@@ -298,7 +307,8 @@ static bool parse_directive(ny_parser *p) {
   if (ny_parse_word(p, ".shared")) return ny_parse_variable(p, NY_SHARED, false);
   if (ny_parse_word(p, ".param")) return ny_parse_variable(p, NY_PARAM, false);
   if (ny_parse_word(p, ".branchtargets")) return parse_targets(p);
-  if (ny_lex_is(&p->x, ".pragma") || ny_lex_is(&p->x, ".callprototype")) return skip_statement(p);
+  if (ny_parse_word(p, ".pragma")) return parse_pragma(p);
+  if (ny_lex_is(&p->x, ".callprototype")) return skip_statement(p);
   return ny_parse_bad(p, "\"%.*s\" is not a directive of a body", (int)p->x.n, p->x.text);
 }
 
