@@ -42,7 +42,11 @@ static void x_wait(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) {
   ny_yield(w);
 }
 
+static bool fix_bra(ny_ptx_decoder *dc, ny_ptx_ins *i) { return (void)dc, i->flow = NY_FLOW_BRANCH, true; }
+static bool fix_brx(ny_ptx_decoder *dc, ny_ptx_ins *i) { return (void)dc, i->flow = NY_FLOW_TABLE, true; }
+static bool fix_end(ny_ptx_decoder *dc, ny_ptx_ins *i) { return (void)dc, i->flow = NY_FLOW_END, true; }
 static bool fix_ret(ny_ptx_decoder *dc, ny_ptx_ins *i) {
+  i->flow = NY_FLOW_END;
   i->target = dc->at->return_reg;
   if (dc->at->f->is_entry) i->exec = ny_x_exit;
   return true;
@@ -50,10 +54,10 @@ static bool fix_ret(ny_ptx_decoder *dc, ny_ptx_ins *i) {
 
 #define FENCE "(sync_restrict::shared::cta sync_restrict::shared::cluster)?"
 const ny_ptx_row ny_rows_control[] = {
-    {"bra.(uni)?", "n", NY_CLS_control, NULL, {x_bra}},
-    {"brx.idx.(uni)?", "b n", NY_CLS_control, NULL, {x_brx}},
+    {"bra.(uni)?", "n", NY_CLS_control, fix_bra, {x_bra}},
+    {"brx.idx.(uni)?", "b n", NY_CLS_control, fix_brx, {x_brx}},
     {"ret.(uni)?", "", NY_CLS_control, fix_ret, {ny_x_ret}},
-    {"exit", "", NY_CLS_control, NULL, {ny_x_exit}},
+    {"exit", "", NY_CLS_control, fix_end, {ny_x_exit}},
     {"trap", "", NY_CLS_control, NULL, {x_trap}},
     {"brkpt", "", NY_CLS_control, NULL, {x_trap}},
     {"nanosleep.u32", "b", NY_CLS_sync, NULL, {x_wait}},

@@ -173,16 +173,17 @@ static bool place(ny_ptx_decoder *dc, const ny_func *f, int depth) {
   if (dc->n_placed == NY_COUNT(dc->placed) || depth > 64) return ny_ptx_bad(dc, "too many device functions");
   ny_placed *p = &dc->placed[dc->n_placed++];
   ny_ptx_kernel *k = dc->k;
-  *p = (ny_placed){
-      .f = f, .open = true, .reg_base = k->reg_bytes, .pred_base = k->n_preds, .frame_base = k->frame_bytes};
-  p->return_reg = k->reg_bytes + f->reg_bytes;
-  if ((uint64_t)p->return_reg + 128 > 1 << 30) return ny_ptx_bad(dc, "more than 1 GiB of registers");
-  k->reg_bytes = p->return_reg + NY_LANES * 4;
+  *p = (ny_placed){.f = f, .open = true};
+  dc->at = p;
+  if (!place_callees(dc, f, depth)) return false;
+  p->return_reg = k->reg_bytes;
+  p->reg_base = k->reg_bytes + NY_LANES * 4;
+  p->pred_base = k->n_preds;
+  p->frame_base = k->frame_bytes;
+  if ((uint64_t)p->reg_base + f->reg_bytes > 1 << 30) return ny_ptx_bad(dc, "more than 1 GiB of registers");
   k->n_preds += f->n_preds - NY_N_PRED_FIXED;
   k->frame_bytes = round16(k->frame_bytes + f->frame_bytes);
   k->info.n_regs += f->n_regs;
-  dc->at = p;
-  if (!place_callees(dc, f, depth)) return false;
   dc->at = p;
   dc->n_fixes = 0;
   dc->start = NY_NEW_ARRAY(&dc->m->arena, uint32_t, f->n_raw + 1);
@@ -196,9 +197,12 @@ static bool place(ny_ptx_decoder *dc, const ny_func *f, int depth) {
   dc->start[f->n_raw] = k->n_code;
   ny_ptx_ins end = {.exec = f->is_entry ? ny_x_exit : ny_x_ret, .cls = NY_CLS_control, .target = p->return_reg};
   end.stmt = f->n_raw ? f->raw[f->n_raw - 1].stmt : 0;
+  end.flow = NY_FLOW_END;
   ny_decode_emit(dc, &end);
   p->open = false;
-  return resolve_labels(dc);
+  if (!resolve_labels(dc)) return false;
+  k->reg_bytes = p->reg_base + ny_decode_registers(dc, p->reg_base, f->reg_bytes);
+  return true;
 }
 
 /* ---- shared variables: those that the kernel or its callees name, in order of use; the dynamic part begins after

@@ -37,7 +37,9 @@ struct ny_ptx_decoder {
 bool ny_decode_args(ny_ptx_decoder *dc, ny_ptx_ins *i);                     /* operands.c */
 uint32_t ny_decode_constant(ny_ptx_decoder *dc, uint64_t v, uint8_t width); /* its offset in the pool */
 bool ny_decode_guard(ny_ptx_decoder *dc, ny_ptx_ins *i);
-bool ny_decode_call(ny_ptx_decoder *dc);                             /* call.c */
-ny_ptx_ins *ny_decode_emit(ny_ptx_decoder *dc, const ny_ptx_ins *i); /* a copy at the end of the code */
+/* Lets the registers of the function just decoded share places; returns the bytes that are left of `bytes` at base. */
+uint32_t ny_decode_registers(ny_ptx_decoder *dc, uint32_t base, uint32_t bytes); /* registers.c */
+bool ny_decode_call(ny_ptx_decoder *dc);                                         /* call.c */
+ny_ptx_ins *ny_decode_emit(ny_ptx_decoder *dc, const ny_ptx_ins *i);             /* a copy at the end of the code */
 const ny_placed *ny_decode_find(const ny_ptx_decoder *dc, ny_name name);
 #endif

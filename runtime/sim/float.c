@@ -229,15 +229,15 @@ static void rsqrt_upper(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) {
   NY_MAP(double, NY_F64(0), flushd(upper(1.0 / sqrt(i->opt[0] ? flushd(a[l]) : a[l]))));
 }
 
-/* opt[0]: finite infinite number notanumber normal subnormal */
+/* opt[0]: finite infinite number notanumber normal subnormal; zero counts as normal */
 #define TESTP(name, T, smallest)                                                                                       \
   static void name(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) {                                               \
     const T *a = NY_LANES_OF(T, 1);                                                                                    \
     uint32_t r = 0;                                                                                                    \
     for (int l = 0; l < NY_LANES; l++) {                                                                               \
       T m = a[l] < 0 ? -a[l] : a[l];                                                                                   \
-      bool nan = m != m, finite = m < (T)INFINITY, normal = finite && m >= smallest;                                   \
-      const bool is[6] = {finite, !finite && !nan, !nan, nan, normal, finite && !normal && m > 0};                     \
+      bool nan = m != m, finite = m < (T)INFINITY, normal = m == 0 || (finite && m >= smallest);                       \
+      const bool is[6] = {finite, !finite && !nan, !nan, nan, normal, finite && !normal};                              \
       r |= is[i->opt[0] - 1] ? 1u << l : 0;                                                                            \
     }                                                                                                                  \
     ny_set_pred(w, &i->arg[0], mask, r);                                                                               \

@@ -134,7 +134,8 @@ static bool lanes(ny_ptx_decoder *dc, ny_ptx_arg *a, const ny_opd *o, uint32_t b
   }
   if (writes) return ny_ptx_bad(dc, "the destination is not a register");
   if (o->kind == NY_OPD_SPECIAL) {
-    if (ny_specials[o->off].dynamic && strncmp(dc->match.row->pattern, "mov.", 4)) return ny_ptx_bad(dc, "\"%s\" can only be read by mov", o->name);
+    if (ny_specials[o->off].dynamic && strncmp(dc->match.row->pattern, "mov.", 4))
+      return ny_ptx_bad(dc, "\"%s\" can only be read by mov", o->name);
     a->bank = NY_BANK_SPECIAL;
     a->off = o->off * NY_SPECIAL_BYTES;
     a->width = o->width;
@@ -159,9 +160,11 @@ static bool predicate(ny_ptx_decoder *dc, ny_ptx_arg *a, const ny_opd *o, bool w
   return true;
 }
 
+static bool is_written(char letter) { return letter >= 'A' && letter <= 'Z'; }
+
 static bool one(ny_ptx_decoder *dc, ny_ptx_arg *a, const ny_opd *o, char letter) {
   const ny_ptx_type_info *t = &ny_ptx_types[dc->match.type];
-  bool writes = letter >= 'A' && letter <= 'Z';
+  bool writes = is_written(letter);
   if (o->negated && o->kind != NY_OPD_PRED) return ny_ptx_bad(dc, "'!' before an operand that is no predicate");
   switch (letter) {
   case 't':
@@ -206,6 +209,7 @@ static bool vector(ny_ptx_decoder *dc, ny_ptx_ins *i, ny_ptx_arg *a, const ny_op
   if (!it->count && !i->vec) i->vec = (uint8_t)n;
   for (uint32_t k = 0; k < n; k++) {
     if (!one(dc, &a[i->n_arg], &e[k], it->letter)) return false;
+    if (is_written(it->letter)) a[i->n_arg].flags |= NY_ARG_WRITTEN;
     if (o->kind == NY_OPD_VECTOR) a[i->n_arg].flags |= NY_ARG_VECTOR;
     i->n_arg++;
   }
@@ -239,6 +243,7 @@ bool ny_decode_args(ny_ptx_decoder *dc, ny_ptx_ins *i) {
     } else {
       if (i->n_arg == MAX_ARGS) return ny_ptx_bad(dc, "too many operands");
       if (!one(dc, &a[i->n_arg], w, it.letter)) return false;
+      if (is_written(it.letter)) a[i->n_arg].flags |= NY_ARG_WRITTEN;
       i->n_arg++;
     }
   }

@@ -97,8 +97,11 @@ enum {
   NY_ARG_UNIFORM = 2, /* all lanes hold the same value: an immediate or a symbol */
   NY_ARG_VECTOR = 4,  /* an element of a vector operand */
   NY_ARG_FRAME = 8,   /* MEM: a parameter of a device function, in the frame of each thread */
-  NY_ARG_HALF = 16    /* a 16-bit register */
+  NY_ARG_HALF = 16,   /* a 16-bit register */
+  NY_ARG_WRITTEN = 32 /* a destination */
 };
+/* What runs after an instruction, where its guard holds. */
+typedef enum ny_ptx_flow { NY_FLOW_NEXT, NY_FLOW_BRANCH, NY_FLOW_TABLE, NY_FLOW_END } ny_ptx_flow;
 struct ny_ptx_ins {
   ny_ptx_exec *exec;
   const ny_ptx_arg *arg;
@@ -107,6 +110,7 @@ struct ny_ptx_ins {
   uint32_t target;      /* n operand: index of an instruction; a call: of a function */
   uint32_t stmt;        /* index in the module's statements: lines and text */
   uint8_t n_arg, sub, cls, space;
+  uint8_t flow;  /* ny_ptx_flow */
   uint8_t vec;   /* elements of the first operand written `+` */
   uint8_t bytes; /* loads and stores: of one element */
   uint8_t opt[NY_MAX_OPT];
