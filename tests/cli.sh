@@ -150,6 +150,22 @@ simulated() { # the same results from every profile, if kernels for them can be 
   done
 }
 ok "run on simulated devices" simulated
+fat() { # one file for a CPU and two devices; what has no code in it is compiled from the graph, strangers' code is too
+  "$nybble" doctor --json | grep -q nvrtc_path || return 0
+  local d
+  "$nybble" compile "$dir/small.onnx" -o "$dir/fat.nyb" --target cpu,sm_90a,sm_120f --dump "$dir/fat" --with-source || return 1
+  test -s "$dir/fat/sm_90a/00-import.nyt" && ls "$dir"/fat/sm_120f/*.ptx >/dev/null || return 1
+  "$nybble" inspect "$dir/fat.nyb" --device sim:h100 | grep -q "runs     on sim:h100: PTX compute_90a" || return 1
+  "$nybble" inspect "$dir/fat.nyb" --device sim:gb10 --verify | grep -q "PTX compute_120 of the program for sm_120f" || return 1
+  "$nybble" compile "$dir/small.onnx" -o "$dir/other.nyb" --target sm_90a --no-ptx || return 1
+  "$nybble" inspect "$dir/other.nyb" --device sim | grep -q "takes PTX only" || return 1
+  for d in cpu sim:h100 sim:gb10; do
+    "$nybble" run "$dir/fat.nyb" --device $d --input x="$dir/x.npy" --output-dir "$dir/out6" && same "$dir/out6/a_y.npy" || return 1
+    "$nybble" run "$dir/other.nyb" --device $d --input x="$dir/x.npy" --output-dir "$dir/out7" && same "$dir/out7/a_y.npy" || return 1
+    NYBBLE_CACHE=$dir/stranger "$nybble" run "$dir/fat.nyb" --device $d --input x="$dir/x.npy" --output-dir "$dir/out8" && same "$dir/out8/a_y.npy" || return 1
+  done
+}
+ok "a file for a CPU and devices" fat
 
 # installation: a consumer builds with CMake and with pkg-config; only nyb_ symbols leave the libraries
 ok "install" cmake --install "$build" --prefix "$dir/prefix"
