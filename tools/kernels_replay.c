@@ -359,7 +359,8 @@ static void row_text(const replay *r, const kernel *k) {
            (unsigned long long)c->global_sectors, (unsigned long long)c->barriers);
   else
     printf("%-44s %-10s %9s %10.2f %10s %7.1f\n", k->name, state(k), error, k->seconds * 1e6,
-           cli_bytes(bytes_of(&k->launch), bytes), r->copy ? 100 * bytes_of(&k->launch) / k->seconds / r->copy : 0.0);
+           cli_bytes(bytes_of(&k->launch), bytes),
+           r->copy > 0 ? 100 * bytes_of(&k->launch) / k->seconds / r->copy : 0.0);
 }
 
 static void row_json(const replay *r, const kernel *k, ny_text *t) {
@@ -381,7 +382,7 @@ static void row_json(const replay *r, const kernel *k, ny_text *t) {
                  (unsigned long long)c->barriers);
   else
     ny_text_addf(t, ",\"us\":%.4f,\"bytes\":%.0f,\"of_copy\":%.4f", k->seconds * 1e6, bytes_of(&k->launch),
-                 r->copy ? bytes_of(&k->launch) / k->seconds / r->copy : 0.0);
+                 r->copy > 0 ? bytes_of(&k->launch) / k->seconds / r->copy : 0.0);
   ny_text_add(t, "}");
 }
 
