@@ -24,6 +24,15 @@ int ny_gpu_divides(ny_ctx *cx, ny_dim n, int most) {
   return v;
 }
 
+ny_value *ny_gpu_masked(ny_emit *e, ny_value *v, int axis) {
+  if (!v || e->lim[axis] == NY_ALL) return v;
+  const ny_op *op = v->def;
+  while (op->kind == NY_cast) op = ny_in(op, 0)->def;
+  if (op->kind == NY_load) return v;
+  ny_value *exists = ny_b_ew2(&e->b, NY_lt, ny_emit_index(e, axis ? ny_at_col(0) : ny_at_row(0)), ny_emit_int(e, e->lim[axis]));
+  return ny_b_where(&e->b, exists, v, ny_emit_num(e, (ny_fmt)v->type->fmt, 0));
+}
+
 ny_loop ny_gpu_if(ny_emit *e, ny_dim holds) {
   ny_dim unused;
   return ny_emit_for(e, 0, holds, 1, 1, &unused);

@@ -17,6 +17,8 @@ void ny_gpu_columns(ny_emit *e, ny_dim n, int cols, ny_columns_fn *body, void *u
 void ny_gpu_threads(ny_graph *k, int64_t threads, int64_t vector);
 /* Loads of neighbouring iterations overlap on a GPU only where its loop is unrolled: n there, 1 elsewhere. */
 static inline int ny_gpu_unroll(const ny_emit *e, int n) { return ny_on_gpu(e->px->target) ? n : 1; }
+/* v, a tile of e->rows x e->cols, with zeros beyond the limit of an axis: loads have them there already, other expressions do not. */
+ny_value *ny_gpu_masked(ny_emit *e, ny_value *v, int axis);
 /* An `if`: a loop that runs once or not at all. */
 ny_loop ny_gpu_if(ny_emit *e, ny_dim holds);
 /* Product of dims [from, to) where they are numbers; a symbol counts as `symbolic`. */

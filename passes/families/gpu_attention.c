@@ -85,7 +85,7 @@ static void open_sums(ny_emit *e, attn *s, int cols) {
 static ny_value *query_tile(ny_emit *e, const attn *s, ny_dim d0, ny_dim left) {
   shape(e, s->rows, s->step, limit(e, s->m, s->first, s->rows), left);
   ny_value *q = at4(e, s, s->q, ny_at_row(s->first), ny_at_col(d0));
-  return q ? ny_emit_fill(e, q, s->rows, (int)s->step) : NULL;
+  return ny_emit_fill(e, ny_gpu_masked(e, q, 1), s->rows, (int)s->step);
 }
 
 /* q: the queries, or NULL when they pass by in steps. */
@@ -97,7 +97,7 @@ static ny_value *scores(ny_emit *e, const attn *s, ny_value *q, ny_dim n0, ny_di
   ny_dim d0 = ny_dim_mul(e->cx, var, s->step), left = s->d % s->step ? ny_dim_sub(e->cx, s->d, d0) : NY_ALL;
   if (!q) q = query_tile(e, s, d0, left);
   shape(e, s->step, s->keys, left, keys_left);
-  ny_value *k = at4(e, s, s->k, ny_at_col(n0), ny_at_row(d0));
+  ny_value *k = ny_gpu_masked(e, at4(e, s, s->k, ny_at_col(n0), ny_at_row(d0)), 0);
   shape(e, s->rows, s->keys, NY_ALL, NY_ALL);
   if (k) ny_emit_mma(e, t, q, ny_emit_fill(e, k, (int)s->step, s->keys));
   ny_emit_end(e, l);
@@ -113,7 +113,7 @@ static void key_tile(ny_emit *e, attn *s, ny_value *q, ny_dim tile) {
   ny_value *p = ew1(e, NY_exp, ew2(e, NY_sub, t, top));
   ny_emit_set(e, s->total, ew2(e, NY_add, s->total, ny_emit_reduce(e, "sum", p, 1)));
   shape(e, s->keys, s->cols, left, limit(e, s->e, s->column, s->cols));
-  ny_value *v = at4(e, s, s->v, ny_at_row(n0), ny_at_col(s->column));
+  ny_value *v = ny_gpu_masked(e, at4(e, s, s->v, ny_at_row(n0), ny_at_col(s->column)), 0);
   shape(e, s->rows, s->cols, NY_ALL, NY_ALL);
   ny_fmt narrow = (ny_fmt)s->v->type->fmt;
   if (v) v = ny_emit_fill(e, v, s->keys, s->cols);

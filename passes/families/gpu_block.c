@@ -125,9 +125,9 @@ ny_value *ny_block_sums(ny_emit *e, const ny_block_sum *s, ny_fmt fmt) {
   ny_dim k0 = ny_dim_mul(cx, at, s->t.k);
   ny_dim left = ny_dim_divides(cx, s->k, s->t.k) ? NY_ALL : ny_dim_sub(cx, s->k, k0);
   e->rows = s->t.m, e->cols = s->t.k, e->lim[0] = s->lim_m, e->lim[1] = left;
-  ny_value *a = s->a(e, s->user, run, k0);
+  ny_value *a = ny_emit_fill(e, ny_gpu_masked(e, s->a(e, s->user, run, k0), 1), s->t.m, s->t.k);
   e->rows = s->t.k, e->cols = s->t.n, e->lim[0] = left, e->lim[1] = s->lim_n;
-  ny_value *b = s->b(e, s->user, run, k0);
+  ny_value *b = ny_emit_fill(e, ny_gpu_masked(e, s->b(e, s->user, run, k0), 0), s->t.k, s->t.n);
   ny_emit_mma(e, sum, a, b);
   ny_emit_end(e, l);
   e->rows = s->t.m, e->cols = s->t.n, e->lim[0] = s->lim_m, e->lim[1] = s->lim_n;

@@ -121,10 +121,10 @@ static void thin_columns(ny_emit *e, void *user, ny_dim lo) {
   ny_dim k0 = ny_dim_mul(cx, var, step), left = ny_dim_divides(cx, s->k, step) ? NY_ALL : ny_dim_sub(cx, s->k, k0);
   ny_coord k = t->turned ? ny_at_col(k0) : ny_at_row(k0), column = t->turned ? ny_at_row(lo) : ny_at_col(lo);
   e->rows = rows, e->cols = cols, e->lim[t->turned] = left, e->lim[!t->turned] = lim;
-  ny_value *y = y_tile(e, s, k, column);
+  ny_value *y = ny_gpu_masked(e, y_tile(e, s, k, column), t->turned);
   e->lim[!t->turned] = NY_ALL;
   for (int64_t i = 0; i < s->m; i++) {
-    ny_value *p = product(e, one_row(e, t, i, k), y, s->sum);
+    ny_value *p = product(e, ny_gpu_masked(e, one_row(e, t, i, k), t->turned), y, s->sum);
     if (p) ny_emit_set(e, t->acc[i], ny_b_ew2(&e->b, NY_add, t->acc[i], p));
   }
   ny_emit_end(e, l);
