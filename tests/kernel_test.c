@@ -23,6 +23,7 @@ static const ny_target *emulated; /* one of them, run by an emulator */
 
 /* In a run for CUDA there are schedules instead: the first for all, the others for tile programs. */
 static const simulate_schedule schedules[] = {
+    {"as it says", 0, 0, 0, 0, 0, 0},
     {"one thread", 1, 0, 0, 0, 0, 0},    {"a warp", 32, 0, 0, 0, 0, 0},         {"128 threads", 128, 0, 0, 0, 0, 0},
     {"8 x 8", 64, 8, 2, 4, 0, 0},        {"fragments", 128, 0, 0, 0, 2, 2},
 };
@@ -89,7 +90,7 @@ typedef struct unit_run {
   double tolerance;
   void (*judge)(struct unit_run *r, size_t out, ny_tensor got, ny_tensor want, const char *target);
   void *user;
-  bool all_targets;
+  bool all_targets, own_schedule;
   ny_ctx *cx;
 } unit_run;
 
@@ -133,8 +134,8 @@ static void judge_results(unit_run *r, const exec *got, const exec *want, size_t
 }
 
 static void run_cuda(unit_run *r, ny_unit *u, const ny_tensor *in, size_t n_in, const exec *want) {
-  size_t n = r->all_targets ? NY_COUNT(schedules) : 1, n_out = u->first->body.last->n_in;
-  for (size_t i = 0; i < n; i++) {
+  size_t first = r->own_schedule ? 0 : 1, last = r->own_schedule ? 0 : r->all_targets ? NY_COUNT(schedules) - 1 : 1, n_out = u->first->body.last->n_in;
+  for (size_t i = first; i <= last; i++) {
     exec got;
     ny_diag d = {0};
     const char *name = schedules[i].name;
@@ -209,7 +210,7 @@ static size_t read_sizes(ny_ctx *cx, const char *text, const char *end, ny_bindi
 }
 
 /* `;; case NAME`, then `;; sizes A=1 B=2 | A=3 B=4`, then a unit. */
-static void run_case(const char *text, size_t n, ny_arena *a) {
+static void run_case(const char *text, size_t n, bool own_schedule, ny_arena *a) {
   const char *nl = memchr(text, '\n', n), *sizes = "", *sizes_end = sizes, *body = nl + 1;
   char *name = ny_strndup(a, text, (size_t)(nl - text));
   if (!strncmp(body, ";; sizes ", 9)) {
@@ -224,6 +225,7 @@ static void run_case(const char *text, size_t n, ny_arena *a) {
                   .text = ny_strndup(a, body, (size_t)(text + n - body)),
                   .tolerance = 16,
                   .all_targets = true,
+                  .own_schedule = own_schedule,
                   .judge = judge_all,
                   .cx = ny_ctx_new()};
     r.n_env = read_sizes(r.cx, sizes, stop, r.env);
@@ -234,20 +236,20 @@ static void run_case(const char *text, size_t n, ny_arena *a) {
   } while (sizes < sizes_end);
 }
 
-static void test_tiles(void) {
+static void test_tiles(const char *path, bool own_schedule) {
   ny_arena a = {0};
   ny_diag d = {0};
   char *text;
   size_t n;
-  if (ny_file_read(&a, "tests/kernels/tiles.nyt", 1 << 20, &text, &n, &d)) {
-    CHECK(false, "tests/kernels/tiles.nyt: %s (run from the repository root)", d.message);
+  if (ny_file_read(&a, path, 1 << 20, &text, &n, &d)) {
+    CHECK(false, "%s: %s (run from the repository root)", path, d.message);
     return;
   }
   static const char mark[] = ";; case ";
   for (char *p = strstr(text, mark); p;) {
     char *next_case = strstr(p + sizeof mark, mark);
     p += sizeof mark - 1;
-    run_case(p, next_case ? (size_t)(next_case - p) : strlen(p), &a);
+    run_case(p, next_case ? (size_t)(next_case - p) : strlen(p), own_schedule, &a);
     p = next_case;
   }
   ny_arena_free(&a);
@@ -576,7 +578,8 @@ int main(int argc, char **argv) {
   if (!(cuda ? find_device(argv[2]) : find_targets())) return test_end("kernel_test");
   if (cuda) argc -= 2, argv += 2;
   const char *only = argc > 1 ? argv[1] : "";
-  if (!*only || strstr(only, "tiles")) test_tiles();
+  if (!*only || strstr(only, "tiles")) test_tiles("tests/kernels/tiles.nyt", false);
+  if (device && (!*only || strstr(only, "tiles") || strstr(only, "own"))) test_tiles("tests/kernels/cuda.nyt", true);
   if (!*only || strstr(only, "random"))
     test_random(argc > 2 ? (uint32_t)atoi(argv[2]) : 1, argc > 3 ? (uint32_t)atoi(argv[3]) : long_run ? 200 : 12);
   static const ny_fmt formats[] = {NY_f32, NY_f64, NY_f16, NY_bf16, NY_f8e4m3, NY_i8, NY_u8, NY_i16, NY_u16,
