@@ -348,12 +348,6 @@ const ny_ptx_row ny_rows_async[] = {
     {"cp.async.bulk.commit_group", "", NY_CLS_copy, NULL, {bulk_commit}},
     {"cp.async.bulk.wait_group.(read)?", "i", NY_CLS_sync, fix_wait, {bulk_wait}},
     {"cp.async.bulk.prefetch.L2.global.(L2::cache_hint)?", "m b l?", NY_CLS_copy, NULL, {nothing}},
-    {"fence.proxy.(alias async async.global async.shared::cta async.shared::cluster)",
-     "",
-     NY_CLS_sync,
-     NULL,
-     {nothing}},
-    {"fence.mbarrier_init.release.cluster", "", NY_CLS_sync, NULL, {nothing}},
     {"createpolicy.fractional.(L2::evict_last L2::evict_normal L2::evict_first L2::evict_unchanged).(L2::evict_first "
      "L2::evict_unchanged)?.b64",
      "L f?",

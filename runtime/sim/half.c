@@ -232,11 +232,18 @@ static void set(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) {
   uint32_t low = combine(i, is[0], p), high = combine(i, packed ? is[1] : is[0], p), *d = NY_U32(0);
   NY_MAP(uint32_t, d, (low & ny_lane_bit[l] ? yes & 0xffff : 0) | (high & ny_lane_bit[l] ? yes & 0xffff0000 : 0));
 }
+/* arg[last] is the predicate that .and and the like combine with. */
+static bool fix_combined(ny_ptx_decoder *dc, ny_ptx_ins *i, int last) {
+  if ((i->opt[1] != 0) != (i->arg[last].kind == NY_ARG_PRED))
+    return ny_ptx_bad(dc, "a combination and its predicate go together");
+  return fix_flags(dc, i);
+}
+static bool fix_setp(ny_ptx_decoder *dc, ny_ptx_ins *i) { return fix_combined(dc, i, 4); }
 static bool fix_set(ny_ptx_decoder *dc, ny_ptx_ins *i) {
   bool packed = i->sub == F16X2 || i->sub == BF16X2, wide = i->opt[3] == 2 || i->opt[3] == 4;
   if (wide != packed && (wide || (i->opt[3] != 8 && i->opt[3] != 9)))
     return ny_ptx_bad(dc, "a packed comparison has a packed or 32-bit integer result, and only it");
-  return fix_flags(dc, i);
+  return fix_combined(dc, i, 3);
 }
 
 /* ---- mixed: an f16 or bf16 operand widened, the rest in f32 */
@@ -283,7 +290,7 @@ const ny_ptx_row ny_rows_half[] = {
     {"abs.(ftz)?." TYPES, "T t", NY_CLS_float, fix_flags, FOUR(abs)},
     {"ex2.approx.(ftz)?." TYPES, "T t", NY_CLS_special, fix_flags, FOUR(ex2)},
     {"tanh.approx." TYPES, "T t", NY_CLS_special, NULL, FOUR(tanh)},
-    {"setp." COMPARISONS ".(and or xor)?.(ftz)?." TYPES, "P |P? t t p?", NY_CLS_float, fix_flags, ALL4(setp)},
+    {"setp." COMPARISONS ".(and or xor)?.(ftz)?." TYPES, "P |P? t t p?", NY_CLS_float, fix_setp, ALL4(setp)},
     {"set." COMPARISONS ".(and or xor)?.(ftz)?.(f16 f16x2 bf16 bf16x2 f32 u16 s16 u32 s32)." TYPES, "X t t p?",
      NY_CLS_float, fix_set, ALL4(set)},
     {"add." ROUNDS "?.(sat)?.f32.[f16 bf16]", "B t f", NY_CLS_float, fix_flags, {mixed_add, mixed_add}},

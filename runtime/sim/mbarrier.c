@@ -10,7 +10,7 @@
 #define TX_BITS 22
 #define VALID ((uint64_t)1 << 62)
 #define PHASE ((uint64_t)1 << 63)
-enum { MAX_TX = (1 << 20) - 1, MAX_POLLS = 1 << 18 };
+enum { MAX_TX = (1 << 20) - 1, MAX_POLLS = 1 << 15 };
 
 typedef struct fields {
   uint32_t pending, expected;
@@ -108,7 +108,7 @@ void ny_mbarrier_complete_tx(ny_sim_block *b, uint32_t offset, uint32_t bytes) {
   write_word(b->shared + offset, f);
 }
 
-/* ---- instructions; UPDATE is what all but init and the waits do to the memory */
+/* ---- instructions; UPDATE is what all but init do to the memory */
 enum { UPDATE = NY_READ | NY_WRITE | NY_ATOMIC };
 static bool fix_space(ny_ptx_decoder *dc, ny_ptx_ins *i) {
   i->space = NY_GENERIC;
@@ -210,8 +210,8 @@ static void wait(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) {
   uint8_t *blocked = NULL;
   uint32_t blocked_lane = 0;
   NY_EACH_ACTIVE(l) {
-    uint8_t *p = object(w, i, l, addr[l], NY_READ | NY_ATOMIC);
-    if (!p) { /* reported: going on is better than a wait for ever */
+    uint8_t *p = object(w, i, l, addr[l], UPDATE); /* it is ordered like the arrivals, so it is one of them */
+    if (!p) {                                      /* reported: going on is better than a wait for ever */
       done |= 1u << l;
       continue;
     }

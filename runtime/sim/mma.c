@@ -1,7 +1,9 @@
 /* A fragment is decoded into a plain matrix once, the product runs over plain matrices with eight columns side by side,
    and the result is put back. One formula gives every layout: with e elements in a register, g = lane / 4 and
    t = lane % 4, register q of A holds row g + 8 * (q % 2), columns t * e .. + e - 1 + 4 * e * (q / 2); register q of B
-   holds rows t * e .. + 4 * e * q of column g; C and D hold row g + 8 * (i / 2), column 2 * t + i % 2. */
+   holds rows t * e .. + 4 * e * q of column g; C and D hold row g + 8 * (i / 2), column 2 * t + i % 2.
+   The plain matrices have k and the columns in an order that makes four neighbouring lanes four neighbouring elements:
+   k = t * e + i + 4 * e * h stands at (h * e + i) * 4 + t, column n at n % 2 * 4 + n / 2. */
 #include "mma.h"
 #include "narrow.h"
 #include <assert.h>
@@ -9,22 +11,12 @@
 
 enum { MAX_M = 16, MAX_N = 8, MAX_K = 64 };
 typedef struct product {
-  union {
-    float f[MAX_M][MAX_K];
-    int32_t i[MAX_M][MAX_K];
-    double d[MAX_M][16];
-  } a;
-  union {
-    float f[MAX_K][MAX_N];
-    int32_t i[MAX_K][MAX_N];
-    double d[16][MAX_N];
-  } b;
-  union {
-    float f[MAX_M][MAX_N];
-    int64_t i[MAX_M][MAX_N];
-    double d[MAX_M][MAX_N];
-  } c;
+  float a[MAX_M][MAX_K], b[MAX_K][MAX_N], c[MAX_M][MAX_N];
 } product;
+typedef float four __attribute__((vector_size(16)));
+typedef struct row8 { /* a row of B, C or D: every target has vectors of four */
+  four low, high;
+} row8;
 
 /* ---- element widths */
 /* Bits an element takes in a register: fp4 and fp6 sit in bytes unless the kind packs two fp4 in one. */
@@ -104,6 +96,7 @@ const char *ny_mma_check(const ny_mma *m) {
 }
 
 /* ---- decoding fragments */
+/* Integers as floats as well: at most 64 products of 2^16, all sums are exact. */
 static inline float element(ny_mma_type t, int w, uint32_t code) {
   switch (t) {
   case NY_MMA_f16: return ny_widen_f16(code);
@@ -114,68 +107,54 @@ static inline float element(ny_mma_type t, int w, uint32_t code) {
   case NY_MMA_e2m3: return ny_widen_e2m3(code);
   case NY_MMA_e3m2: return ny_widen_e3m2(code);
   case NY_MMA_e2m1: return ny_widen_e2m1(w == 8 ? code >> 2 : code); /* in a byte: bits 5 to 2 */
-  default: return ny_f32_of(code);
-  }
-}
-
-static inline int32_t integer(ny_mma_type t, uint32_t code) {
-  switch (t) {
-  case NY_MMA_s8: return (int8_t)code;
-  case NY_MMA_s4: return (int32_t)(code ^ 8) - 8;
-  default: return (int32_t)code;
+  case NY_MMA_s8: return (float)((int32_t)(code ^ 0x80) - 0x80);
+  case NY_MMA_s4: return (float)((int32_t)(code ^ 8) - 8);
+  default: return (float)(int32_t)code;
   }
 }
 
 #define INLINE static inline __attribute__((always_inline))
-/* The two loops below are copied for each type, so that the switch on it is outside of them. */
-INLINE void fill_a(product *p, ny_words words, int n_words, ny_mma_type t, int w, bool whole) {
-  int e = 32 / w;
+/* Element i of each lane's register. */
+INLINE void widen(float v[32], const uint32_t words[32], ny_mma_type t, int w, int i) {
   uint32_t mask = w == 32 ? ~0u : (1u << w) - 1;
-  for (int q = 0; q < n_words; q++)
-    for (int lane = 0; lane < 32; lane++) {
-      int row = (lane >> 2) + 8 * (q & 1), col = (lane & 3) * e + 4 * e * (q >> 1);
-      for (int i = 0; i < e; i++) {
-        uint32_t code = words[q][lane] >> (w * i) & mask;
-        if (whole)
-          p->a.i[row][col + i] = integer(t, code);
-        else
-          p->a.f[row][col + i] = element(t, w, code);
-      }
+  for (int lane = 0; lane < 32; lane++) v[lane] = element(t, w, words[lane] >> (w * i) & mask);
+}
+/* The two below are copied for each type, so that the switch on it is outside of the loops. */
+INLINE void fill_a(product *p, ny_words words, int n_words, ny_mma_type t, int w) {
+  float v[32];
+  for (int q = 0, e = 32 / w; q < n_words; q++)
+    for (int i = 0; i < e; i++) {
+      widen(v, words[q], t, w, i);
+      for (int g = 0; g < 8; g++) memcpy(&p->a[g + 8 * (q & 1)][((q >> 1) * e + i) * 4], &v[4 * g], 4 * sizeof *v);
     }
 }
-INLINE void fill_b(product *p, ny_words words, int n_words, ny_mma_type t, int w, bool whole) {
-  int e = 32 / w;
-  uint32_t mask = w == 32 ? ~0u : (1u << w) - 1;
-  for (int q = 0; q < n_words; q++)
-    for (int lane = 0; lane < 32; lane++) {
-      int row = (lane & 3) * e + 4 * e * q, col = lane >> 2;
-      for (int i = 0; i < e; i++) {
-        uint32_t code = words[q][lane] >> (w * i) & mask;
-        if (whole)
-          p->b.i[row + i][col] = integer(t, code);
-        else
-          p->b.f[row + i][col] = element(t, w, code);
-      }
+INLINE void fill_b(product *p, ny_words words, int n_words, ny_mma_type t, int w) {
+  float v[32];
+  for (int q = 0, e = 32 / w; q < n_words; q++)
+    for (int i = 0; i < e; i++) {
+      widen(v, words[q], t, w, i);
+      for (int row = 0; row < 4; row++)
+        for (int g = 0; g < 8; g++) p->b[(q * e + i) * 4 + row][(g & 1) * 4 + (g >> 1)] = v[4 * g + row];
     }
 }
 #define FOR_TYPES(FILL, n_words, t, w)                                                                                 \
   switch (t) {                                                                                                         \
-  case NY_MMA_f16: FILL(p, words, n_words, NY_MMA_f16, 16, false); break;                                              \
-  case NY_MMA_bf16: FILL(p, words, n_words, NY_MMA_bf16, 16, false); break;                                            \
-  case NY_MMA_tf32: FILL(p, words, n_words, NY_MMA_tf32, 32, false); break;                                            \
-  case NY_MMA_e4m3: FILL(p, words, n_words, NY_MMA_e4m3, 8, false); break;                                             \
-  case NY_MMA_e5m2: FILL(p, words, n_words, NY_MMA_e5m2, 8, false); break;                                             \
-  case NY_MMA_e2m3: FILL(p, words, n_words, NY_MMA_e2m3, 8, false); break;                                             \
-  case NY_MMA_e3m2: FILL(p, words, n_words, NY_MMA_e3m2, 8, false); break;                                             \
-  case NY_MMA_s8: FILL(p, words, n_words, NY_MMA_s8, 8, true); break;                                                  \
-  case NY_MMA_u8: FILL(p, words, n_words, NY_MMA_u8, 8, true); break;                                                  \
-  case NY_MMA_s4: FILL(p, words, n_words, NY_MMA_s4, 4, true); break;                                                  \
-  case NY_MMA_u4: FILL(p, words, n_words, NY_MMA_u4, 4, true); break;                                                  \
+  case NY_MMA_f16: FILL(p, words, n_words, NY_MMA_f16, 16); break;                                                     \
+  case NY_MMA_bf16: FILL(p, words, n_words, NY_MMA_bf16, 16); break;                                                   \
+  case NY_MMA_tf32: FILL(p, words, n_words, NY_MMA_tf32, 32); break;                                                   \
+  case NY_MMA_e4m3: FILL(p, words, n_words, NY_MMA_e4m3, 8); break;                                                    \
+  case NY_MMA_e5m2: FILL(p, words, n_words, NY_MMA_e5m2, 8); break;                                                    \
+  case NY_MMA_e2m3: FILL(p, words, n_words, NY_MMA_e2m3, 8); break;                                                    \
+  case NY_MMA_e3m2: FILL(p, words, n_words, NY_MMA_e3m2, 8); break;                                                    \
+  case NY_MMA_s8: FILL(p, words, n_words, NY_MMA_s8, 8); break;                                                        \
+  case NY_MMA_u8: FILL(p, words, n_words, NY_MMA_u8, 8); break;                                                        \
+  case NY_MMA_s4: FILL(p, words, n_words, NY_MMA_s4, 4); break;                                                        \
+  case NY_MMA_u4: FILL(p, words, n_words, NY_MMA_u4, 4); break;                                                        \
   case NY_MMA_e2m1:                                                                                                    \
     if ((w) == 4)                                                                                                      \
-      FILL(p, words, n_words, NY_MMA_e2m1, 4, false);                                                                  \
+      FILL(p, words, n_words, NY_MMA_e2m1, 4);                                                                         \
     else                                                                                                               \
-      FILL(p, words, n_words, NY_MMA_e2m1, 8, false);                                                                  \
+      FILL(p, words, n_words, NY_MMA_e2m1, 8);                                                                         \
     break;                                                                                                             \
   default: assert(false); break;                                                                                       \
   }
@@ -194,55 +173,63 @@ static inline int c_row(int i, int lane) { return (lane >> 2) + 8 * (i >> 1); }
 static inline int c_col(int i, int lane) { return 2 * (lane & 3) + (i & 1); }
 
 static void decode_c(product *p, const ny_mma *m, ny_words c) {
-  int n = m->m / 4;
-  for (int i = 0; i < n; i++)
-    for (int lane = 0; lane < 32; lane++) {
-      int row = c_row(i, lane), col = c_col(i, lane);
-      if (m->c == NY_MMA_s32)
-        p->c.i[row][col] = (int32_t)c[i][lane];
-      else if (m->c == NY_MMA_f16)
-        p->c.f[row][col] = ny_widen_f16(c[i >> 1][lane] >> 16 * (i & 1) & 0xffff);
-      else
-        p->c.f[row][col] = ny_f32_of(c[i][lane]);
-    }
-}
-
-static void encode_d(const product *p, const ny_mma *m, uint32_t (*d)[32]) {
-  int n = m->m / 4;
-  for (int i = 0; i < n; i++)
-    for (int lane = 0; lane < 32; lane++) {
-      int row = c_row(i, lane), col = c_col(i, lane);
-      if (m->d == NY_MMA_s32) {
-        int64_t x = p->c.i[row][col];
-        if (m->satfinite) x = x < INT32_MIN ? INT32_MIN : x > INT32_MAX ? INT32_MAX : x;
-        d[i][lane] = (uint32_t)x;
-      } else if (m->d == NY_MMA_f16) {
-        uint32_t code = ny_narrow_f16(p->c.f[row][col]);
-        d[i >> 1][lane] = i & 1 ? (d[i >> 1][lane] & 0xffff) | code << 16 : code;
-      } else {
-        uint32_t u = ny_f32_bits(p->c.f[row][col]);
-        d[i][lane] = (u & 0x7fffffff) > 0x7f800000 ? 0x7fffffff : u;
-      }
-    }
-}
-
-/* ---- products */
-static void multiply_float(product *p, const ny_mma *m) {
-  for (int row = 0; row < m->m; row++) {
-    float sum[MAX_N];
-    memcpy(sum, p->c.f[row], sizeof sum);
-    for (int k = 0; k < m->k; k++)
-      for (int col = 0; col < MAX_N; col++) sum[col] += p->a.f[row][k] * p->b.f[k][col];
-    memcpy(p->c.f[row], sum, sizeof sum);
+  float v[32];
+  for (int i = 0; i < m->m / 4; i++) {
+    if (m->c == NY_MMA_f16)
+      widen(v, c[i >> 1], NY_MMA_f16, 16, i & 1);
+    else if (m->c == NY_MMA_s32)
+      memset(v, 0, sizeof v); /* added last: encode_d */
+    else
+      memcpy(v, c[i], sizeof v);
+    for (int g = 0; g < 8; g++) memcpy(&p->c[g + 8 * (i >> 1)][4 * (i & 1)], &v[4 * g], 4 * sizeof *v);
   }
 }
 
-static void multiply_int(product *p, const ny_mma *m) {
-  for (int row = 0; row < m->m; row++) {
-    int32_t sum[MAX_N] = {0}; /* at most 64 products of 2^16 */
-    for (int k = 0; k < m->k; k++)
-      for (int col = 0; col < MAX_N; col++) sum[col] += p->a.i[row][k] * p->b.i[k][col];
-    for (int col = 0; col < MAX_N; col++) p->c.i[row][col] += sum[col];
+static uint32_t integer_sum(const ny_mma *m, uint32_t c, float products) {
+  int64_t x = (int64_t)(int32_t)c + (int32_t)products;
+  if (m->satfinite) x = x < INT32_MIN ? INT32_MIN : x > INT32_MAX ? INT32_MAX : x;
+  return (uint32_t)x;
+}
+static void encode_d(const product *p, const ny_mma *m, ny_words c, uint32_t (*d)[32]) {
+  float v[32];
+  for (int i = 0; i < m->m / 4; i++) {
+    for (int g = 0; g < 8; g++) memcpy(&v[4 * g], &p->c[g + 8 * (i >> 1)][4 * (i & 1)], 4 * sizeof *v);
+    if (m->d == NY_MMA_s32)
+      for (int l = 0; l < 32; l++) d[i][l] = integer_sum(m, c[i][l], v[l]);
+    else if (m->d == NY_MMA_f16)
+      for (int l = 0; l < 32; l++)
+        d[i >> 1][l] = i & 1 ? (d[i >> 1][l] & 0xffff) | ny_narrow_f16(v[l]) << 16 : ny_narrow_f16(v[l]);
+    else
+      for (int l = 0; l < 32; l++) {
+        uint32_t u = ny_f32_bits(v[l]);
+        d[i][l] = (u & 0x7fffffff) > 0x7f800000 ? 0x7fffffff : u;
+      }
+  }
+}
+
+/* ---- products */
+INLINE row8 load8(const float *p) {
+  row8 v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+INLINE void add_product(row8 *sum, float a, const row8 *b) {
+  sum->low += a * b->low;
+  sum->high += a * b->high;
+}
+/* Four rows at a time, for the sums to stay in registers. */
+static void multiply(product *p, const ny_mma *m) {
+  for (int row = 0; row < m->m; row += 4) {
+    row8 s0 = load8(p->c[row]), s1 = load8(p->c[row + 1]), s2 = load8(p->c[row + 2]), s3 = load8(p->c[row + 3]);
+    for (int k = 0; k < m->k; k++) {
+      row8 b = load8(p->b[k]);
+      add_product(&s0, p->a[row][k], &b);
+      add_product(&s1, p->a[row + 1][k], &b);
+      add_product(&s2, p->a[row + 2][k], &b);
+      add_product(&s3, p->a[row + 3][k], &b);
+    }
+    const row8 sums[4] = {s0, s1, s2, s3};
+    memcpy(p->c[row], sums, sizeof sums);
   }
 }
 
@@ -250,24 +237,49 @@ static double scale_of(const ny_mma *m, uint32_t word, int byte) {
   uint32_t code = word >> 8 * byte & 0xff;
   return m->scale == NY_MMA_ue8m0 ? ny_ue8m0_decode(code) : (double)ny_widen_e4m3(code & 0x7f);
 }
-
+/* Sums of the products of scale block s for four rows: exact where products have 8 bits or less, else rounded as any
+   f32 sum. Of four blocks each takes two of the four lanes of a quad (t / 2) in half of the registers; of two, or one,
+   neighbouring places. */
+INLINE void block_sums(const product *p, const ny_mma *m, int row, int s, row8 sum[4]) {
+  bool quads = m->scales == 4;
+  int block = m->k / m->scales, from = quads ? (s >> 1) * 32 + (s & 1) * 2 : s * block;
+  int to = quads ? from + 32 : from + block, step = quads ? 4 : 2;
+  row8 s0 = {{0}, {0}}, s1 = s0, s2 = s0, s3 = s0;
+  for (int pair = from; pair < to; pair += step)
+    for (int k = pair; k < pair + 2; k++) {
+      row8 b = load8(p->b[k]);
+      add_product(&s0, p->a[row][k], &b);
+      add_product(&s1, p->a[row + 1][k], &b);
+      add_product(&s2, p->a[row + 2][k], &b);
+      add_product(&s3, p->a[row + 3][k], &b);
+    }
+  sum[0] = s0, sum[1] = s1, sum[2] = s2, sum[3] = s3;
+}
 /* The scales of row r of A are in lane 4 * (r % 8) + r / 8 of the half of each quad that thread_a names, those of
    column c of B in lane 4 * c + thread_b; the `scales` bytes from the byte selector on are those of successive blocks.
  */
-static void multiply_scaled(product *p, const ny_mma *m, const ny_mma_regs *r) {
-  int block = m->k / m->scales;
-  for (int row = 0; row < m->m; row++) {
-    double sum[MAX_N];
-    for (int col = 0; col < MAX_N; col++) sum[col] = (double)p->c.f[row][col];
+static void multiply_scaled(product *p, const ny_mma *m, const ny_mma_regs *regs) {
+  double scale_b[4][MAX_N];
+  for (int s = 0; s < m->scales; s++)
+    for (int col = 0; col < MAX_N; col++)
+      scale_b[s][(col & 1) * 4 + (col >> 1)] = scale_of(m, regs->scale_b[4 * col + regs->thread_b], regs->byte_b + s);
+  for (int first = 0; first < m->m; first += 4) {
+    double sum[4][MAX_N];
+    for (int r = 0; r < 4; r++)
+      for (int col = 0; col < MAX_N; col++) sum[r][col] = (double)p->c[first + r][col];
     for (int s = 0; s < m->scales; s++) {
-      float part[MAX_N] = {0}; /* exact: at most 64 products of 16 bits within f32's 24, or rounded as an f32 sum is */
-      for (int k = s * block; k < (s + 1) * block; k++)
-        for (int col = 0; col < MAX_N; col++) part[col] += p->a.f[row][k] * p->b.f[k][col];
-      double scale_a = scale_of(m, r->scale_a[4 * (row % 8) + 2 * r->thread_a + row / 8], r->byte_a + s);
-      for (int col = 0; col < MAX_N; col++)
-        sum[col] += (double)part[col] * (scale_a * scale_of(m, r->scale_b[4 * col + r->thread_b], r->byte_b + s));
+      float part[4][MAX_N];
+      row8 products[4];
+      block_sums(p, m, first, s, products);
+      memcpy(part, products, sizeof part);
+      for (int r = 0; r < 4; r++) {
+        int row = first + r;
+        double scale_a = scale_of(m, regs->scale_a[4 * (row % 8) + 2 * regs->thread_a + row / 8], regs->byte_a + s);
+        for (int col = 0; col < MAX_N; col++) sum[r][col] += (double)part[r][col] * (scale_a * scale_b[s][col]);
+      }
     }
-    for (int col = 0; col < MAX_N; col++) p->c.f[row][col] = (float)sum[col];
+    for (int r = 0; r < 4; r++)
+      for (int col = 0; col < MAX_N; col++) p->c[first + r][col] = (float)sum[r][col];
   }
 }
 
@@ -275,22 +287,20 @@ static double f64_at(ny_words words, int reg, int lane) {
   return ny_f64_of((uint64_t)words[2 * reg + 1][lane] << 32 | words[2 * reg][lane]);
 }
 
-static void run_f64(product *p, const ny_mma *m, const ny_mma_regs *r) {
+static void run_f64(const ny_mma *m, const ny_mma_regs *r) {
+  double a[MAX_M][16], b[16][MAX_N], c[MAX_M][MAX_N];
   for (int lane = 0; lane < 32; lane++) {
     int g = lane >> 2, t = lane & 3;
-    for (int q = 0; q < m->m * m->k / 32; q++) {
-      int row = g + 8 * (q & 1), col = t + 4 * (q >> 1);
-      p->a.d[row][col] = f64_at(r->a, q, lane);
-    }
-    for (int q = 0; q < m->k / 4; q++) p->b.d[t + 4 * q][g] = f64_at(r->b, q, lane);
-    for (int i = 0; i < m->m / 4; i++) p->c.d[c_row(i, lane)][c_col(i, lane)] = f64_at(r->c, i, lane);
+    for (int q = 0; q < m->m * m->k / 32; q++) a[g + 8 * (q & 1)][t + 4 * (q >> 1)] = f64_at(r->a, q, lane);
+    for (int q = 0; q < m->k / 4; q++) b[t + 4 * q][g] = f64_at(r->b, q, lane);
+    for (int i = 0; i < m->m / 4; i++) c[c_row(i, lane)][c_col(i, lane)] = f64_at(r->c, i, lane);
   }
   for (int row = 0; row < m->m; row++)
     for (int col = 0; col < MAX_N; col++)
-      for (int k = 0; k < m->k; k++) p->c.d[row][col] = fma(p->a.d[row][k], p->b.d[k][col], p->c.d[row][col]);
+      for (int k = 0; k < m->k; k++) c[row][col] = fma(a[row][k], b[k][col], c[row][col]);
   for (int lane = 0; lane < 32; lane++)
     for (int i = 0; i < m->m / 4; i++) {
-      double x = p->c.d[c_row(i, lane)][c_col(i, lane)];
+      double x = c[c_row(i, lane)][c_col(i, lane)];
       uint64_t u = isnan(x) ? 0x7ff8000000000000 : ny_f64_bits(x);
       r->d[2 * i][lane] = (uint32_t)u;
       r->d[2 * i + 1][lane] = (uint32_t)(u >> 32);
@@ -298,21 +308,19 @@ static void run_f64(product *p, const ny_mma *m, const ny_mma_regs *r) {
 }
 
 void ny_mma_run(const ny_mma *m, const ny_mma_regs *r) {
-  product p;
   if (m->a == NY_MMA_f64) {
-    run_f64(&p, m, r);
+    run_f64(m, r);
     return;
   }
+  product p;
   decode_a(&p, m, r->a);
   decode_b(&p, m, r->b);
   decode_c(&p, m, r->c);
-  if (m->c == NY_MMA_s32)
-    multiply_int(&p, m);
-  else if (m->scales)
+  if (m->scales)
     multiply_scaled(&p, m, r);
   else
-    multiply_float(&p, m);
-  encode_d(&p, m, r->d);
+    multiply(&p, m);
+  encode_d(&p, m, r->c, r->d);
 }
 
 /* ---- wmma: n = 16 is two products of n = 8 over the same A */

@@ -51,10 +51,10 @@ const char *ny_mma_check(const ny_mma *m);
 int ny_mma_words(const ny_mma *m, char matrix);
 
 /* D = A * B + C. Products are exact. Sums: integers exact; f64 a chain of fma in the order of k; block-scaled kinds and
-   anything with a scale in double, rounded once; the rest in float, C first, then in the order of k, each step rounded
-   to nearest. Silicon aligns the products of a step to the largest exponent and truncates, in an order and with guard
-   bits that are not documented: between it and this |difference| <= (k + 2) * 2^-22 * (|c| + sum of |a * b|) for an f32
-   result, plus half a last place where the result is f16. A NaN result is the canonical one. */
+   anything with a scale in double, rounded once; the rest in float, C first, then the products in a fixed order, each
+   step rounded to nearest. Silicon aligns the products of a step to the largest exponent and truncates, in an order and
+   with guard bits that are not documented: between it and this |difference| <= (k + 2) * 2^-22 * (|c| + sum of |a * b|)
+   for an f32 result, plus half a last place where the result is f16. A NaN result is the canonical one. */
 void ny_mma_run(const ny_mma *m, const ny_mma_regs *r);
 
 /* wmma: PTX leaves its fragments opaque, so that any layout serves; these are made of mma.sync fragments. Element

@@ -69,15 +69,21 @@ static inline uint64_t ny_f64_bits(double x) {
   return u;
 }
 
-/* A code as float, for formats of at most f16's range: its exponent field put where f32 has one, then a multiplication
-   that corrects the bias; subnormals come out right because the product is exact. Without branches, so that loops of
-   these vectorise. `top`: magnitudes from here on are infinity (the first, where `inf`) and NaN. */
-static inline float ny_widen(uint32_t code, int bits, int man, int bias, uint32_t top, bool inf) {
-  uint32_t magnitude = code & ((1u << (bits - 1)) - 1), sign = (code >> (bits - 1) & 1) << 31;
-  float x = ny_f32_of(magnitude << (23 - man)) * ny_f32_of((uint32_t)(254 - bias) << 23);
-  uint32_t special = inf && magnitude == top ? 0x7f800000 : 0x7fffffff;
-  uint32_t u = magnitude >= top ? special : ny_f32_bits(x);
-  return ny_f32_of(magnitude > top && inf ? 0x7fffffff : u | sign);
+/* A code as float, for formats of at most f16's range: its fields put where f32 has them, the bias corrected by an
+   integer addition. Subnormals get an implicit bit that they do not have, and it is subtracted again: exact, and never
+   a subnormal f32, which a multiplication would crawl over. Without branches, so that loops of these vectorise. `top`:
+   magnitudes from here on are infinity (the first, where `inf`) and NaN. */
+static inline uint32_t ny_blend(bool which, uint32_t yes, uint32_t no) {
+  uint32_t mask = 0u - which;
+  return (yes & mask) | (no & ~mask);
+}
+static inline float ny_widen(uint32_t code, int bits, int man, int bias, int32_t top, bool inf) {
+  int32_t magnitude = (int32_t)(code & ((1u << (bits - 1)) - 1)); /* signed: SSE2 has no other comparison */
+  uint32_t normal = ((uint32_t)magnitude << (23 - man)) + ((uint32_t)(127 - bias) << 23);
+  float one_more = ny_f32_of(normal + (1u << 23)) - ny_f32_of((uint32_t)(128 - bias) << 23);
+  uint32_t u = ny_blend(magnitude < 1 << man, ny_f32_bits(one_more), normal), sign = (code >> (bits - 1) & 1) << 31;
+  if (inf) u = ny_blend(magnitude == top, 0x7f800000, u);
+  return ny_f32_of(ny_blend(inf ? magnitude > top : magnitude >= top, 0x7fffffff, u | sign));
 }
 static inline float ny_widen_f16(uint32_t code) { return ny_widen(code, 16, 10, 15, 0x7c00, true); }
 static inline float ny_widen_e4m3(uint32_t code) { return ny_widen(code, 8, 3, 7, 0x7f, false); }

@@ -175,29 +175,27 @@ static double value(ny_ptx_type t, uint64_t u) {
 static double integral(char how, double x) {
   return how == 'n' ? nearbyint(x) : how == 'z' ? trunc(x) : how == 'm' ? floor(x) : how == 'p' ? ceil(x) : x;
 }
-static uint64_t to_integer(ny_ptx_type t, double x) { /* clamps; NaN is 0 */
+static uint64_t to_integer(ny_ptx_type t, double x) { /* clamps; NaN is 0, of 64 bits only the top one */
   int bits = ny_ptx_types[t].bits;
   bool is_signed = ny_ptx_types[t].kind == 's';
   double top = ldexp(1, bits - is_signed), bottom = is_signed ? -top : 0;
   uint64_t max = is_signed ? ((uint64_t)1 << (bits - 1)) - 1 : ~(uint64_t)0 >> (64 - bits);
-  if (isnan(x)) return 0;
+  if (isnan(x)) return bits == 64 ? (uint64_t)1 << 63 : 0;
   if (x >= top) return max;
   if (x < bottom) return is_signed ? max + 1 : 0;
   return (is_signed ? (uint64_t)(int64_t)x : (uint64_t)x) & (~(uint64_t)0 >> (64 - bits));
 }
-static bool subnormal(ny_ptx_type t, double x) {
-  return t == NY_T_f16 ? fabs(x) < 0x1p-14 : (t == NY_T_bf16 || t == NY_T_f32) && fabs(x) < 0x1p-126;
-}
+static bool subnormal(ny_ptx_type t, double x) { return t == NY_T_f32 && fabs(x) < 0x1p-126; } /* .ftz is of f32 alone */
 static uint64_t convert(const conversion *c, uint64_t u) {
   double x = value(c->from, u);
   if (c->flags & FTZ && subnormal(c->from, x)) x = copysign(0, x);
   x = integral(c->integer, x);
   if (c->flags & SAT) x = x > 0 ? fmin(x, 1) : 0; /* NaN is 0 */
   if (ny_ptx_types[c->to].kind == 's' || ny_ptx_types[c->to].kind == 'u') return to_integer(c->to, x);
+  if (c->from == NY_T_bf16 && c->to == NY_T_f32 && isnan(x)) return (u & 0xffff) << 16; /* bits are moved */
   if (c->to == NY_T_f64) return isnan(x) ? 0x7ff8000000000000 : ny_f64_bits(x);
   uint32_t code = encode(c, x);
-  if (c->flags & FTZ && subnormal(c->to, ny_narrow_decode(narrow_of[c->to], code)))
-    code &= c->to == NY_T_f32 ? 0x80000000 : 0x8000;
+  if (c->flags & FTZ && subnormal(c->to, ny_narrow_decode(narrow_of[c->to], code))) code &= 0x80000000;
   return code;
 }
 static void scalar(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) {
