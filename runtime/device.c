@@ -90,7 +90,7 @@ static void spell(const ny_cuda *cu, int ordinal, char out[32]) {
 const ny_device_facts *ny_device_describe(const ny_device *dev) { return &dev->facts; }
 
 ny_device_needs ny_device_wants(const ny_device *dev) {
-  if (!dev) return (ny_device_needs){.name = "this CPU"};
+  if (!dev) return (ny_device_needs){0};
   return (ny_device_needs){.sm = dev->facts.sm,
                            .cubin = !dev->facts.simulated,
                            .ptx = true,

@@ -229,13 +229,8 @@ static void tell_choice(nyb_module *m) {
 
 /* GPU code is as much trusted as the CPU's: it reads and writes what its addresses say. */
 static nyb_status make_native(nyb_module *m, const nyb_load_options *o, ny_diag *d) {
-  ny_host_facts host;
   NY_TRY(ny_device_open(o->device, &m->device, d));
   ny_device_needs needs = ny_device_wants(m->device);
-  if (!m->device) {
-    ny_host_read(&host);
-    needs.name = host.cpu_name;
-  }
   NY_TRY(ny_module_select(m, &needs, d));
   tell_choice(m);
   if (!o->trust && (m->mod.code.bytes || m->mod.n_images) && !ny_trusted(m->cx, m->fb_digest))

@@ -177,7 +177,7 @@ typedef struct ny_device_needs {
   uint32_t sm;      /* compute capability times ten; 0: this CPU */
   bool cubin, ptx;  /* what the device takes (the simulator: PTX only) */
   uint64_t shared;  /* dynamic shared memory that a block may have */
-  const char *name; /* for messages: "NVIDIA GB10 (12.1)" */
+  const char *name; /* for messages: "NVIDIA GB10"; NULL: this CPU */
 } ny_device_needs;
 /* Fills mod, image and why. NYB_E_TARGET says what the file has and what the device needs. */
 nyb_status ny_module_select(nyb_module *m, const ny_device_needs *device, ny_diag *d);

@@ -83,6 +83,12 @@ static int choose_images(const ny_mod *m, const ny_device_needs *d, uint32_t *be
 /* ---- the choice */
 static nyb_status nothing_fits(const nyb_module *m, const ny_device_needs *device, ny_diag *d) {
   char have[400] = "";
+  ny_host_facts host;
+  const char *name = device->name;
+  if (!name) { /* reading the CPU's takes longer than a load */
+    ny_host_read(&host);
+    name = host.cpu_name;
+  }
   for (uint32_t i = 0; i < m->n_programs; i++) {
     const ny_mod *q = &m->program[i];
     size_t n = strlen(have);
@@ -99,8 +105,8 @@ static nyb_status nothing_fits(const nyb_module *m, const ny_device_needs *devic
                           : NULL;
   if (lacks)
     return ny_fail(d, NYB_E_TARGET, NULL, "the module was built for %s and needs %s, which this CPU (%s) lacks", have,
-                   lacks, device->name);
-  return ny_fail(d, NYB_E_TARGET, NULL, "the module was built for %s; nothing of it runs on %s%s", have, device->name,
+                   lacks, name);
+  return ny_fail(d, NYB_E_TARGET, NULL, "the module was built for %s; nothing of it runs on %s%s", have, name,
                  device->sm && !device->cubin ? ", which takes PTX only" : "");
 }
 

@@ -93,14 +93,9 @@ static void kernel_lines(ny_text *t, const ny_mod *q) {
 
 /* What a device would run of this file; false: nothing, and d says why. */
 static bool choose(nyb_module *m, const char *device, ny_diag *d) {
-  ny_host_facts host;
   ny_device *dev;
   if (ny_device_open(device, &dev, d)) return false;
   ny_device_needs needs = ny_device_wants(dev);
-  if (!dev) {
-    ny_host_read(&host);
-    needs.name = host.cpu_name;
-  }
   bool ok = !ny_module_select(m, &needs, d);
   ny_device_close(dev);
   return ok;
