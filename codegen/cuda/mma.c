@@ -158,21 +158,32 @@ static int turns(const cu *c, int which, int64_t row_bytes, int mask) {
   return most;
 }
 
-/* Rows of k that several threads read at once start at the same bank: either they are padded, or their 16-byte units change places. */
+const char *cu_unit_place(cu *c, const cu_operand *o, const char *row, const char *unit) {
+  int n = 16 / size_of(o);
+  if (!o->mask) return CU_F(c, "%s * %lld + %s * %d", cu_paren(c, row), (long long)o->ld, cu_paren(c, unit), n);
+  const char *key = o->every > 1 ? CU_F(c, "%s / %d & %d", cu_paren(c, row), o->every, o->mask) : CU_F(c, "%s & %d", cu_paren(c, row), o->mask);
+  return CU_F(c, "%s * %lld + (%s ^ %s) * %d", cu_paren(c, row), (long long)o->ld, cu_paren(c, unit), cu_paren(c, key), n);
+}
+
+/* What is read at once are rows of one unit: either rows are padded, so that they start at different banks, or their units change places. The latter takes no room and
+   copies arrive without conflicts too; but one by one, it pays only where padding does not help. */
 static void arrange(cu *c, cu_mma_plan *p, int which) {
   cu_operand *o = &p->in[which];
   const cu_dim *d = &c->layout->d[which];
-  int size = size_of(o), units = (int)(o->inner * size / 16);
-  bool even = o->inner * size % 16 == 0 && (units & (units - 1)) == 0 && units > 1 && o->outer > 1, rows_outer = (which == 0) == o->k_inner;
+  int size = size_of(o), units = (int)(o->inner * size / 16), row = (which == 0) == o->k_inner ? 1 : 2;
+  bool even = o->inner * size % 16 == 0 && (units & (units - 1)) == 0 && units > 1 && o->outer > 1;
+  int mask = (units < 8 ? units : 8) - 1;
   o->ld = o->outer == 1 ? o->inner : (o->inner * size + 15) / 16 * 16 / size + PAD / size;
-  int row = rows_outer ? 1 : 2, col = rows_outer ? 2 : 1, mask = (units < 8 ? units : 8) - 1;
-  if (!p->tensor && o->k_inner && even && d->inner == 1 && turns(c, which, o->inner * size, mask) < turns(c, which, o->ld * size, 0)) {
-    o->mask = mask, o->ld = o->inner;
-    o->place = CU_F(c, "(%%%d$s) * %lld + (((%%%d$s) / %d ^ (%%%d$s) / %d & %d) * %d | (%%%d$s) %% %d)", row, (long long)o->ld, col, 16 / size, row, d->v, mask, 16 / size, col,
-                    16 / size);
-  } else {
-    o->place = CU_F(c, "(%%%d$s) * %lld + %%%d$s", row, (long long)o->ld, col);
-  }
+  if (even && p->tensor && (o->k_inner || p->k_step > 8))
+    o->mask = mask, o->every = units < 8 ? 8 / units : 1;
+  else if (even && !p->tensor && o->k_inner && d->inner == 1 && turns(c, which, o->inner * size, mask) < turns(c, which, o->ld * size, 0))
+    o->mask = mask, o->every = d->v;
+  if (o->mask) o->ld = o->inner;
+  const char *r = CU_F(c, "(%%%d$s)", row), *col = CU_F(c, "(%%%d$s)", 3 - row);
+  if (o->mask)
+    o->place = CU_F(c, "%s + %s %%%% %d", cu_unit_place(c, o, r, CU_F(c, "%s / %d", col, 16 / size)), col, 16 / size);
+  else
+    o->place = CU_F(c, "%s * %lld + %s", r, (long long)o->ld, col);
 }
 
 static void settle(cu *c, cu_mma_plan *p, int which) {
@@ -245,11 +256,9 @@ static void take(cu *c, const cu_mma_plan *p, int which, int kw) {
     cu_line(c, "EACH(%s, %lld) {", i, (long long)held);
     cu_line(c, "  %s g[%d];", reg, kw);
     c->uses |= CU_P_VECTOR;
-    if (o->mask)
-      cu_line(c, "  ny_load<%d>(g, %s + (%s) * %lld + ((q / %d ^ (%s) / %d & %d) * %d | q %% %d));", kw, from, pos, (long long)o->ld, 16 / size_of(o), pos, d->v, o->mask,
-              16 / size_of(o), 16 / size_of(o));
-    else
-      cu_line(c, "  ny_load<%d>(g, %s + (%s) * %lld + q);", kw, from, pos, (long long)o->ld);
+    const char *place = o->mask ? CU_F(c, "%s + q %% %d", cu_unit_place(c, o, pos, CU_F(c, "q / %d", 16 / size_of(o))), 16 / size_of(o))
+                                : CU_F(c, "%s * %lld + q", cu_paren(c, pos), (long long)o->ld);
+    cu_line(c, "  ny_load<%d>(g, %s + %s);", kw, from, place);
     cu_line(c, "  EACH(k, %d) %s[%s * %d + k] = %s;", kw, to, i, kw, number(c, p->sum, o->v->fmt, "g[k]"));
     cu_line(c, "}");
     return;

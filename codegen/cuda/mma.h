@@ -10,7 +10,7 @@ typedef struct cu_operand {
   bool copied;   /* a load that cp.async can do */
   int64_t outer, inner, ld; /* elements of a stage: outer rows of ld */
   int area;      /* buffer, -1 before it is made */
-  int mask;          /* of 16-byte units that change places in a row; 0: rows are padded instead */
+  int mask, every;   /* 16-byte unit u of row r lies at u ^ (r / every & mask); mask 0: rows are padded instead */
   const char *place;
 } cu_operand;
 typedef struct cu_mma_plan {
@@ -29,6 +29,8 @@ void cu_mma_prepare(cu *c, const ny_block *b); /* layouts of operands, before an
 cu_mma_plan *cu_mma_plan_of(cu *c, const ny_op *op);
 void cu_mma_areas(cu *c, cu_mma_plan *p, int stages);
 void cu_mma_compute(cu *c, const cu_mma_plan *p);
+/* Where 16-byte unit `unit` of row `row` begins, in elements. */
+const char *cu_unit_place(cu *c, const cu_operand *o, const char *row, const char *unit);
 const char *cu_stage_base(cu *c, const cu_mma_plan *p, int which, const char *stage); /* pointer to a stage */
 /* tensor.c */
 const char *cu_tensor_kind(const cu *c, const cu_mma_plan *p, int *k_step);

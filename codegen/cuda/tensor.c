@@ -1,5 +1,5 @@
 /* Products on tensor cores. The layout of the kernel's tiles is that of the accumulators, so only the operands need gathering: pieces of 8 rows of 16 bytes by ldmatrix,
-   turned on the way where k is not what lies adjacent. Rows in shared memory are padded by 16 bytes, so the 8 rows of a piece are in different banks. */
+   turned on the way where k is not what lies adjacent. The 8 rows of a piece are in different banks: see arrange in mma.c. */
 #include "mma.h"
 
 #include <string.h>
@@ -31,10 +31,11 @@ static void take_a(cu *c, const cu_mma_plan *p, int blocks) {
   int wm = c->facts->layout.wm, wn = c->facts->layout.wn;
   cu_line(c, "u32 x[%d];", 4 * blocks);
   if (o->k_inner) {
-    cu_line(c, "EACH(i, %d) ny_fragment4(&x[4 * i], ga + (i * %d + warp / %d * 16 + lane %% 16) * %lld + q + lane / 16 * %d);", blocks, 16 * wm, wn, (long long)o->ld, half(p));
+    const char *row = CU_F(c, "i * %d + warp / %d * 16 + lane %% 16", 16 * wm, wn), *unit = CU_F(c, "q / %d + lane / 16", half(p));
+    cu_line(c, "EACH(i, %d) ny_fragment4(&x[4 * i], ga + %s);", blocks, cu_unit_place(c, o, row, unit));
   } else if (p->k_step == 16) {
-    cu_line(c, "EACH(i, %d) ny_fragment4_turned(&x[4 * i], ga + (q + lane / 16 * 8 + lane %% 8) * %lld + i * %d + warp / %d * 16 + lane / 8 %% 2 * 8);", blocks, (long long)o->ld,
-            16 * wm, wn);
+    const char *unit = CU_F(c, "i * %d + warp / %d * 2 + lane / 8 %% 2", 2 * wm, wn);
+    cu_line(c, "EACH(i, %d) ny_fragment4_turned(&x[4 * i], ga + %s);", blocks, cu_unit_place(c, o, "q + lane / 16 * 8 + lane % 8", unit));
   } else { /* tf32: no turning of 4-byte elements */
     cu_line(c, "EACH(i, %d) EACH(e, 4) x[4 * i + e] = __float_as_uint(ga[(q + lane %% 4 + e / 2 * 4) * %lld + i * %d + warp / %d * 16 + lane / 4 + e %% 2 * 8]);", blocks,
             (long long)o->ld, 16 * wm, wn);
@@ -50,10 +51,9 @@ static void take_b(cu *c, const cu_mma_plan *p, int blocks) {
     cu_line(c, "EACH(j, %d) EACH(e, 2) y[2 * j + e] = __float_as_uint(gb[(q + lane %% 4 + e * 4) * %lld + j * %d + warp %% %d * 8 + lane / 4]);", blocks, (long long)o->ld, 8 * wn, wn);
     return;
   }
-  const char *n = CU_F(c, "%s * %d + warp %% %d * 8", block, 8 * wn, wn);
-  const char *at = o->k_inner ? CU_F(c, "(%s + lane %% 8) * %lld + q + lane / 8 %% 2 * %d", n, (long long)o->ld, half(p))
-                              : CU_F(c, "(q + lane / 8 %% 2 * 8 + lane %% 8) * %lld + %s", (long long)o->ld, n);
-  cu_line(c, "EACH(j, %d) ny_fragment%d%s(&y[%d * j], gb + %s);", blocks / pair, 2 * pair, turned, 2 * pair, at);
+  const char *row = o->k_inner ? CU_F(c, "%s * %d + warp %% %d * 8 + lane %% 8", block, 8 * wn, wn) : "q + lane / 8 % 2 * 8 + lane % 8";
+  const char *unit = o->k_inner ? CU_F(c, "q / %d + lane / 8 %% 2", half(p)) : CU_F(c, "%s * %d + warp %% %d", block, wn, wn);
+  cu_line(c, "EACH(j, %d) ny_fragment%d%s(&y[%d * j], gb + %s);", blocks / pair, 2 * pair, turned, 2 * pair, cu_unit_place(c, o, row, unit));
 }
 
 void cu_tensor_compute(cu *c, const cu_mma_plan *p) {
