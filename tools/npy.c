@@ -14,8 +14,10 @@ static const char *const npy_name[NY_N_FMT] =
      [NY_u16] = "<u2",        [NY_u8] = "|u1",         [NY_bool] = "|b1",  [NY_f8e4m3] = "|V1", [NY_f8e5m2] = "|V1",
      [NY_f8e4m3fnuz] = "|V1", [NY_f8e5m2fnuz] = "|V1", [NY_f8e8m0] = "|V1"};
 
+/* NumPy may leave out the byte order, and of raw bytes it knows none. */
 static bool is_named(ny_fmt f, const char *descr) {
-  return npy_name[f] && !strcmp(npy_name[f] + (strlen(descr) < 3), descr); /* NumPy may leave out the byte order */
+  const char *name = npy_name[f];
+  return name && (!strcmp(name, descr) || !strcmp(name + 1, descr + (*descr == '|')));
 }
 
 /* Raw bytes are what the model takes them for. */
