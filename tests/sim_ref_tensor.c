@@ -154,7 +154,7 @@ static void kernel(ny_text *t, const product *p, const int selector[4]) {
   ny_text_add(t, ", ");
   list(t, prefix, na + nb, nc);
   if (p->scales)
-    ny_text_addf(t, ", %%r%d, {%%h0, %%h1}, %%r%d, {%d, %d}", na + nb + nc, na + nb + nc + 1, selector[2], selector[3]);
+    ny_text_addf(t, ", {%%r%d}, {%%h0, %%h1}, %%r%d, {%d, %d}", na + nb + nc, na + nb + nc + 1, selector[2], selector[3]);
   ny_text_add(t, ";\n");
   for (int i = 0; i < nc; i++)
     ny_text_addf(t, "st.global.b%d [%%rd51+%d], %s%d;\n", f64 ? 64 : 32, 8 * i, prefix, 30 + i);

@@ -159,7 +159,7 @@ static void wmma(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) { run(w, i,
       ".(f32).(ue8m0 ue4m3)"
 #define MX8 "kind::mxf8f6f4"
 #define MX4 "kind::mxf4 kind::mxf4nvf4"
-#define SCALES " b h2 b h2"
+#define SCALES " b1 h2 b1 h2"
 #define WMMA "wmma.mma.sync.aligned.(row col).(row col)."
 #define TENSOR(pattern, operands)                                                                                      \
   {                                                                                                                    \
