@@ -19,6 +19,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 NYBBLE = os.environ.get("NYBBLE", str(ROOT / "build/release/nybble"))
 TOLERANCE = 1e-3  # largest difference over largest magnitude of the reference output
 ROUNDS = 5
+# Of the simulated device: in which warps take turns, and when asynchronous copies land. Nothing may depend on either.
+SCHEDULES = [("forward", "early"), ("reverse", "late"), ("random:1", "early")]
 
 
 def package(name):
@@ -162,11 +164,13 @@ def relative_error(ours, reference):
     return float(np.max(np.abs(ours - reference)) / max(np.max(np.abs(reference)), 1e-6))
 
 
-def compare(path, reference_session, inputs, folder):
+def compare(path, reference_session, inputs, folder, device, schedule):
     known = {i.name for i in reference_session.get_inputs()}
     inputs = {k: v for k, v in inputs.items() if k in known}
     arguments = save_inputs(folder, inputs)
-    run = subprocess.run([NYBBLE, "run", str(path), *arguments, "--output-dir", folder], capture_output=True, text=True)
+    environment = os.environ | {"NYB_CUDASIM_ORDER": schedule[0], "NYB_CUDASIM_COPIES": schedule[1]}
+    command = [NYBBLE, "run", str(path), *arguments, "--device", device, "--output-dir", folder]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
     if run.returncode:
         return float("inf"), (run.stderr.strip().splitlines() or ["no message"])[-1], arguments, inputs
     worst = 0.0
@@ -201,12 +205,12 @@ def latency(path, inputs, arguments, threads):
     return {"ort_ms": statistics.median(theirs), "nybble_ms": statistics.median(ours), "open_ms": statistics.median(opened)}
 
 
-def check_model(name, path, sizes, repeats, folder):
+def check_model(path, sizes, repeats, folder, device):
     reference, worst, why = session(path, 0), 0.0, ""
     first = None
     for size, make in enumerate(sizes):
         for seed in range(repeats):
-            error, message, arguments, inputs = compare(path, reference, make(np.random.default_rng(100 * size + seed)), folder)
+            error, message, arguments, inputs = compare(path, reference, make(np.random.default_rng(100 * size + seed)), folder, device, SCHEDULES[seed % len(SCHEDULES)])
             if first is None:
                 kept = tempfile.mkdtemp(dir=folder)
                 first = (save_inputs(kept, inputs), inputs)
@@ -219,11 +223,15 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--json")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, sim: where nybble runs; ONNX Runtime is on the CPU")
+    parser.add_argument("--repeats", type=int, help="sets of random inputs; on a simulated device each in another schedule")
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
     threads = len(os.sched_getaffinity(0))
     passed = failed = 0
     table = []
+    options.check |= options.device.startswith("sim")  # its times say nothing
+    repeats = options.repeats or (1 if options.check else 3)
     columns = "" if options.check else f"{'ORT 1T':>9} {'nybble 1T':>9} {'ratio':>6} {f'ORT {threads}T':>9} {f'nybble {threads}T':>9} {'ratio':>6} {'open':>8}"
     print(f"{'model':<26}{'rel. error':>11}  {columns}")
     for name, file, sizes in MODELS:
@@ -231,7 +239,7 @@ def main():
             continue
         path = file()
         with tempfile.TemporaryDirectory() as folder:
-            worst, why, first = check_model(name, path, sizes, 1 if options.check else 3, folder)
+            worst, why, first = check_model(path, sizes, repeats, folder, options.device)
             good = worst <= TOLERANCE
             passed, failed = passed + good, failed + (not good)
             row = {"model": name, "error": worst}
