@@ -73,6 +73,15 @@ void ny_gpu_threads(ny_graph *k, int64_t threads, int64_t vector) {
   ny_knob_set(k, "v", vector);
 }
 
+int ny_gpu_processors(const ny_target *t) {
+  static const struct {
+    int sm, n;
+  } rows[] = {{80, 108}, {86, 84}, {89, 128}, {90, 132}, {100, 148}, {120, 170}, {121, 48}};
+  for (size_t i = 0; i < NY_COUNT(rows); i++)
+    if (rows[i].sm == t->sm) return rows[i].n;
+  return 100;
+}
+
 int64_t ny_gpu_count(const ny_type *t, int from, int to, int64_t symbolic) {
   int64_t n = 1;
   for (int i = from; i < to; i++) n = ny_work(n, t->dim[i] < 0 ? symbolic : t->dim[i]);

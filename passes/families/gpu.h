@@ -21,6 +21,8 @@ static inline int ny_gpu_unroll(const ny_emit *e, int n) { return ny_on_gpu(e->p
 ny_value *ny_gpu_masked(ny_emit *e, ny_value *v, int axis);
 /* An `if`: a loop that runs once or not at all. */
 ny_loop ny_gpu_if(ny_emit *e, ny_dim holds);
+/* Multiprocessors of a device of this kind. */
+int ny_gpu_processors(const ny_target *t);
 /* Product of dims [from, to) where they are numbers; a symbol counts as `symbolic`. */
 int64_t ny_gpu_count(const ny_type *t, int from, int to, int64_t symbolic);
 /* Threads for a row of n elements (negative: symbolic) where there are `rows` rows: the fewest that hold it, more where rows are few. 1: a thread takes

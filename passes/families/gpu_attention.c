@@ -132,6 +132,8 @@ static void pick_tile(ny_emit *e, attn *s) {
   s->cols = s->e > PART ? PART : (int)s->e;
   s->step = s->d > STEP * 2 ? STEP : s->d > 1 ? (s->d + 3) / 4 * 4 : 1; /* where d is 1 operands do not vary along it */
   s->rows = (int)ny_knob(e->k, "bm", s->m >= 0 && s->m <= 16 ? 16 : (fast || wide <= 128) && !(s->m >= 0 && s->m <= 32) ? 64 : 32);
+  int64_t heads = ny_gpu_count(s->out->type, 0, 2, 8), tiles = s->m < 0 ? 4 : (s->m + s->rows - 1) / s->rows;
+  while (!fast && s->rows > 32 && heads * tiles < ny_gpu_processors(t) && !ny_knob(e->k, "bm", 0)) s->rows /= 2, tiles *= 2;
   s->keys = (int)ny_knob(e->k, "bn", 64);
   while (s->keys > 16 && ((s->rows + s->keys) * s->step + s->keys * s->cols) * bytes + s->rows * s->keys * 4 > (int64_t)t->shared * 3 / 4) s->keys /= 2;
   if (s->rows == 16 && s->keys > 32) s->keys = 32;

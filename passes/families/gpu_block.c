@@ -20,15 +20,6 @@ static const shape tensor[] = {
     {{16, 64, 128, 64, 0, 0, 0, 1, 2}, 0.35},  {{16, 128, 128, 128, 0, 0, 0, 1, 4}, 0.4}, {{16, 32, 128, 64, 0, 0, 0, 1, 2}, 0.25},
 };
 
-int ny_gpu_processors(const ny_target *t) {
-  static const struct {
-    int sm, n;
-  } rows[] = {{80, 108}, {86, 84}, {89, 128}, {90, 132}, {100, 148}, {120, 170}, {121, 48}};
-  for (size_t i = 0; i < NY_COUNT(rows); i++)
-    if (rows[i].sm == t->sm) return rows[i].n;
-  return 100;
-}
-
 static bool byte_int(ny_fmt f) { return f == NY_i8 || f == NY_u8; }
 
 static bool on_tensor_cores(const ny_target *t, ny_fmt a, ny_fmt b, ny_fmt sum) {

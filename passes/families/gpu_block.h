@@ -12,8 +12,6 @@ typedef struct ny_block_tile {
 
 /* The shape for sums of m x n (negative: symbolic) in `batches` of them, over products of formats a and b; set as knobs, and those set before win. */
 ny_block_tile ny_block_pick(ny_emit *e, ny_dim m, ny_dim n, ny_dim k, int64_t batches, ny_fmt a, ny_fmt b, ny_fmt sum);
-/* Multiprocessors of a device of this kind. */
-int ny_gpu_processors(const ny_target *t);
 
 /* Operand tiles of a step: a [m,k] and b [k,n]; e->rows, cols and lim are theirs. `step` counts steps; k0 is the first position. */
 typedef struct ny_block_sum {

@@ -104,6 +104,7 @@ static ny_value *product(ny_emit *e, ny_value *a, ny_value *b, ny_fmt sum) {
 typedef struct thin { /* sums over k of few rows: in a tile whose rows (turned: whose columns) are positions of k */
   mm *s;
   bool turned;
+  int64_t batches;
   int rows, cols;
   ny_value *acc[FEW];
 } thin;
@@ -136,12 +137,12 @@ static void thin_columns(ny_emit *e, void *user, ny_dim lo) {
 
 /* Columns of y as rows of the tile. */
 static void thin_turned(ny_emit *e, thin *t) {
-  enum { COLUMNS = 16 }; /* of y, a block */
   mm *s = t->s;
+  int columns = s->n >= 0 && s->n / 16 * t->batches < ny_gpu_processors(e->px->target) ? 8 : 16; /* of y, a block */
   int v = ny_gpu_divides(e->cx, s->k, ny_gpu_vector(e->group));
   int tc = NY_WARP;
   while (tc > 4 && s->k > 0 && s->k <= tc / 2 * v) tc /= 2;
-  t->rows = s->n >= 0 && s->n < COLUMNS ? (int)s->n : COLUMNS, t->cols = tc * v;
+  t->rows = s->n >= 0 && s->n < columns ? (int)s->n : columns, t->cols = tc * v;
   if (t->rows < 1) t->rows = 1;
   ny_gpu_threads(e->k, THREADS, v);
   ny_knob_set(e->k, "tr", THREADS / tc);
@@ -154,8 +155,10 @@ static void thin_turned(ny_emit *e, thin *t) {
 
 static void thin_straight(ny_emit *e, thin *t) {
   mm *s = t->s;
-  int v = ny_gpu_divides(e->cx, s->n, ny_gpu_vector(e->group)), tc = 4;
-  while (tc < NY_WARP && tc * v < 32) tc *= 2;
+  int v = ny_gpu_divides(e->cx, s->n, ny_gpu_vector(e->group)), tc = 1, bytes = ny_fmts[s->y->type->fmt].bits / 8;
+  int64_t blocks = ny_gpu_processors(e->px->target);
+  while (tc < NY_WARP && tc * v * bytes < 64) tc *= 2; /* a row's part is never less than two sectors */
+  if (s->n < 0 || s->n / (2 * tc * v) * t->batches >= blocks) tc *= 2;
   while (tc > 1 && s->n > 0 && s->n <= tc / 2 * v) tc /= 2;
   int tr = THREADS / tc, each = s->m <= 2 ? 4 : s->m <= 4 ? 2 : 1; /* loads of y in flight: as far as registers go */
   while (each > 1 && s->k > 0 && s->k <= tr * each / 2) each /= 2;
@@ -182,8 +185,8 @@ nyb_status ny_gpu_matmul(ny_emit *e, const ny_op *op) {
   mm s;
   read_facts(e, op, &s);
   bool is_thin = s.m > 0 && s.m <= (ny_fmts[s.x->type->fmt].bits < 32 ? FEW / 2 : FEW) && s.k != 1;
-  thin t = {.s = &s, .turned = is_thin && y_is_turned(e, &s)};
   int64_t batches = s.flat ? 1 : ny_gpu_count(s.out->type, 0, s.rank - 2, 8);
+  thin t = {.s = &s, .turned = is_thin && y_is_turned(e, &s), .batches = batches};
   for (int i = 0; i < s.rank - 2 && !s.flat; i++) s.lead[i] = ny_at_one(s.out->type->dim[i] == 1 ? 0 : ny_emit_grid(e, s.out->type->dim[i]));
   if (!is_thin) block(e, &s, batches);
   else if (t.turned) thin_turned(e, &t);

@@ -158,7 +158,8 @@ static void gpu_across(ny_emit *e, red *r, int64_t results) {
     return;
   }
   int tc = 4;
-  while (tc < NY_WARP && (int64_t)tc * v < wide) tc *= 2;
+  int64_t blocks = ny_gpu_processors(e->px->target) / 2; /* that a wide row is cut into: a short piece is still a line of memory */
+  while (tc < NY_WARP && (int64_t)tc * v < wide && (tc < 8 || wide / ((int64_t)tc * 2 * v) * (results / wide + 1) >= blocks)) tc *= 2;
   shared_dim s = {r, by, THREADS / tc * 4};
   while (s.rows > THREADS / tc && s.rows / 2 >= deep) s.rows /= 2;
   ny_knob_set(e->k, "share", 1);
