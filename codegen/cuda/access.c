@@ -121,12 +121,28 @@ static place place_of(cu *c, const cu_at *at, const access *x, bool chunk) {
   return p;
 }
 
-static const char *left_of_chunk(cu *c, const cu_at *at, const access *x, const place *p) { /* elements that exist; NULL: all */
+/* Limits that are multiples of the chunk leave all of it or nothing. */
+static bool all_or_none(cu *c, const cu_at *at, const access *x) {
+  bool lim = limited(c, x, x->in);
+  return (!lim || cu_divides(c, x->lim->dims.v[x->in], at->w)) && x->tile->dim[x->in] % at->w == 0;
+}
+
+/* Elements of the chunk that exist; NULL: all, where p->test holds. With all_or_none the test says everything. */
+static const char *left_of_chunk(cu *c, const cu_at *at, const access *x, place *p) {
   const cu_layout *l = at->g->lay;
-  bool some = limited(c, x, x->in) || !cu_exact(&l->d[x->in], x->tile->dim[x->in]);
-  const char *n = some ? (strcmp(p->pos[x->in], "0") ? CU_F(c, "%s - %s", head_of(c, x->op)->left[x->in], cu_paren(c, p->pos[x->in])) : head_of(c, x->op)->left[x->in]) : NULL;
-  if (!p->test || x->op->kind == NY_store) return n;
-  return n ? CU_F(c, "%s ? %s : 0", p->test, n) : CU_F(c, "%s ? %d : 0", p->test, at->w);
+  if (!limited(c, x, x->in) && cu_exact(&l->d[x->in], x->tile->dim[x->in])) return NULL;
+  const char *left = head_of(c, x->op)->left[x->in], *pos = p->pos[x->in];
+  if (all_or_none(c, at, x)) {
+    p->test = both(c, p->test, CU_F(c, "%s < %s", pos, left));
+    return NULL;
+  }
+  return strcmp(pos, "0") ? CU_F(c, "%s - %s", left, cu_paren(c, pos)) : left;
+}
+
+/* The count a load or copy is given, with the test in it. */
+static const char *count_of(cu *c, const cu_at *at, const place *p, const char *n) {
+  if (!n) n = CU_F(c, "%d", at->w);
+  return p->test ? CU_F(c, "%s ? %s : 0", p->test, n) : n;
 }
 
 static const char *pointer(cu *c, const access *x, const place *p) {
@@ -159,6 +175,7 @@ static void packed_load(cu *c, const cu_at *at, const access *x, const char *to)
   int bits = ny_fmts[x->fmt].bits;
   c->uses |= CU_P_BITS;
   const char *whole = CU_F(c, "ny_unpack<%d, %d>(%s, %s + NY_DIV(%s, %d))", bits, at->w, to, x->buf->name, q, 8 / bits);
+  if (n || p.test) n = count_of(c, at, &p, n);
   if (!n)
     cu_line(c, "%s;", whole);
   else
@@ -175,10 +192,12 @@ static void vector_load(cu *c, const cu_at *at, const access *x, const char *to)
   bool known = aligned(c, x, at->w < part ? at->w : part);
   place p = place_of(c, at, x, true);
   const char *n = left_of_chunk(c, at, x, &p);
-  if (known && !n)
+  if (known && !n && !p.test)
     cu_line(c, "ny_load<%d>(%s, %s);", at->w, to, pointer(c, x, &p));
+  else if (!n)
+    cu_line(c, "ny_load_if<%d, %s>(%s, %s, %s);", at->w, known ? "true" : "false", to, pointer(c, x, &p), p.test ? p.test : "true");
   else
-    cu_line(c, "ny_load_some<%d, %s>(%s, %s, %s);", at->w, known ? "true" : "false", to, pointer(c, x, &p), n ? n : CU_F(c, "%d", at->w));
+    cu_line(c, "ny_load_some<%d, %s>(%s, %s, %s);", at->w, known ? "true" : "false", to, pointer(c, x, &p), count_of(c, at, &p, n));
 }
 
 void cu_copy_line(cu *c, const cu_at *at, const ny_op *op, const char *to, const char *outside) {
@@ -186,7 +205,7 @@ void cu_copy_line(cu *c, const cu_at *at, const ny_op *op, const char *to, const
   place p = place_of(c, at, &x, true);
   const char *n = left_of_chunk(c, at, &x, &p);
   cu_line(c, "%sny_copy<%d, %s>(%s, %s, %s);", outside ? CU_F(c, "if (%s) ", outside) : "", at->w, aligned(c, &x, at->w) ? "true" : "false", to, pointer(c, &x, &p),
-          n ? n : CU_F(c, "%d", at->w));
+          count_of(c, at, &p, n));
 }
 
 /* Where the registers of a chunk lie beside each other; NULL: they do not. */

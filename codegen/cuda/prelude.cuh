@@ -138,6 +138,15 @@ template <int W, bool KNOWN, class T, class N> NY_DEV void ny_load_some(T *r, co
   else
     EACH(k, W) r[k] = k < n ? p[k] : (T)0;
 }
+// All of W or none.
+template <int W, bool KNOWN, class T> NY_DEV void ny_load_if(T *r, const T *p, bool some) {
+  if (!some)
+    EACH(k, W) r[k] = (T)0;
+  else if (KNOWN || ny_fits<W>(p))
+    ny_load<W>(r, p);
+  else
+    EACH(k, W) r[k] = p[k];
+}
 template <int W, bool KNOWN, class T, class N> NY_DEV void ny_store_some(T *p, const T *r, N n) {
   if (n >= W && (KNOWN || ny_fits<W>(p)))
     ny_store<W>(p, r);
