@@ -28,6 +28,7 @@ typedef struct cu_value {
   int64_t held[2]; /* elements a thread holds */
   bool mutated;
   bool dead;    /* nobody needs it */
+  bool narrow;  /* an index that is only compared, cast or indexed with: kept as `ix` */
   bool literal; /* a tile that never changes: its fill, written where it is used */
   bool reduced; /* by a reduce: known after its group only */
   bool array;   /* declared outside of the group that computes it */

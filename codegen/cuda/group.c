@@ -138,6 +138,8 @@ static void find_arrays(cu *c, int gi) {
 
 static int64_t held_of(const cu_value *v) { return v->held[0] * v->held[1]; }
 
+static const char *type_of(const cu_value *v) { return v->narrow ? "ix" : cu_reg(v->fmt); }
+
 /* A reduction gathers numbers; where its format is narrower they become the value at the end. */
 static void declare(cu *c, const cu_group *g) {
   for (int m = 0; m < g->n; m++) {
@@ -146,7 +148,7 @@ static void declare(cu *c, const cu_group *g) {
     cu_value *v = val(c, op->out[0]);
     if (!v->array) continue;
     const char *size = held_of(v) > 1 ? CU_F(c, "[%lld]", (long long)held_of(v)) : "";
-    cu_line(c, "%s %s%s;", cu_reg(v->fmt), v->name, size);
+    cu_line(c, "%s %s%s;", type_of(v), v->name, size);
     if (op->kind == NY_reduce && strcmp(cu_num(v->fmt), cu_reg(v->fmt))) cu_line(c, "%s s_%s%s;", cu_num(v->fmt), v->name, size);
   }
 }
@@ -180,11 +182,11 @@ const char *cu_ref(cu *c, const cu_at *at, const cu_value *v) {
 /* The place to write v's element k to, declared if it lives in the loop only. */
 static const char *target(cu *c, const cu_at *at, cu_value *v) {
   if (v->array) return cu_ref(c, at, v);
-  return at->w > 1 ? CU_F(c, "%s[k]", v->name) : CU_F(c, "const %s %s", cu_reg(v->fmt), v->name);
+  return at->w > 1 ? CU_F(c, "%s[k]", v->name) : CU_F(c, "const %s %s", type_of(v), v->name);
 }
 
 static void assign(cu *c, const cu_at *at, cu_value *v, const char *x) {
-  if (at->w > 1 && !v->array) cu_line(c, "%s %s[%d];", cu_reg(v->fmt), v->name, at->w);
+  if (at->w > 1 && !v->array) cu_line(c, "%s %s[%d];", type_of(v), v->name, at->w);
   if (at->w > 1)
     cu_line(c, "EACH(k, %d) %s = %s;", at->w, target(c, at, v), x);
   else
@@ -194,23 +196,22 @@ static void assign(cu *c, const cu_at *at, cu_value *v, const char *x) {
 /* ---- bodies */
 static void index_body(cu *c, const cu_at *at, const ny_op *op) {
   const cu_layout *l = at->g->lay;
-  const ny_attr *stride = &op->attr[NY_AT(index, stride)];
-  const char *s = cu_dim_text(c, op->attr[NY_AT(index, off)].d);
+  cu_value *to = val(c, op->out[0]);
+  const char *wide = to->narrow ? "" : "(i64)", *pos[2] = {at->i, at->j}, *s = NULL;
   ny_dim off = op->attr[NY_AT(index, off)].d;
   int64_t v;
-  bool none = cu_const(c, off, &v) && v == 0;
-  s = none ? NULL : CU_F(c, "(i64)%s", cu_paren(c, s));
-  const char *pos[2] = {at->i, at->j};
   int in = l->turned ? 0 : 1;
+  if (!cu_const(c, off, &v) || v) s = CU_F(c, "%s%s", wide, to->narrow ? cu_dim_text(c, off) : cu_paren(c, cu_dim_text(c, off)));
   for (int d = 0; d < 2; d++) {
-    ny_dim by = stride->dims.v[d];
+    ny_dim by = op->attr[NY_AT(index, stride)].dims.v[d];
     if ((cu_const(c, by, &v) && v == 0) || at->g->dim[d] == 1) continue;
-    const char *p = cu_place(c, &l->d[d], at->w > 1 && d == in ? cu_plus(c, pos[d], "k") : pos[d]);
+    const char *p = cu_place(c, &l->d[d], at->w > 1 && d == in ? cu_plus(c, pos[d], "k") : pos[d]), *t = NULL;
     p = cu_plus(c, cu_base(&l->d[d]), p);
-    const char *t = cu_const(c, by, &v) && v == 1 ? CU_F(c, "(i64)%s", cu_paren(c, p)) : CU_F(c, "(i64)%s * %s", cu_paren(c, p), cu_paren(c, cu_dim_text(c, by)));
+    if (!to->narrow) p = CU_F(c, "(i64)%s", cu_paren(c, p));
+    t = cu_times(c, p, by);
     s = s ? CU_F(c, "%s + %s", s, t) : t;
   }
-  assign(c, at, val(c, op->out[0]), s ? s : "0ll");
+  assign(c, at, to, s ? s : to->narrow ? "0" : "0ll");
 }
 
 static void stage_body(cu *c, const cu_at *at, const cu_member *m) {

@@ -70,6 +70,22 @@ static bool quiet(const ny_op *op) { /* no effect but its result */
   return op->n_out && op->kind != NY_local;
 }
 
+/* Indices fit 32 bits where buffers and sizes do; arithmetic on them may not. */
+static bool narrow_index(const cu *c, const ny_op *op, const ny_value *v) {
+  int64_t lo, hi, by;
+  if (op->kind != NY_index) return false;
+  cu_range(c, op->attr[NY_AT(index, off)].d, &lo, &hi);
+  if ((lo != INT64_MIN && lo < INT32_MIN / 2) || (hi != INT64_MAX && hi > INT32_MAX / 2)) return false;
+  for (int d = 0; d < 2; d++)
+    if (cu_const(c, op->attr[NY_AT(index, stride)].dims.v[d], &by) && (by > INT32_MAX / NY_CU_MAX_TILE || by < INT32_MIN / NY_CU_MAX_TILE)) return false;
+  for (const ny_use *u = v->uses; u; u = u->next) {
+    const ny_op *user = u->user;
+    bool compares = (ny_kinds[user->kind].flags & NY_MAP) && ny_kinds[user->kind].ew == NY_EW_CMP, indexes = user->kind == NY_load || (user->kind == NY_store && ny_in(user, 1) != v);
+    if (!compares && !indexes && user->kind != NY_cast) return false;
+  }
+  return true;
+}
+
 static nyb_status tile_facts(cu *c, const ny_op *op, ny_value *v) {
   cu_value *f = &c->value[v->id];
   const ny_type *t = v->type;
@@ -80,6 +96,7 @@ static nyb_status tile_facts(cu *c, const ny_op *op, ny_value *v) {
   if (ny_fmts[f->fmt].kind == 'Q' || ny_fmts[f->fmt].kind == 'S') return cu_fail(c, op, NYB_E_UNSUPPORTED, "no tiles of block formats or strings");
   f->dead = quiet(op) && !v->uses;
   f->reduced = op->kind == NY_reduce;
+  f->narrow = narrow_index(c, op, v);
   for (const ny_use *u = v->uses; u; u = u->next) f->mutated |= mutates(u->user, v);
   f->literal = op->kind == NY_tile && !f->mutated;
   return NYB_OK;
