@@ -283,8 +283,10 @@ template <int W, bool KNOWN, class T, class N> NY_DEV void ny_copy(T *to, const 
       asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(ny_shared(to)), "l"(from), "r"(have) : "memory");
     else
       asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(ny_shared(to)), "l"(from), "n"(bytes < 4 ? 4 : bytes > 16 ? 16 : bytes), "r"(have) : "memory");
-  } else
-    EACH(k, W) to[k] = k < n ? from[k] : (T)0;
+  } else {
+#pragma unroll 1
+    for (int k = 0; k < W; k++) to[k] = k < n ? from[k] : (T)0;
+  }
 }
 
 //@ 256
