@@ -225,8 +225,12 @@ def main():
     parser.add_argument("--json")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, sim: where nybble runs; ONNX Runtime is on the CPU")
     parser.add_argument("--repeats", type=int, help="sets of random inputs; on a simulated device each in another schedule")
+    parser.add_argument("--paths", action="store_true", help="print where the models are, and do nothing")
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
+    if options.paths:
+        print(*(file() for _, file, _ in MODELS), sep="\n")
+        return 0
     threads = len(os.sched_getaffinity(0))
     passed = failed = 0
     table = []
