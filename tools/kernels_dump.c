@@ -277,7 +277,9 @@ static nyb_status add_code(dump *u, const char *const *arch, int n_arch) {
   size_t per = (size_t)n_arch + 1, n = 0;
   kernels_job *job = NY_NEW_ARRAY(&u->arena, kernels_job, q->n_kernels * per + 1);
   uint32_t *kernel = NY_NEW_ARRAY(&u->arena, uint32_t, q->n_kernels * per + 1);
-  const char *ptx = ny_strf(&u->arena, "compute_%s", q->target + (strncmp(q->target, "sm_", 3) ? 0 : 3));
+  /* without the target's suffix: later devices take it too */
+  const char *digits = q->target + strcspn(q->target, "0123456789");
+  const char *ptx = ny_strf(&u->arena, "compute_%.*s", (int)strspn(digits, "0123456789"), digits);
   for (uint32_t k = 0; k < q->n_kernels; k++)
     for (size_t i = 0; i < per && u->source[k]; i++) {
       kernel[n] = k;

@@ -277,9 +277,9 @@ static nyb_status run_checks(bench *b, ny_diag *d) {
     count_before(r);
     NY_TRY(check(b, "", d));
     count_after(r, b->k);
-    return NYB_OK;
-  }
-  NY_TRY(check(b, "before timing", d));
+    if (!r->ms) return NYB_OK;
+  } else
+    NY_TRY(check(b, "before timing", d));
   NY_TRY(measure(b->queue, r->ms, enqueue_launch, b, &b->k->seconds, d));
   return check(b, "after timing", d);
 }
@@ -320,7 +320,7 @@ static nyb_status measure_copy(replay *r, const kernel *k, ny_diag *d) {
   if (!e) e = ny_device_alloc(r->device, c.bytes, "a copy", &c.to, d);
   if (!e) e = ny_device_alloc(r->device, c.bytes, "a copy", &c.from, d);
   if (!e) e = measure(c.q, 4 * r->ms, enqueue_copy, &c, &seconds, d);
-  if (!e && seconds > 0) r->copy = 2 * (double)c.bytes / seconds;
+  if (!e && seconds > 0 && !r->facts->simulated) r->copy = 2 * (double)c.bytes / seconds;
   ny_device_free(r->device, c.to);
   ny_device_free(r->device, c.from);
   ny_queue_close(c.q);
@@ -423,21 +423,23 @@ static int work(replay *r, const char *const *name, int n_names, bool json) {
   if (ny_device_open(r->device_name, &r->device, &d)) return cli_diag(&d);
   if (!r->device) cli_usage("kernels", "replay runs on cuda or sim");
   r->facts = ny_device_describe(r->device);
+  if (r->ms < 0) r->ms = r->facts->simulated ? 0 : 50;
   if ((bad = get_code(r))) return bad;
   size_t good = 0;
   while (good < r->n && r->k[good].diag.code) good++;
-  if (good < r->n && !r->facts->simulated && measure_copy(r, &r->k[good], &d)) return cli_diag(&d);
+  if (good < r->n && r->ms && measure_copy(r, &r->k[good], &d)) return cli_diag(&d);
   for (size_t i = 0; i < r->n && !bad; i++) bad = run_kernel(r, &r->k[i]);
   return bad ? bad : report(r, json);
 }
 
 int kernels_replay(int argc, char **argv) {
-  replay r = {.device_name = "sim", .ms = 50};
+  replay r = {.device_name = "sim", .ms = -1};
   const char *file[MAX_NAMES + 1];
   int json = 0;
   const cli_option opt[] = {
       {"--device", CLI_STRING, &r.device_name, "D", "sim[:gb10|h100|rtx5090] (default), cuda[:N]"},
-      {"--ms", CLI_COUNT, &r.ms, "N", "measure each for this many milliseconds (default 50)"},
+      {"--ms", CLI_COUNT, &r.ms, "N",
+       "time each for this many milliseconds (default 50; of the simulator 0: not at all)"},
       {"--json", CLI_FLAG, &json, NULL, "the table as JSON"}};
   int n = cli_parse("kernels", opt, NY_COUNT(opt), argc, argv, file, 1, MAX_NAMES + 1);
   r.dir = file[0];
