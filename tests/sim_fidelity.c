@@ -409,6 +409,7 @@ int main(int argc, char **argv) {
     if (argc < 2 || !strncmp(rows[i].row->pattern, argv[1], strlen(argv[1]))) try_row(&rows[i]);
   options.checks = NY_SIM_ALL;
   if (argc < 2) {
+    test_values();
     test_tensor();
     test_scaled();
     test_matrix();

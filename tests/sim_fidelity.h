@@ -55,6 +55,7 @@ extern const ref_entry ref_int[], ref_float[], ref_half[], ref_convert[], ref_mo
 /* Tests of their own: they call covered() for each mnemonic that they ran. */
 void covered(const char *mnemonic);
 void fidelity_check(bool ok, const char *fmt, ...) NY_PRINTF(2, 3); /* one more test, passed or failed */
+void test_values(void);                                             /* of the references themselves */
 void test_tensor(void);
 void test_scaled(void);
 void test_matrix(void);

@@ -189,6 +189,10 @@ static void test_barriers(void) {
                INIT("1") CLEAR "@%p1 bra GO;\nmbarrier.arrive.expect_tx.shared.b64 %rd5, [%r54], 2048;\n"
                                "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r51], [%rd50], "
                                "2048, [%r54];\nGO:\nbar.sync 0;\n" OUT);
+  expect_found("a wait for the phase before", INIT("1") CLEAR
+               "@%p1 bra GO;\nmbarrier.arrive.expect_tx.shared.b64 %rd5, [%r54], 2048;\n"
+               "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r51], [%rd50], 2048, [%r54];\nGO:\n"
+               "WAIT:\nmbarrier.try_wait.parity.shared.b64 %p2, [%r54], 1;\n@!%p2 bra WAIT;\n" OUT);
   expect_found("no mbarrier", CLEAR WAIT_PARITY OUT);
   expect_found(
       "more bytes expected than come", INIT("1") CLEAR

@@ -18,7 +18,14 @@ static bool is(const ref_op *op, const char *name) { return !strcmp(op->word[0],
 
 /* ---- one result from the values of three operands */
 static big clamp32(big x) { return x > INT32_MAX ? INT32_MAX : x < INT32_MIN ? INT32_MIN : x; }
-static big part(const ref_op *op, big product, int bits) { return ref_has(op, "hi") ? product >> bits : product; }
+/* The half of a product that the instruction wants; unsigned 64-bit ones need all of 128 bits. */
+static big part(const ref_op *op, big a, big b, int bits) {
+  if (op->type[0] == 'u') {
+    ubig product = (ubig)a * (ubig)b;
+    return (big)(uint64_t)(ref_has(op, "hi") ? product >> bits : product);
+  }
+  return ref_has(op, "hi") ? a * b >> bits : (big)(int64_t)(uint64_t)((ubig)a * (ubig)b);
+}
 static big low24(const ref_op *op, uint64_t x) {
   uint64_t v = low(x, 24);
   return op->type[0] == 's' && v >> 23 ? (big)v - (1 << 24) : (big)v;
@@ -32,13 +39,13 @@ static ref_status arithmetic(const ref_op *op, ref_io *io) {
   else if (is(op, "sub"))
     r = a - b;
   else if (is(op, "mul"))
-    r = part(op, a * b, bits);
+    r = part(op, a, b, bits);
   else if (is(op, "mad") && ref_has(op, "wide"))
-    r = a * b + (big)io->in[2];
+    r = a * b + value(t[0] == 's' ? "s64" : "u64", io->in[2]);
   else if (is(op, "mad"))
-    r = part(op, a * b, bits) + c;
+    r = part(op, a, b, bits) + c;
   else if (is(op, "mul24") || is(op, "mad24"))
-    r = part(op, low24(op, io->in[0]) * low24(op, io->in[1]), 16) + (is(op, "mad24") ? c : 0);
+    r = part(op, low24(op, io->in[0]), low24(op, io->in[1]), 16) + (is(op, "mad24") ? c : 0);
   else if (is(op, "sad"))
     r = (a < b ? b - a : a - b) + c;
   else if (is(op, "min"))

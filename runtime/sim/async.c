@@ -76,10 +76,14 @@ static void add(ny_sim_warp *w, const step *s) {
 }
 
 /* ---- landing */
-static void land(ny_sim_block *b, ny_sim_warp *w, step *s, ny_sim_clock *clock) {
+/* `by`: the mbarrier that took a COPY along, NO_BARRIER: its own lane waited for it. */
+#define NO_BARRIER UINT32_MAX
+static void land(ny_sim_block *b, ny_sim_warp *w, step *s, uint32_t by) {
   move(s);
   switch (s->kind) {
-  case COPY: ny_shadow_land(w, s->lane, s->ins, s->offset, s->bytes, clock); break;
+  case COPY:
+    ny_shadow_land(w, s->lane, s->ins, s->offset, s->bytes, by == NO_BARRIER ? NULL : ny_shadow_clock(b, by));
+    break;
   case BULK:
     ny_shadow_land(w, s->lane, s->ins, s->offset, s->bytes, ny_shadow_clock(b, s->barrier));
     ny_mbarrier_complete_tx(b, s->barrier, s->bytes);
@@ -99,7 +103,7 @@ static void land_groups(ny_sim_warp *w, uint32_t mask, step_kind kind, const uin
   for (uint32_t k = 0; k < a->n; k++) {
     step *s = &a->list[k];
     if (s->kind == kind && mask >> s->lane & 1 && s->group < limit[s->lane])
-      land(w->block, w, s, NULL);
+      land(w->block, w, s, NO_BARRIER);
     else
       a->list[kept++] = *s;
   }
@@ -114,14 +118,13 @@ static void settle_warp(ny_sim_block *b, ny_sim_warp *w, warp_async *a, uint32_t
       last[a->list[k].lane] = k + 1;
       arrives |= 1u << a->list[k].lane;
     }
-  ny_sim_clock *clock = arrives ? ny_shadow_clock(b, offset) : NULL;
   for (uint32_t k = 0; k < a->n; k++) {
     step *s = &a->list[k];
     bool before = arrives >> s->lane & 1 && k < last[s->lane];
     if (before && (s->kind == COPY || (s->kind == ARRIVE && s->offset == offset)))
-      land(b, w, s, clock);
+      land(b, w, s, offset);
     else if (s->kind == BULK && s->barrier == offset)
-      land(b, w, s, NULL);
+      land(b, w, s, NO_BARRIER);
     else
       a->list[kept++] = *s;
   }
@@ -280,7 +283,7 @@ static void bulk_in(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) {
                    .barrier = barrier});
     if (!late(w->block)) {
       warp_async *a = warp_of(w);
-      land(w->block, w, &a->list[--a->n], NULL);
+      land(w->block, w, &a->list[--a->n], NO_BARRIER);
     }
   }
 }

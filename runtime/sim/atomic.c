@@ -1,6 +1,6 @@
 /* atom and red. Lanes take their turn in order, so that one warp's conflicting lanes give a result that some order of
-   the device gives too. Scope changes nothing here: a launch runs on one thread. The .acquire and .release forms are
-   edges for the race check. */
+   the device gives too. Scope and semantics change nothing here: a launch runs on one thread, and the race check takes
+   every atomic as an edge. */
 #include "narrow.h"
 #include "ptx.h"
 #include <math.h>
@@ -16,7 +16,7 @@ typedef struct atomic {
   atomic_op op;
   atomic_type type;
   uint8_t space, n; /* n: elements of a vector */
-  bool acquire, release, result;
+  bool result;
 } atomic;
 
 /* ---- one element */
@@ -87,9 +87,6 @@ static void run(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) {
   uint64_t addr[NY_LANES];
   uint8_t *p[NY_LANES];
   ny_addresses(w, i, results, addr);
-  ny_sim_clock *clock = NULL;
-  if (x->acquire || x->release) clock = ny_shadow_clock(w->block, addr[__builtin_ctz(mask)]);
-  if (x->release) ny_shadow_release(w, mask, clock);
   mask = ny_access(w, i, mask, (ny_ptx_space)x->space, addr, bytes * x->n, 0, NY_READ | NY_WRITE | NY_ATOMIC, p);
   NY_EACH_ACTIVE(l) {
     bool global = x->space == NY_GLOBAL || (x->space == NY_GENERIC && (addr[l] & NY_WINDOW_MASK) != NY_SHARED_WINDOW);
@@ -107,7 +104,6 @@ static void run(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) {
         NY_U32(e)[l] = (uint32_t)old;
     }
   }
-  if (x->acquire) ny_shadow_acquire(w, mask, clock);
 }
 
 static bool allowed(const atomic *x) {
@@ -136,8 +132,6 @@ static bool fix_atomic(ny_ptx_decoder *dc, ny_ptx_ins *i) {
       if (!strcmp(ops[k], word)) x->op = (atomic_op)k;
     if (!strncmp(word, "shared", 6)) x->space = NY_SHARED;
     if (!strcmp(word, "global")) x->space = NY_GLOBAL;
-    if (!strncmp(word, "acq", 3)) x->acquire = true;
-    if (!strcmp(word, "release") || !strcmp(word, "acq_rel")) x->release = true;
     if (word[0] == 'v' && word[1] && !word[2]) x->n = (uint8_t)(word[1] - '0');
   }
   bool wide = x->n > 1;

@@ -90,7 +90,7 @@ uint32_t ny_mbarrier_at(ny_sim_warp *w, const ny_ptx_ins *i, int k, uint32_t lan
   /* cp.async.bulk has 32-bit shared addresses here, cp.async.mbarrier.arrive may have generic ones. */
   uint64_t a = addr[lane];
   bool window = (a & NY_WINDOW_MASK) == NY_SHARED_WINDOW;
-  uint8_t *p = ny_access_one(w, i, lane, window ? NY_GENERIC : NY_SHARED, a, 8, 8, NY_READ | NY_WRITE | NY_ATOMIC);
+  uint8_t *p = ny_access_one(w, i, lane, window ? NY_GENERIC : NY_SHARED, a, 8, 8, NY_READ);
   uint64_t word = 0;
   if (p) memcpy(&word, p, 8);
   if (p && word & VALID) return (uint32_t)(p - w->block->shared);
@@ -108,8 +108,9 @@ void ny_mbarrier_complete_tx(ny_sim_block *b, uint32_t offset, uint32_t bytes) {
   write_word(b->shared + offset, f);
 }
 
-/* ---- instructions; UPDATE is what all but init do to the memory */
-enum { UPDATE = NY_READ | NY_WRITE | NY_ATOMIC };
+/* ---- instructions. For the race check init and inval write the object and everything else reads it: without a barrier
+   after init that is a race, and what orders threads is a phase that ends, not the look at it. */
+enum { UPDATE = NY_READ };
 static bool fix_space(ny_ptx_decoder *dc, ny_ptx_ins *i) {
   i->space = NY_GENERIC;
   for (int g = 0; g < NY_MAX_OPT; g++)
@@ -136,6 +137,7 @@ static void inval(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) {
   ny_addresses(w, i, 0, addr);
   NY_EACH_ACTIVE(l) {
     uint8_t *p = object(w, i, l, addr[l], UPDATE);
+    if (p) p = object(w, i, l, addr[l], NY_WRITE);
     if (p) memset(p, 0, 8);
   }
 }
@@ -210,8 +212,8 @@ static void wait(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) {
   uint8_t *blocked = NULL;
   uint32_t blocked_lane = 0;
   NY_EACH_ACTIVE(l) {
-    uint8_t *p = object(w, i, l, addr[l], UPDATE); /* it is ordered like the arrivals, so it is one of them */
-    if (!p) {                                      /* reported: going on is better than a wait for ever */
+    uint8_t *p = object(w, i, l, addr[l], UPDATE);
+    if (!p) { /* reported: going on is better than a wait for ever */
       done |= 1u << l;
       continue;
     }
