@@ -42,6 +42,8 @@ static const struct ny_bug {
     {"two threads write one word", NY_FIND_race, 1, 64, 1, 0,
      "setp.eq.u32 %p0, %r14, 3; @%p0 st.shared.u32 [%r18], %r19;\n"
      "@!%p0 st.shared.u32 [%r18], 1;\n"},
+    {"lanes store different values to one place", NY_FIND_race, 1, 32, 0, 0,
+     "shr.u32 %r1, %r19, 1; mad.wide.u32 %rd0, %r1, 4, %rd9; st.global.u32 [%rd0], %r19;\n"},
     {"a read before a write without a barrier", NY_FIND_race, 1, 64, 2, 1,
      "st.shared.u32 [%r17], %r19; bar.sync 0;\nld.shared.u32 %r0, [%r16];\nst.shared.u32 [%r17], 5;\n"},
     {"half of a warp synchronises", NY_FIND_race, 1, 32, 3, 0,
@@ -164,6 +166,15 @@ static const struct ny_clean {
      "@%p0 bra W; atom.global.inc.u32 %r1, [%rd9], 3; st.shared.u32 [%r18], %r1;\nW: bar.sync 0; ld.shared.u32 %r1, "
      "[%r18];\n"
      "setp.ne.u32 %p1, %r1, 3; @%p1 bra E; ld.global.u32 %r2, [%rd8+1024]; ld.global.u32 %r3, [%rd8+1280];\nE:\n"},
+    {"lanes store the same value to one place", 1, 32, "st.shared.u32 [%r18], %r15; st.global.u32 [%rd9], 5;\n"},
+    /* Blocks that wait for each other: they must all be there at once. */
+    {"a barrier of the grid", 5, 64,
+     "mad.wide.u32 %rd0, %r15, 256, %rd8; st.global.u32 [%rd0+1024], %r15; membar.gl; bar.sync 0; setp.ne.u32 %p0, "
+     "%r19, 0;\n"
+     "@%p0 bra W; atom.global.add.u32 %r1, [%rd9], 1;\nL: ld.acquire.gpu.global.u32 %r2, [%rd9]; setp.ne.u32 %p1, %r2, "
+     "5;\n"
+     "@%p1 bra L;\nW: bar.sync 0; add.u32 %r3, %r15, 1; rem.u32 %r3, %r3, 5; mad.wide.u32 %rd1, %r3, 256, %rd8;\n"
+     "ld.global.u32 %r4, [%rd1+1024]; setp.ne.u32 %p2, %r4, %r3; @%p2 trap;\n"},
     {"a reduction over the block", 2, 256,
      "st.shared.u32 [%r17], %r19; mov.u32 %r1, 128;\nL: bar.sync 0; setp.ge.u32 %p0, %r19, %r1; @%p0 bra N;\n"
      "mad.lo.u32 %r2, %r1, 4, %r17; ld.shared.u32 %r3, [%r2]; ld.shared.u32 %r4, [%r17]; add.u32 %r3, %r3, %r4;\n"

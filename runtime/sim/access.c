@@ -213,6 +213,7 @@ static uint32_t access_space(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask,
   }
   const ny_sim_block *b = w->block;
   if (!mask) return 0;
+  if (how & NY_ATOMIC && space == NY_GLOBAL && ++w->polls == NY_POLLS) ny_yield(w);
   if (b->grid->launch->options.checks & NY_SIM_COUNT_MEMORY) cost(w, mask, space, addr, bytes, how);
   if (space == NY_SHARED && b->shadow) ny_shadow_shared(w, i, mask, addr, bytes, how);
   if (space == NY_GLOBAL && b->grid->global_shadow) ny_shadow_global(w, i, mask, addr, bytes, how);

@@ -13,17 +13,12 @@ typedef struct ny_gcell {
   ny_who write, read[2];
 } ny_gcell;
 enum { PAGE_CELLS = 1024 };
-typedef struct ny_published { /* blocks that made their work known through an atomic at this address */
-  uint64_t key, first, last;
-} ny_published;
 struct ny_shadow_global {
   ny_sim_grid *g;
   uint32_t grain;
   ny_gcell ***page; /* [range][page] */
   ny_published *sync;
   uint64_t n_sync, cap_sync;
-  ny_published seen[8]; /* what the current block has taken in */
-  uint32_t n_seen;
 };
 
 struct ny_shadow_global *ny_shadow_global_new(ny_sim_grid *g) {
@@ -34,8 +29,6 @@ struct ny_shadow_global *ny_shadow_global_new(ny_sim_grid *g) {
   s->page = calloc(g->n_ranges + 1, sizeof *s->page);
   return s;
 }
-
-void ny_shadow_global_begin(struct ny_shadow_global *s) { s->n_seen = 0; }
 
 static uint64_t pages_of(const struct ny_shadow_global *s, const ny_sim_range *r) {
   return ((r->bytes + (r->base & 15)) >> s->grain) / PAGE_CELLS + 1;
@@ -91,15 +84,15 @@ static ny_published *published(struct ny_shadow_global *s, uint64_t key, bool ma
   }
 }
 
-static void exchange(struct ny_shadow_global *s, uint64_t addr, uint64_t block, uint32_t how) {
+static void exchange(struct ny_shadow_global *s, ny_shadow *own, uint64_t addr, uint64_t block, uint32_t how) {
   ny_published *p = published(s, addr, true);
   if (!p) return;
   if (how & NY_READ && p->first <= p->last) {
     uint32_t k = 0;
-    while (k < s->n_seen && s->seen[k].key != addr) k++;
-    if (k == NY_COUNT(s->seen)) k = 0;
-    s->seen[k] = *p;
-    if (k == s->n_seen) s->n_seen++;
+    while (k < own->n_seen && own->seen[k].key != addr) k++;
+    if (k == NY_COUNT(own->seen)) k = 0;
+    own->seen[k] = *p;
+    if (k == own->n_seen) own->n_seen++;
   }
   if (how & NY_WRITE) {
     if (block < p->first) p->first = block;
@@ -107,7 +100,7 @@ static void exchange(struct ny_shadow_global *s, uint64_t addr, uint64_t block, 
   }
 }
 
-static bool block_known(const struct ny_shadow_global *s, uint64_t block) {
+static bool block_known(const ny_shadow *s, uint64_t block) {
   for (uint32_t k = 0; k < s->n_seen; k++)
     if (block >= s->seen[k].first && block <= s->seen[k].last) return true;
   return false;
@@ -140,7 +133,7 @@ static bool check(const struct ny_shadow_global *s, const ny_look *k, const ny_w
   if (o->atomic && k->how & NY_ATOMIC) return true;
   uint32_t checks = s->g->launch->options.checks;
   if (o->block != k->block + 1) {
-    if (!(checks & NY_SIM_CROSS_BLOCK) || block_known(s, o->block - 1)) return true;
+    if (!(checks & NY_SIM_CROSS_BLOCK) || block_known(k->w->block->shadow, o->block - 1)) return true;
     return report(k, o, what, true);
   }
   if (!(checks & NY_SIM_RACES)) return true;
@@ -181,7 +174,7 @@ void ny_shadow_global(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask, const 
   if (how & NY_ATOMIC) {
     NY_EACH_ACTIVE(l) {
       ny_shadow_strong(w, mask, addr[l], how & NY_READ);
-      exchange(s, addr[l], w->block->linear, how);
+      exchange(s, w->block->shadow, addr[l], w->block->linear, how);
     }
     mask = all;
   }

@@ -59,6 +59,7 @@ static nyb_status check(const ny_sim_launch *l, const ny_ptx_kernel *k, ny_diag 
 }
 
 /* ---- blocks */
+enum { MAX_PLACES = 512 };
 static bool make_block(ny_sim_grid *g, ny_sim_block *b) {
   const ny_sim_launch *l = g->launch;
   const ny_ptx_kernel *k = g->kernel;
@@ -88,7 +89,6 @@ static bool make_block(ny_sim_grid *g, ny_sim_block *b) {
   }
   if (l->options.checks & (NY_SIM_RACES | NY_SIM_UNINIT | NY_SIM_CROSS_BLOCK))
     b->shadow = ny_shadow_new(b, l->options.checks);
-  if (l->options.checks & (NY_SIM_RACES | NY_SIM_CROSS_BLOCK)) g->global_shadow = ny_shadow_global_new(g);
   return true;
 }
 
@@ -100,7 +100,6 @@ static void free_block(ny_sim_block *b) {
     free(b->warp[n].local);
   }
   ny_shadow_free(b->shadow);
-  ny_shadow_global_free(b->grid->global_shadow);
   free(b->shared);
   free(b->warp);
   free(b->barrier);
@@ -150,56 +149,93 @@ static bool poll(ny_sim_block *b) {
   return false;
 }
 
+static void out_of_fuel(ny_sim_grid *g, ny_sim_warp *w) {
+  ny_find(w, &g->kernel->code[w->pc], 0, NY_FIND_limit, 0, 0,
+          "the launch has run %llu warp instructions and has not ended", (unsigned long long)g->clocks);
+  g->stop = true;
+}
+
+/* False: every warp that can run only polls memory that other blocks may write. */
 enum { TURN = 1 << 16 };
-static void run_block(ny_sim_grid *g, ny_sim_block *b) {
-  int last = g->launch->options.order == NY_SIM_REVERSE ? 0 : -1;
-  while (!g->stop) {
-    int n = choose(g, b, last);
+static bool run_block(ny_sim_grid *g, ny_sim_block *b) {
+  for (uint32_t polling = 0; !g->stop && polling <= 2 * b->n_warps;) {
+    int n = choose(g, b, b->last_warp);
     if (n < 0) {
-      if (all_done(b)) break;
+      if (all_done(b)) return true;
       if (poll(b)) continue;
       ny_barrier_stuck(b);
       g->stop = true;
-      break;
+      return true;
     }
     ny_sim_warp *w = &b->warp[n];
     uint64_t before = g->clocks;
+    w->polls = 0;
     ny_warp_run(w, g->launch->options.order == NY_SIM_RANDOM ? 1 + (int32_t)(random_next(g) % 200) : TURN);
     uint64_t ran = g->clocks - before;
     if (w->state == NY_WARP_DONE) ny_barrier_recheck(b);
-    if (ran >= g->fuel) {
-      ny_find(w, &g->kernel->code[w->pc], 0, NY_FIND_limit, 0, 0,
-              "the launch has run %llu warp instructions and has not ended", (unsigned long long)g->clocks);
-      g->stop = true;
-    }
+    polling = w->polls >= NY_POLLS || (w->polls && ran < 200) ? polling + 1 : 0;
+    if (ran >= g->fuel) out_of_fuel(g, w);
     g->fuel -= ran < g->fuel ? ran : g->fuel;
-    last = n;
+    b->last_warp = n;
   }
+  return g->stop;
+}
+
+static void begin_block(ny_sim_grid *g, ny_sim_block *b, uint64_t number) {
+  const ny_sim_launch *l = g->launch;
+  b->linear = number;
+  b->index[0] = (uint32_t)(number % l->grid[0]);
+  b->index[1] = (uint32_t)(number / l->grid[0] % l->grid[1]);
+  b->index[2] = (uint32_t)(number / l->grid[0] / l->grid[1]);
+  b->last_warp = l->options.order == NY_SIM_REVERSE ? 0 : -1;
+  memset(b->shared, 0xa5, b->shared_bytes); /* what nobody wrote is not 0 */
+  memset(b->barrier, 0, NY_N_BARRIERS * sizeof *b->barrier);
+  for (uint32_t w = 0; w < b->n_warps; w++) {
+    fill_specials(&b->warp[w], !b->used);
+    ny_warp_start(&b->warp[w]);
+  }
+  b->used = b->running = true;
+  if (b->shadow) ny_shadow_begin(b);
+}
+
+static void end_block(ny_sim_grid *g, ny_sim_block *b) {
   for (int k = 0; k < NY_N_EXT; k++)
     if (b->ext[k].end) b->ext[k].end(b, b->ext[k].p);
   memset(b->ext, 0, sizeof b->ext);
+  b->running = false;
+  g->count.blocks++;
+  g->count.warps += b->n_warps;
 }
 
-static void run_grid(ny_sim_grid *g, ny_sim_block *b) {
+/* Blocks run one after another in one place. Where a block waits for others, as at a barrier of the whole grid, the
+   next ones begin in places of their own, and all that run have turns. */
+static nyb_status run_grid(ny_sim_grid *g, ny_sim_block *place, uint32_t *n_places, ny_diag *d) {
   const ny_sim_launch *l = g->launch;
-  uint64_t n = (uint64_t)l->grid[0] * l->grid[1] * l->grid[2];
-  for (uint64_t k = 0; k < n && !g->stop; k++) {
-    b->linear = k;
-    b->index[0] = (uint32_t)(k % l->grid[0]);
-    b->index[1] = (uint32_t)(k / l->grid[0] % l->grid[1]);
-    b->index[2] = (uint32_t)(k / l->grid[0] / l->grid[1]);
-    memset(b->shared, 0xa5, b->shared_bytes); /* what nobody wrote is not 0 */
-    memset(b->barrier, 0, NY_N_BARRIERS * sizeof *b->barrier);
-    for (uint32_t w = 0; w < b->n_warps; w++) {
-      fill_specials(&b->warp[w], k == 0);
-      ny_warp_start(&b->warp[w]);
+  uint64_t n = (uint64_t)l->grid[0] * l->grid[1] * l->grid[2], next = 0, alive = 0;
+  for (uint32_t at = 0; !g->stop && (next < n || alive);) {
+    uint32_t k = 0;
+    while (next < n && k < *n_places && place[k].running) k++;
+    if (next < n && k < MAX_PLACES && (k < *n_places || alive == *n_places)) {
+      if (k == *n_places) {
+        ++*n_places;
+        if (!make_block(g, &place[k]))
+          return ny_fail(d, NYB_E_NOMEM, NULL, "%s: no memory for %u blocks of %u threads with %u registers",
+                         g->kernel->info.name, k + 1, place[k].n_threads, g->kernel->info.n_regs);
+      }
+      begin_block(g, &place[k], next++);
+      alive++;
+      at = k;
+    } else {
+      do at = (at + 1) % *n_places;
+      while (!place[at].running);
     }
-    if (b->shadow) ny_shadow_begin(b);
-    if (g->global_shadow) ny_shadow_global_begin(g->global_shadow);
-    run_block(g, b);
-    g->count.blocks++;
-    g->count.warps += b->n_warps;
+    if (!run_block(g, &place[at])) continue;
+    end_block(g, &place[at]);
+    alive--;
   }
+  for (uint32_t k = 0; k < *n_places; k++)
+    if (place[k].running) end_block(g, &place[k]);
+  return NYB_OK;
 }
 
 static void add_up(const ny_sim_grid *g, ny_sim_result *r) {
@@ -226,23 +262,25 @@ nyb_status ny_sim_run(const ny_sim_launch *l, ny_sim_result *r, ny_diag *d) {
   NY_TRY(check(l, k, d));
   double start = ny_now();
   ny_sim_grid g = {.launch = l, .module = l->module, .kernel = k};
-  ny_sim_block b = {0};
-  g.fuel = l->options.max_warp_ins ? l->options.max_warp_ins : 1ull << 40;
+  g.fuel = l->options.max_warp_ins ? l->options.max_warp_ins : 1ull << 34;
   g.rng = (l->options.seed + 1) * 0x9e3779b97f4a7c15u | 1;
   g.findings = ny_findings_new(l->options.max_findings);
   g.hit = calloc(k->n_code, sizeof *g.hit);
   g.n_ranges = ny_sim_memory_snapshot(l->memory, l->module->range, l->module->n_variables, &g.range);
-  nyb_status s = NYB_OK;
-  if (!g.findings || !g.hit || !make_block(&g, &b)) {
-    s = ny_fail(d, NYB_E_NOMEM, NULL, "%s: no memory for a block of %u threads with %u registers", k->info.name,
-                l->block[0] * l->block[1] * l->block[2], k->info.n_regs);
-  } else {
-    run_grid(&g, &b);
-    add_up(&g, r);
-  }
+  if (l->options.checks & (NY_SIM_RACES | NY_SIM_CROSS_BLOCK)) g.global_shadow = ny_shadow_global_new(&g);
+  ny_sim_block *place = calloc(MAX_PLACES, sizeof *place);
+  uint32_t n_places = 0;
+  nyb_status s;
+  if (g.findings && g.hit && place)
+    s = run_grid(&g, place, &n_places, d);
+  else
+    s = ny_fail(d, NYB_E_NOMEM, NULL, "%s: out of memory", k->info.name);
+  if (!s) add_up(&g, r);
   uint32_t before = r->n_findings;
   if (g.findings) ny_findings_move(g.findings, r);
-  if (b.grid) free_block(&b);
+  for (uint32_t p = 0; p < n_places; p++) free_block(&place[p]);
+  free(place);
+  ny_shadow_global_free(g.global_shadow);
   free(g.hit);
   free(g.range);
   r->seconds += ny_now() - start;

@@ -4,6 +4,7 @@
 #include "parse.h"
 
 enum { NY_N_BARRIERS = 16 };
+enum { NY_POLLS = 256 }; /* strong accesses of global memory that end the turn of a warp: it may wait for another */
 typedef struct ny_barrier {
   uint32_t arrived, expected; /* threads; expected 0: all that live */
   uint32_t waiting;           /* warps */
@@ -52,6 +53,9 @@ typedef struct ny_warp_clock {
   uint32_t *known;            /* by warp */
   uint32_t (*lane)[NY_LANES]; /* [b][a]: lane b knows of lane a up to here; NULL: no partial synchronisation yet */
 } ny_warp_clock;
+typedef struct ny_published { /* blocks that made their work known through an atomic at this address */
+  uint64_t key, first, last;
+} ny_published;
 typedef struct ny_shadow {
   uint32_t n, checks; /* n: warps + 1 */
   uint32_t base;      /* epochs up to this one are of earlier blocks */
@@ -62,6 +66,8 @@ typedef struct ny_shadow {
   struct ny_cell *cell; /* shared memory; NULL: not checked */
   uint64_t *reads;      /* [cell][warp] */
   uint32_t grain;
+  ny_published seen[8]; /* what this block has learned of other blocks */
+  uint32_t n_seen;
 } ny_shadow;
 ny_shadow *ny_shadow_new(ny_sim_block *b, uint32_t checks);
 void ny_shadow_begin(ny_sim_block *b); /* the next block on the same memory */
@@ -77,7 +83,6 @@ void ny_shadow_cells(ny_sim_block *b, ny_shadow *s);
 void ny_shadow_shared(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask, const uint64_t addr[NY_LANES], uint32_t bytes,
                       uint32_t how);
 struct ny_shadow_global *ny_shadow_global_new(ny_sim_grid *g);
-void ny_shadow_global_begin(struct ny_shadow_global *s); /* the next block */
 void ny_shadow_global_free(struct ny_shadow_global *s);
 void ny_shadow_global(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask, const uint64_t addr[NY_LANES], uint32_t bytes,
                       uint32_t how);

@@ -2,6 +2,7 @@
    another; parameters of the kernel are the same for all lanes and are read once. */
 #include "lanes.h"
 #include "decode.h"
+#include "launch.h"
 
 /* ---- one element of every lane */
 #define LOAD(T, TD, LD)                                                                                                \
@@ -93,7 +94,8 @@ static void ld(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) {
   give(w, i, mask, p);
 }
 
-/* A load that was made wider than what is wanted of it: only elements with wanted bytes (data, from bit 32) are touched. */
+/* A load that was made wider than what is wanted of it: only elements with wanted bytes (data, from bit 32) are
+ * touched. */
 static void ld_wanted(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) {
   uint64_t addr[NY_LANES];
   uint8_t *p[NY_LANES];
@@ -109,6 +111,28 @@ static void ld_wanted(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) {
   }
 }
 
+/* Of lanes that store different values to one place in one instruction, one wins, and nothing says which: a lane that
+   does not find its own value there has lost. Lanes that store the same value are left in peace. */
+static void check_overwritten(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask, const uint64_t addr[NY_LANES],
+                              uint8_t *const *p) {
+  uint32_t bytes = i->bytes, all = mask;
+  for (uint32_t k = 0; k < i->vec; k++) {
+    const ny_ptx_arg *a = &i->arg[1 + k];
+    mask = all;
+    NY_EACH_ACTIVE(l) {
+      const uint8_t *own = (const uint8_t *)ny_lanes(w, a) + l * a->width;
+      if (!memcmp(p[l] + k * bytes, own, bytes)) continue;
+      uint32_t by = 31 - (uint32_t)__builtin_clz(all);
+      for (uint32_t o = 0; o < NY_LANES; o++)
+        if (all >> o & 1 && o != l && p[o] < p[l] + (k + 1) * bytes && p[l] + k * bytes < p[o] + bytes * i->vec) by = o;
+      ny_sim_site other = ny_site(w, i, by);
+      ny_find_two(w, i, l, &other, NY_FIND_race, addr[l], bytes * i->vec,
+                  "lanes %u and %u store different values to one place in one instruction", l, by);
+      return;
+    }
+  }
+}
+
 static void st(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) {
   uint64_t addr[NY_LANES];
   uint8_t *p[NY_LANES];
@@ -119,6 +143,8 @@ static void st(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) {
     const ny_ptx_arg *a = &i->arg[1 + k];
     stores[log2_of(i->bytes)][a->width == 8](ny_lanes(w, a), p, k * i->bytes, mask);
   }
+  if (w->block->grid->launch->options.checks & NY_SIM_RACES && !(i->data & IS_STRONG))
+    check_overwritten(w, i, mask, addr, p);
 }
 
 /* A parameter of the kernel: bounds were checked when decoding. */
@@ -222,8 +248,8 @@ static bool fix_ldu(ny_ptx_decoder *dc, ny_ptx_ins *i) { return finish_load(dc, 
 #define ALL14(f) f, f, f, f, f, f, f, f, f, f, f, f, f, f
 const ny_ptx_row ny_rows_ldst[] = {
     {"ld.(weak relaxed acquire volatile mmio)?." SCOPE ".(const global local param param::entry param::func shared "
-                                                       "shared::cta shared::cluster)?.(ca cg cs lu cv)?.(nc)?." L1_EVICT
-     "." L2_EVICT ".(L2::cache_hint)?.(L2::64B L2::128B L2::256B)?.(v2 v4 v8)?." LD_TYPES,
+     "shared::cta shared::cluster)?.(ca cg cs lu cv)?.(nc)?." L1_EVICT "." L2_EVICT
+     ".(L2::cache_hint)?.(L2::64B L2::128B L2::256B)?.(v2 v4 v8)?." LD_TYPES,
      "X+ m l?",
      NY_CLS_ld_global,
      fix_ld,

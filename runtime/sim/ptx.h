@@ -154,6 +154,7 @@ struct ny_sim_warp {
   uint32_t index;           /* in its block */
   uint32_t init;            /* lanes that exist: the last warp of a block may be partial */
   uint32_t carry;           /* the flag of add.cc */
+  uint32_t polls;           /* strong accesses of global memory in this turn */
   ny_sim_block *block;
   uint8_t *local; /* 32 frames of local_bytes one after another */
   ny_sim_path path[NY_LANES + 2];
@@ -161,7 +162,8 @@ struct ny_sim_warp {
   uint8_t state;         /* warp.c */
   uint8_t wait, barrier; /* why the path that ran has stopped, at which barrier, for which lanes */
   uint32_t want;
-  bool forced; /* a collective runs with the lanes that are there */
+  bool forced;  /* a collective runs with the lanes that are there */
+  bool yielded; /* ny_yield ended its turn */
 };
 enum { NY_EXT_ASYNC, NY_EXT_MBARRIER, NY_EXT_2, NY_N_EXT };
 /* State of a block that belongs to an instruction family; a handler sets it up on first use. Both calls may be NULL.
@@ -183,6 +185,8 @@ struct ny_sim_block {
   ny_sim_ext ext[NY_N_EXT];
   struct ny_shadow *shadow;   /* NULL: no check needs it */
   struct ny_barrier *barrier; /* 16 */
+  int last_warp;              /* that had a turn */
+  bool used, running;         /* launch.c */
 };
 struct ny_sim_grid { /* one launch */
   const ny_sim_launch *launch;

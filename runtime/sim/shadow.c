@@ -56,6 +56,7 @@ void ny_shadow_begin(ny_sim_block *b) {
     s->warp[k].lane = NULL;
   }
   free_clocks(s);
+  s->n_seen = 0;
 }
 
 static bool grow(ny_shadow *s) {

@@ -66,7 +66,7 @@ typedef struct ny_sim_options {
   uint64_t seed;         /* of random orders */
   uint32_t checks;       /* NY_SIM_* */
   uint32_t max_findings; /* 0: 32; the launch ends when there are more */
-  uint64_t max_warp_ins; /* 0: 2^40; more is a finding, not a hang */
+  uint64_t max_warp_ins; /* 0: 2^34; more is a finding, not a hang */
   bool late_copies;      /* asynchronous copies land when waited for instead of at once */
   void (*print)(void *user, const char *text, size_t n); /* printf of kernels; NULL: stdout */
   void *print_user;

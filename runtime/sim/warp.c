@@ -103,6 +103,7 @@ bool ny_converged(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask, uint32_t w
 }
 
 void ny_yield(ny_sim_warp *w) {
+  w->yielded = true;
   w->fuel = 0;
   w->budget = 0;
 }
@@ -198,7 +199,9 @@ void ny_warp_run(ny_sim_warp *w, int32_t quantum) {
   w->fuel = quantum;
   w->budget = 0;
   if (w->n_paths) short_turn(w);
-  if (!w->active && !next_path(w, false)) return;
+  bool other_path = w->yielded && w->n_paths; /* what the path that polls waits for may be for another one to do */
+  w->yielded = false;
+  if ((!w->active || other_path) && !next_path(w, other_path)) return;
   for (;;) {
     if ((w->pc >= w->limit || w->fuel <= 0) && !go_on(w)) break;
     const ny_ptx_ins *i = &code[w->pc];
