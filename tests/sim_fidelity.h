@@ -23,6 +23,14 @@ typedef struct fidelity_runner {
                          uint32_t threads, char *why);
 } fidelity_runner;
 extern fidelity_runner fidelity_device;
+/* REFUSED only on a device: the simulator takes all that the tests have written. */
+fidelity_status fidelity_run(const char *ptx, const fidelity_buffer *buffer, int n, uint32_t blocks, uint32_t threads,
+                             char *why);
+/* False on a device: it reports no findings, and has not every instruction. */
+extern bool fidelity_simulated;
+bool fidelity_driver_open(const char *library); /* sim_fidelity_cuda.c; false: no driver or no device, said on stderr */
+int fidelity_driver_skipped(void);              /* kernels that its assembler refused */
+extern const fidelity_runner fidelity_driver;
 
 /* ---- mnemonics */
 enum { MAX_WORDS = 24, MAX_IN = 8, MAX_OUT = 8, MAX_OPERANDS = 24 };

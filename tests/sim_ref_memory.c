@@ -14,9 +14,9 @@
   "add.s64 %rd51, %rd51, %rd52;\nmov.u32 %r51, buf;\nshl.b32 %r52, %r50, 6;\nadd.s32 %r51, %r51, %r52;\n"
 enum { LANES = 64, SLOT = 64 };
 
-static bool run(const char *text, void *in, size_t n_in, void *out, size_t n_out, char *why) {
+static fidelity_status run(const char *text, void *in, size_t n_in, void *out, size_t n_out, char *why) {
   fidelity_buffer buffers[] = {{in, n_in}, {out, n_out}};
-  return fidelity_device.run(fidelity_device.self, text, buffers, 2, 1, LANES, why) == RAN;
+  return fidelity_run(text, buffers, 2, 1, LANES, why);
 }
 
 /* ---- ld and st */
@@ -63,9 +63,9 @@ static void test_width(const access *a, const char *type, int n) {
                  32 + (bits <= 16 ? 2 * bytes : bytes) * i % 32, register_of(bits), i);
   ny_text_add(&t, "ret;\n}\n");
   char why[512] = "";
-  bool ran = run(t.s, in, sizeof in, out, sizeof out, why);
+  fidelity_status s = run(t.s, in, sizeof in, out, sizeof out, why);
   int bad = 0, step = bits <= 16 ? 2 : bytes;
-  for (int l = 0; ran && l < LANES; l++)
+  for (int l = 0; s == RAN && l < LANES; l++)
     for (int i = 0; i < n; i++) {
       uint64_t want = 0, got = 0;
       memcpy(&want, in[l] + i * bytes, (size_t)bytes);
@@ -73,7 +73,7 @@ static void test_width(const access *a, const char *type, int n) {
       memcpy(&got, out[l] + 32 + (bits <= 16 ? 2 * bytes : bytes) * i % 32, (size_t)step);
       bad += want != got;
     }
-  fidelity_check(ran && !bad, "%s and %s with [%s]: %d values differ %s", st, ld, a->address, bad, why);
+  fidelity_check(s != FAILED && !bad, "%s and %s with [%s]: %d values differ %s", st, ld, a->address, bad, why);
   covered(ld);
   covered(st);
   ny_text_free(&t);
@@ -98,14 +98,14 @@ static void test_addresses(void) {
       "st.global.b32 [%rd51+20], %r13;\nld.const.b32 %r14, [words+4];\nst.global.b32 [%rd51+24], %r14;\nret;\n}\n";
   static uint32_t in[LANES][16], out[LANES][16];
   char why[512] = "";
-  bool ran = run(text, in, sizeof in, out, sizeof out, why);
+  fidelity_status s = run(text, in, sizeof in, out, sizeof out, why);
   int bad = 0;
-  for (uint32_t l = 0; ran && l < LANES; l++) {
+  for (uint32_t l = 0; s == RAN && l < LANES; l++) {
     const uint32_t want[] = {77, 77, 99, 1 | 2 | 16, 77, l, 0x08070605};
     for (int i = 0; i < 7; i++) bad += out[l][i] != want[i];
   }
-  fidelity_check(ran && !bad, "addresses between spaces: %d values differ (%u %u %u %x %u %u %x) %s", bad, out[1][0],
-                 out[1][1], out[1][2], out[1][3], out[1][4], out[1][5], out[1][6], why);
+  fidelity_check(s != FAILED && !bad, "addresses between spaces: %d values differ (%u %u %u %x %u %u %x) %s", bad,
+                 out[1][0], out[1][1], out[1][2], out[1][3], out[1][4], out[1][5], out[1][6], why);
   static const char *const ops[] = {"cvta.shared.u64", "cvta.to.shared.u64", "isspacep.shared",
                                     "mapa.shared::cluster.u32", "ldu.global.b32"};
   for (size_t i = 0; i < NY_COUNT(ops); i++) covered(ops[i]);
@@ -137,10 +137,10 @@ static void test_hints(void) {
     ny_text_addf(&t, "%s\nst.global.b32 [%%rd51], %%r1;\nret;\n}\n", lines[i][1]);
     for (int l = 0; l < LANES; l++) in[l][0] = (uint32_t)fidelity_random();
     char why[512] = "";
-    bool ran = run(t.s, in, sizeof in, out, sizeof out, why);
+    fidelity_status s = run(t.s, in, sizeof in, out, sizeof out, why);
     int bad = 0;
-    for (int l = 0; ran && l < LANES; l++) bad += in[l][0] != out[l][0];
-    fidelity_check(ran && !bad, "%s: %d values differ %s", lines[i][0], bad, why);
+    for (int l = 0; s == RAN && l < LANES; l++) bad += in[l][0] != out[l][0];
+    fidelity_check(s != FAILED && !bad, "%s: %d values differ %s", lines[i][0], bad, why);
     covered(lines[i][0]);
     ny_text_free(&t);
   }

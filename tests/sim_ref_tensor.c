@@ -154,7 +154,8 @@ static void kernel(ny_text *t, const product *p, const int selector[4]) {
   ny_text_add(t, ", ");
   list(t, prefix, na + nb, nc);
   if (p->scales)
-    ny_text_addf(t, ", {%%r%d}, {%%h0, %%h1}, %%r%d, {%d, %d}", na + nb + nc, na + nb + nc + 1, selector[2], selector[3]);
+    ny_text_addf(t, ", {%%r%d}, {%%h0, %%h1}, %%r%d, {%d, %d}", na + nb + nc, na + nb + nc + 1, selector[2],
+                 selector[3]);
   ny_text_add(t, ";\n");
   for (int i = 0; i < nc; i++)
     ny_text_addf(t, "st.global.b%d [%%rd51+%d], %s%d;\n", f64 ? 64 : 32, 8 * i, prefix, 30 + i);
@@ -223,10 +224,10 @@ static void test_product(const product *p, const int selector[4]) {
   kernel(&t, p, selector);
   fidelity_buffer buffers[] = {{in, CASES * sizeof *in}, {out, CASES * sizeof *out}};
   char why[512] = "";
-  fidelity_status s = fidelity_device.run(fidelity_device.self, t.s, buffers, 2, CASES, 32, why);
+  fidelity_status s = fidelity_run(t.s, buffers, 2, CASES, 32, why);
   uint32_t bad = 0;
   for (int i = 0; s == RAN && i < CASES; i++) bad += check(p, &x[i], out[i]);
-  fidelity_check(s == RAN && !bad, "%s: %u results differ %s", p->text, bad, why);
+  fidelity_check(s != FAILED && !bad, "%s: %u results differ %s", p->text, bad, why);
   if (s == RAN) covered(p->text);
   ny_text_free(&t);
   free(x);
