@@ -80,8 +80,8 @@ static void describe_options(entry *e) {
   const nyb_compile_options *c = e->compile;
   const char *target = e->device ? e->target.cpu : c->target ? c->target : "host";
   ny_text t = {0};
-  ny_text_addf(&t, "%s\n%s O%d only=%s off=%s\n", build_id(&e->a), target, c->optimize, c->only ? c->only : "",
-               c->off ? c->off : "");
+  ny_text_addf(&t, "%s\n%s O%d %s only=%s off=%s\n", build_id(&e->a), target, c->optimize,
+               c->precision ? c->precision : "", c->only ? c->only : "", c->off ? c->off : "");
   if (strstr(target, "host")) describe_host(&t);
   for (size_t i = 0; e->import && i < e->import->n_dims; i++)
     ny_text_addf(&t, "%s=%lld\n", e->import->dims[i].name, (long long)e->import->dims[i].size);

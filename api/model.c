@@ -123,8 +123,8 @@ nyb_compile_options ny_compile_options(const nyb_compile_options *given) {
   return o;
 }
 
-static ny_pass_options pass_options(const nyb_context *cx, const nyb_compile_options *in) {
-  return (ny_pass_options){.opt = in->optimize ? in->optimize - 1 : 2,
+static nyb_status pass_options(nyb_context *cx, const nyb_compile_options *in, ny_pass_options *out) {
+  *out = (ny_pass_options){.opt = in->optimize ? in->optimize - 1 : 2,
                            .only = in->only,
                            .until = in->until,
                            .off = in->off,
@@ -132,6 +132,7 @@ static ny_pass_options pass_options(const nyb_context *cx, const nyb_compile_opt
                            .verify_each = in->verify_each,
                            .progress = cx->options.progress,
                            .user = cx->options.user};
+  return ny_precision_find(in->precision, &out->precision, &cx->diag);
 }
 
 NYB_API nyb_status nyb_optimize(nyb_model *model, const nyb_compile_options *options) {
@@ -139,7 +140,8 @@ NYB_API nyb_status nyb_optimize(nyb_model *model, const nyb_compile_options *opt
   ny_diag *d = &model->cx->diag;
   ny_diag_clear(d);
   nyb_compile_options o = ny_compile_options(options);
-  ny_pass_options po = pass_options(model->cx, &o);
+  ny_pass_options po;
+  NY_TRY(pass_options(model->cx, &o, &po));
   if (o.target && strchr(o.target, ','))
     return ny_fail(d, NYB_E_ARGUMENT, NULL, "a graph is optimised for one target, not for %s", o.target);
   NY_TRY(ny_target_find(o.target ? o.target : "host", &po.target, d));
@@ -162,7 +164,8 @@ nyb_status ny_model_compile(nyb_model *model, const nyb_compile_options *options
   ny_diag_clear(&cx->diag);
   ny_diag_clear(&model->ir->diag);
   nyb_compile_options o = ny_compile_options(options);
-  ny_pass_options po = pass_options(cx, &o);
+  ny_pass_options po;
+  NY_TRY(pass_options(cx, &o, &po));
   ny_arena a = {0};
   ny_compile_targets t = {.target = &only, .n = 1, .one_device = only != NULL};
   nyb_status s = only ? NYB_OK : ny_target_list(o.target, &a, &t.target, &t.n, &cx->diag);

@@ -17,10 +17,15 @@ typedef struct ny_target {
 } ny_target;
 static inline bool ny_on_gpu(const ny_target *t) { return t && t->sm; }
 
+/* What products of f32 operands round their operands to; sums stay f32. tf32 exists on tensor cores only, elsewhere it is f32. */
+typedef enum ny_precision { NY_PRECISION_f32, NY_PRECISION_tf32, NY_PRECISION_bf16, NY_PRECISION_f16 } ny_precision;
+nyb_status ny_precision_find(const char *name, ny_precision *out, ny_diag *d); /* NULL: f32 */
+
 typedef struct ny_pass_options {
   const ny_target *target;
   int opt;                         /* -O level, 0 to 3 */
   bool fast;                       /* rules that change float results may run */
+  ny_precision precision;
   const char *only, *until, *off;  /* comma-separated names, or NULL */
   const char *dump_dir;            /* NN-pass.nyt of every stage; an unchanged one says so */
   bool verify_each;                /* verify, print, parse, print, compare after every pass */

@@ -25,6 +25,15 @@ int ny_pass_index(const char *name) {
   return -1;
 }
 
+nyb_status ny_precision_find(const char *name, ny_precision *out, ny_diag *d) {
+  static const char *const names[] = {"f32", "tf32", "bf16", "f16"};
+  *out = NY_PRECISION_f32;
+  if (!name) return NYB_OK;
+  for (size_t i = 0; i < NY_COUNT(names); i++)
+    if (!strcmp(names[i], name)) return *out = (ny_precision)i, NYB_OK;
+  return ny_fail(d, NYB_E_ARGUMENT, NULL, "unknown precision \"%s\"; known are f32, tf32, bf16, f16", name);
+}
+
 /* Is `name` one of the comma-separated names of `list`? */
 static bool listed(const char *list, const char *name) {
   size_t n = strlen(name);

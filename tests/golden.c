@@ -2,6 +2,7 @@
      ;; case what it shows
      ;; passes canon dce        (none: only reading, verifying and printing)
      ;; target gpu              (kernels for a GPU; else for a CPU)
+     ;; precision bf16          (of the operands of products)
      ;; dims S=3 B=2            (sizes to evaluate with; other symbols count up from 2)
      <text>
      ;; gives                   (or: ;; fails a part of the message; or: ;; holds, when only the numbers matter)
@@ -18,7 +19,7 @@
 #include "test.h"
 
 typedef struct golden {
-  const char *name, *passes, *dims, *target, *fails, *holds; /* copies; neither: gives */
+  const char *name, *passes, *dims, *target, *precision, *fails, *holds; /* copies; neither: gives */
   const char *before, *after;
   size_t n_before, n_after;
 } golden;
@@ -99,9 +100,9 @@ static nyb_status evaluate(ny_unit *u, const char *dims, ny_arena *a, ny_tensor 
   return ny_eval_graph(g, in, g->body.n_arg, a, 1 << 28, out, *n);
 }
 
-static double tolerance(ny_fmt f) { return f == NY_f64 ? 1e-12 : f == NY_f32 ? 2e-5 : 4e-2; }
+static double tolerance(ny_fmt f, const golden *c) { return c->precision ? 2e-2 : f == NY_f64 ? 1e-12 : f == NY_f32 ? 2e-5 : 4e-2; }
 
-static bool same_tensor(const ny_tensor *x, const ny_tensor *y) {
+static bool same_tensor(const ny_tensor *x, const ny_tensor *y, const golden *c) {
   int64_t n = 1;
   if (x->type != y->type) return false;
   ny_fmt f = (ny_fmt)x->type->fmt;
@@ -112,7 +113,7 @@ static bool same_tensor(const ny_tensor *x, const ny_tensor *y) {
       continue;
     }
     double a = ny_get_f(f, x->data, (uint64_t)i), b = ny_get_f(f, y->data, (uint64_t)i);
-    if (a != b && !(isnan(a) && isnan(b)) && !(fabs(a - b) <= tolerance(f) * (1 + fabs(a)))) return false;
+    if (a != b && !(isnan(a) && isnan(b)) && !(fabs(a - b) <= tolerance(f, c) * (1 + fabs(a)))) return false;
   }
   return true;
 }
@@ -120,13 +121,14 @@ static bool same_tensor(const ny_tensor *x, const ny_tensor *y) {
 enum { MAX_OUT = 16 };
 
 /* ---- one case */
-static nyb_status run_passes(ny_unit *u, const char *passes, const ny_target *t) {
-  if (!passes) return NYB_OK;
+static nyb_status run_passes(ny_unit *u, const golden *c) {
+  if (!c->passes) return NYB_OK;
   char only[256];
-  snprintf(only, sizeof only, "%s", passes);
-  for (char *c = only; *c; c++)
-    if (*c == ' ') *c = ',';
-  ny_pass_options o = {.target = t, .opt = 3, .only = only, .verify_each = true};
+  snprintf(only, sizeof only, "%s", c->passes);
+  for (char *p = only; *p; p++)
+    if (*p == ' ') *p = ',';
+  ny_pass_options o = {.target = c->target && !strcmp(c->target, "gpu") ? &gpu : &target, .opt = 3, .only = only, .verify_each = true};
+  NY_TRY(ny_precision_find(c->precision, &o.precision, &u->cx->diag));
   return ny_run_passes(u, &o);
 }
 
@@ -147,13 +149,13 @@ static bool run_case(const golden *c, ny_ctx *cx, ny_text *out) {
     explain(cx, out);
     return false;
   }
-  if (evaluate(u, c->dims, &a, before, &n) || run_passes(u, c->passes, c->target && !strcmp(c->target, "gpu") ? &gpu : &target))
+  if (evaluate(u, c->dims, &a, before, &n) || run_passes(u, c))
     explain(cx, out);
   else if (evaluate(u, c->dims, &a, after, &m))
     explain(cx, out);
   else {
     ok = n == m;
-    for (size_t i = 0; ok && i < n; i++) ok = same_tensor(&before[i], &after[i]);
+    for (size_t i = 0; ok && i < n; i++) ok = same_tensor(&before[i], &after[i], c);
     u->done = NULL;
     if (ok)
       ny_print_unit(u, out);
@@ -233,6 +235,7 @@ static void run_file(const char *file) {
     bool good = take_directive(&s, "case", &c.name, &a);
     take_directive(&s, "passes", &c.passes, &a);
     take_directive(&s, "target", &c.target, &a);
+    take_directive(&s, "precision", &c.precision, &a);
     take_directive(&s, "dims", &c.dims, &a);
     if (good) s = take_text(s, &c.before, &c.n_before);
     good = good && (take_directive(&s, "fails", &c.fails, &a) || take_directive(&s, "holds", &c.holds, &a) ||
@@ -243,6 +246,7 @@ static void run_file(const char *file) {
     ny_text_addf(&blessed, ";; case %s\n", c.name);
     if (c.passes) ny_text_addf(&blessed, ";; passes %s\n", c.passes);
     if (c.target) ny_text_addf(&blessed, ";; target %s\n", c.target);
+    if (c.precision) ny_text_addf(&blessed, ";; precision %s\n", c.precision);
     if (c.dims) ny_text_addf(&blessed, ";; dims %s\n", c.dims);
     ny_text_addn(&blessed, c.before, c.n_before);
     check_case(&c, file, &blessed);

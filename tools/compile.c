@@ -8,7 +8,7 @@
 
 typedef struct front_options {
   cli_dims dims;
-  const char *from, *out, *target, *dump, *only, *until, *off;
+  const char *from, *out, *target, *precision, *dump, *only, *until, *off;
   int optimize, verify, threads, no_ptx, source;
 } front_options;
 #define FRONT_OPTIONS(o)                                                                                               \
@@ -16,6 +16,7 @@ typedef struct front_options {
       {"--dim", CLI_DIM, &(o).dims, "NAME=N", "replace a symbolic dimension by a number"},                             \
       {"--target", CLI_STRING, &(o).target, "T,U", "host (default), cpu, rows of `nybble ops --targets`"},             \
       {"--optimize", CLI_LEVEL, &(o).optimize, "N", "optimisation level 0 to 3 (default 2)"},                          \
+      {"--precision", CLI_STRING, &(o).precision, "P", "operands of f32 products: f32 (default), tf32, bf16, f16"},    \
       {"--only", CLI_STRING, &(o).only, "A,B", "run only these passes"},                                               \
       {"--until", CLI_STRING, &(o).until, "PASS", "stop after this pass"},                                             \
       {"--off", CLI_STRING, &(o).off, "A,B", "leave these passes out"},                                                \
@@ -28,6 +29,7 @@ static nyb_compile_options compile_options(const front_options *o) {
   return (nyb_compile_options){.size = sizeof(nyb_compile_options),
                                .target = o->target,
                                .optimize = o->optimize,
+                               .precision = o->precision,
                                .only = o->only,
                                .until = o->until,
                                .off = o->off,

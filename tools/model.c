@@ -28,6 +28,7 @@ static nyb_status open_for(const char *path, const cli_dims *dims, cli_model *m)
   nyb_compile_options co = {.size = sizeof co,
                             .target = o->target,
                             .optimize = o->optimize,
+                            .precision = o->precision,
                             .dump_dir = o->dump,
                             .threads = o->threads,
                             .device = o->device};

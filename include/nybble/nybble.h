@@ -134,6 +134,8 @@ typedef struct nyb_compile_options {
   int threads;                    /* of the compiler; 0: all */
   const char
       *device; /* nyb_open_model: where the module will run, as in nyb_load_options; it decides the default target */
+  const char *precision; /* of the operands of f32 products, sums stay f32: "f32" (default), "tf32" (tensor cores only,
+                            elsewhere f32), "bf16", "f16" */
   int no_ptx;  /* of CUDA targets keep machine code only, so no later device can run the file as it is */
   int with_source; /* and keep the CUDA source of every kernel */
 } nyb_compile_options;

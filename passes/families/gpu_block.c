@@ -22,8 +22,9 @@ static const shape tensor[] = {
 
 static bool byte_int(ny_fmt f) { return f == NY_i8 || f == NY_u8; }
 
-static bool on_tensor_cores(const ny_target *t, ny_fmt a, ny_fmt b, ny_fmt sum) {
-  if (t->sm < 80) return false;
+static bool on_tensor_cores(const ny_pass_cx *px, ny_fmt a, ny_fmt b, ny_fmt sum) {
+  if (px->target->sm < 80) return false;
+  if (px->opt->precision == NY_PRECISION_tf32 && a == NY_f32 && b == NY_f32) return sum == NY_f32;
   if (byte_int(a) && byte_int(b)) return sum == NY_i32;
   return a == b && (a == NY_f16 || a == NY_bf16) && sum == NY_f32;
 }
@@ -59,7 +60,7 @@ static void set_knobs(ny_emit *e, const ny_block_tile *t) {
 }
 
 ny_block_tile ny_block_pick(ny_emit *e, ny_dim m, ny_dim n, ny_dim k, int64_t batches, ny_fmt a, ny_fmt b, ny_fmt sum) {
-  bool fast = on_tensor_cores(e->px->target, a, b, sum);
+  bool fast = on_tensor_cores(e->px, a, b, sum);
   const shape *row = fast ? tensor : plain, *best = NULL;
   size_t count = fast ? NY_COUNT(tensor) : NY_COUNT(plain);
   double least = 0;
@@ -77,6 +78,7 @@ ny_block_tile ny_block_pick(ny_emit *e, ny_dim m, ny_dim n, ny_dim k, int64_t ba
   if (!fast && k > 0 && k < t.k) t.k = (int)(k + 3) / 4 * 4;
   if (k == 1) t.k = 1; /* operands do not vary along it */
   set_knobs(e, &t);
+  if (fast && a == NY_f32) ny_knob_set(e->k, "tf32", 1);
   return t;
 }
 
