@@ -429,8 +429,8 @@ static bool resolve(ny_parser *p) {
     uint64_t v = s->address + (uint64_t)p->reloc[i].add;
     memcpy(p->reloc[i].at, &v, sizeof v);
   }
-  for (uint32_t i = 0; i < p->m->n_stmts; i++)
-    if (p->stmt_file[i] < p->n_files) p->m->stmt[i].file = p->file[p->stmt_file[i]];
+  for (ny_ptx_loc *l = p->loc; l; l = l->before)
+    if (l->file < p->n_files) l->place.file = p->file[l->file];
   return true;
 }
 

@@ -151,6 +151,11 @@ typedef struct ny_reloc { /* an initialiser that is an address */
   int64_t add;
   uint32_t bytes;
 } ny_reloc;
+typedef struct ny_ptx_loc {
+  ny_sim_place place;
+  uint32_t file, column; /* file: its number; the names come at the end of the text */
+  struct ny_ptx_loc *before;
+} ny_ptx_loc;
 typedef struct ny_parser {
   ny_lex x;
   ny_sim_module *m;
@@ -166,11 +171,8 @@ typedef struct ny_parser {
   uint32_t n_relocs, cap_relocs;
   const char **file; /* by number */
   uint32_t n_files;
-  uint32_t loc_file;
-  int loc_line;
+  struct ny_ptx_loc *loc; /* the last .loc, with those before it */
   uint32_t used_bytes; /* of the next instruction: .pragma "used_bytes_mask n" */
-  uint32_t *stmt_file; /* file number of each statement: the names come at the end of the text */
-  uint32_t cap_stmt_file;
 } ny_parser;
 bool ny_parse_bad(ny_parser *p, const char *fmt, ...) NY_PRINTF(2, 3); /* false */
 bool ny_parse_punct(ny_parser *p, char c);                             /* that and on, or an error */

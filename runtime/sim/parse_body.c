@@ -192,13 +192,7 @@ static const char *statement_text(ny_parser *p, const char *from, const char *to
 static uint32_t add_statement(ny_parser *p, const char *from, const char *to, int line) {
   ny_sim_module *m = p->m;
   NY_PUSH_ROOM(&m->arena, m->stmt, m->n_stmts, m->cap_stmts);
-  if (p->cap_stmt_file < m->cap_stmts) {
-    p->stmt_file =
-        ny_grow(&m->arena, p->stmt_file, p->cap_stmt_file * sizeof(uint32_t), m->cap_stmts * sizeof(uint32_t));
-    p->cap_stmt_file = m->cap_stmts;
-  }
-  p->stmt_file[m->n_stmts] = p->loc_file ? p->loc_file : UINT32_MAX;
-  m->stmt[m->n_stmts] = (ny_ptx_stmt){statement_text(p, from, to), NULL, line, p->loc_line};
+  m->stmt[m->n_stmts] = (ny_ptx_stmt){statement_text(p, from, to), p->loc ? &p->loc->place : NULL, line};
   return m->n_stmts++;
 }
 
@@ -229,24 +223,43 @@ static bool parse_instruction(ny_parser *p) {
   return true;
 }
 
-bool ny_parse_loc(ny_parser *p) {
+static bool parse_place(ny_parser *p, ny_ptx_loc *l) {
   uint64_t file, line, column;
   if (!ny_parse_count(p, 4095, &file) || !ny_parse_count(p, INT32_MAX, &line) ||
       !ny_parse_count(p, UINT32_MAX, &column))
     return false;
-  p->loc_file = (uint32_t)file;
-  p->loc_line = (int)line;
+  *l = (ny_ptx_loc){.place.line = (int)line, .file = (uint32_t)file, .column = (uint32_t)column};
+  return true;
+}
+
+/* The call's own .loc comes shortly before: its chain is the caller's. */
+static const ny_sim_place *inlined_from(ny_parser *p, const ny_ptx_loc *call) {
+  ny_ptx_loc *l = p->loc;
+  for (int far = 0; l && far < 32; l = l->before, far++)
+    if (l->place.line == call->place.line && l->column == call->column && l->file == call->file) return &l->place;
+  ny_ptx_loc *own = NY_NEW(&p->m->arena, ny_ptx_loc);
+  *own = *call;
+  own->before = p->loc;
+  p->loc = own;
+  return &own->place;
+}
+
+bool ny_parse_loc(ny_parser *p) {
+  ny_ptx_loc *l = NY_NEW(&p->m->arena, ny_ptx_loc), call;
+  uint64_t offset;
+  if (!parse_place(p, l)) return false;
   while (ny_parse_take(p, ',')) { /* , function_name label [+ n], inlined_at file line column */
     bool inlined = ny_lex_is(&p->x, "inlined_at");
     if (!ny_parse_name(p)) return false;
     if (inlined) {
-      if (!ny_parse_count(p, 4095, &file) || !ny_parse_count(p, INT32_MAX, &line) ||
-          !ny_parse_count(p, UINT32_MAX, &column))
-        return false;
-    } else if (!ny_parse_name(p) || (ny_parse_take(p, '+') && !ny_parse_count(p, UINT32_MAX, &column))) {
+      if (!parse_place(p, &call)) return false;
+      l->place.from = inlined_from(p, &call);
+    } else if (!ny_parse_name(p) || (ny_parse_take(p, '+') && !ny_parse_count(p, UINT32_MAX, &offset))) {
       return false;
     }
   }
+  l->before = p->loc;
+  p->loc = l;
   return true;
 }
 

@@ -117,8 +117,8 @@ struct ny_ptx_ins {
 };
 typedef struct ny_ptx_stmt { /* where an instruction came from */
   const char *text;          /* as written, without the semicolon */
-  const char *file;          /* .loc; NULL: unknown */
-  int ptx_line, line;
+  const ny_sim_place *place; /* .loc; NULL: unknown */
+  int ptx_line;
 } ny_ptx_stmt;
 
 /* ---- for fix hooks (decode.c) */

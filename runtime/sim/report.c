@@ -53,7 +53,8 @@ void ny_sim_result_free(ny_sim_result *r) {
 ny_sim_site ny_site_of(const ny_sim_grid *g, uint64_t block, uint32_t thread, uint32_t pc) {
   const ny_sim_launch *l = g->launch;
   const ny_ptx_stmt *s = ny_stmt(g, &g->kernel->code[pc]);
-  ny_sim_site out = {.known = true, .ptx_line = s->ptx_line, .file = s->file, .line = s->line};
+  ny_sim_site out = {.known = true, .ptx_line = s->ptx_line};
+  if (s->place) out.file = s->place->file, out.line = s->place->line, out.from = s->place->from;
   out.block[0] = (uint32_t)(block % l->grid[0]);
   out.block[1] = (uint32_t)(block / l->grid[0] % l->grid[1]);
   out.block[2] = (uint32_t)(block / l->grid[0] / l->grid[1]);
@@ -141,6 +142,7 @@ void ny_nearest(const ny_sim_grid *g, uint64_t addr, char *out, size_t n) {
 static void print_site(const ny_sim_site *s, const char *what, ny_text *out) {
   ny_text_addf(out, "  %s ", what);
   if (s->file) ny_text_addf(out, "%s:%d, ", s->file, s->line);
+  for (const ny_sim_place *p = s->from; p; p = p->from) ny_text_addf(out, "inlined in line %d, ", p->line);
   ny_text_addf(out, "PTX line %d, block (%u,%u,%u) thread (%u,%u,%u)\n", s->ptx_line, s->block[0], s->block[1],
                s->block[2], s->thread[0], s->thread[1], s->thread[2]);
 }

@@ -114,12 +114,18 @@ typedef enum ny_sim_finding_kind {
 #undef NY_SIM_FINDING_
       NY_N_FIND
 } ny_sim_finding_kind;
+typedef struct ny_sim_place { /* in the source, by .loc; lives as long as the module */
+  const char *file; /* NULL: the text does not name it */
+  int line;
+  const struct ny_sim_place *from; /* the call that it was inlined for; NULL: none */
+} ny_sim_place;
 typedef struct ny_sim_site { /* one thread at one instruction */
   bool known;
   uint32_t block[3], thread[3];
   int ptx_line;
-  const char *file; /* source by .loc, NULL: none; lives as long as the module */
+  const char *file; /* of the instruction itself, as in ny_sim_place */
   int line;
+  const ny_sim_place *from;
 } ny_sim_site;
 typedef struct ny_sim_finding {
   ny_sim_finding_kind kind;
