@@ -180,6 +180,8 @@ static void test_barriers(void) {
          "[%r51], 2048;\n"
          "cp.async.bulk.commit_group;\ncp.async.bulk.wait_group.read 0;\ncp.async.bulk.wait_group 0;\nDONE:\nret;\n}\n",
          16);
+}
+static void test_phases(void) {
   /* Two phases, the second with half of the arrivals because every thread but 64 dropped out. */
   expect("arrive_drop",
          INIT("128") "ld.global.v4.b32 {%r1, %r2, %r3, %r4}, [%rd0];\nst.shared.v4.b32 [%r53], {%r1, %r2, %r3, %r4};\n"
@@ -247,5 +249,7 @@ static void test_state(void) {
 void test_async(void) {
   test_groups();
   test_barriers();
+  test_bulk();
+  test_phases();
   test_state();
 }
