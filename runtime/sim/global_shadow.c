@@ -5,7 +5,7 @@
 #include <string.h>
 
 typedef struct ny_who {
-  uint64_t block; /* + 1; 0: nobody */
+  uint32_t block; /* + 1, modulo 2^32; 0: nobody */
   uint32_t epoch, pc;
   uint8_t warp, lane, many, atomic;
 } ny_who;
@@ -132,7 +132,7 @@ static bool check(const struct ny_shadow_global *s, const ny_look *k, const ny_w
   if (!o->block) return true;
   if (o->atomic && k->how & NY_ATOMIC) return true;
   uint32_t checks = s->g->launch->options.checks;
-  if (o->block != k->block + 1) {
+  if (o->block != (uint32_t)(k->block + 1)) {
     if (!(checks & NY_SIM_CROSS_BLOCK) || block_known(k->w->block->shadow, o->block - 1)) return true;
     return report(k, o, what, true);
   }
@@ -184,7 +184,7 @@ void ny_shadow_global(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask, const 
   }
   mask = all;
   ny_who note = {
-      w->block->linear + 1,   w->block->shadow->warp[w->index].epoch, ny_pc_of(w, i), (uint8_t)w->index, 0, 0,
+      (uint32_t)(w->block->linear + 1), w->block->shadow->warp[w->index].epoch, ny_pc_of(w, i), (uint8_t)w->index, 0, 0,
       how & NY_ATOMIC ? 1 : 0};
   NY_EACH_ACTIVE(l) {
     note.lane = (uint8_t)l;
