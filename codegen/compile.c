@@ -120,9 +120,9 @@ static nyb_status make_part(job *j, part *p, size_t i, ny_unit **portable) {
 
 static void free_part(part *p) {
   ny_image_free(&p->native);
-  if (p->c.cuda) ny_cuda_code_free(&p->cuda);
   for (size_t i = 0; p->later && i < p->cuda.n_image; i++) ny_cuda_image_free(&p->later[i]);
   free(p->later);
+  if (p->c.cuda) ny_cuda_code_free(&p->cuda);
 }
 
 /* Copies are made before the first target's passes change the unit. */
