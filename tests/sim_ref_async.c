@@ -151,6 +151,8 @@ static void test_barriers(void) {
          "cp.async.cg.shared.global [%r53], [%rd0], 16;\ncp.async.mbarrier.arrive.shared.b64 [%r54];\n"
          "mbarrier.arrive.shared.b64 %rd5, [%r54];\n" WAIT_PARITY OUT,
          16);
+}
+static void test_bulk(void) {
   expect(
       "bulk copy in",
       INIT("1") CLEAR
