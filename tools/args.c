@@ -35,13 +35,15 @@ void cli_usage(const char *verb, const char *fmt, ...) {
   exit(CLI_USAGE);
 }
 
+static ny_arena names; /* live as long as the process, like argv */
+
 /* NAME=VALUE split at the last '=': tensor names may hold one. */
 static bool split(const char *s, char **name, const char **value) {
   const char *eq = strrchr(s, '=');
   if (!eq || eq == s || !eq[1]) return false;
-  *name = strndup(s, (size_t)(eq - s)); /* lives as long as the process, like argv */
+  *name = ny_strndup(&names, s, (size_t)(eq - s));
   *value = eq + 1;
-  return *name != NULL;
+  return true;
 }
 
 static void take(const char *verb, const cli_option *o, const char *value) {
