@@ -37,6 +37,8 @@ static const struct ny_bug {
 } bugs[] = {
     {"no barrier between a write and a read", NY_FIND_race, 1, 64, 1, 0,
      "st.shared.u32 [%r17], %r19;\nld.shared.u32 %r0, [%r16];\n"},
+    {"a shuffle is no barrier", NY_FIND_race, 1, 64, 1, 0,
+     "st.shared.u32 [%r17], %r19;\nshfl.sync.bfly.b32 %r1, %r19, 1, 31, -1; ld.shared.u32 %r0, [%r16];\n"},
     {"no barrier between warps", NY_FIND_race, 1, 64, 2, 0,
      "st.shared.u32 [%r17], %r19;\nbar.warp.sync -1; xor.b32 %r1, %r17, 128;\nld.shared.u32 %r0, [%r1];\n"},
     {"two threads write one word", NY_FIND_race, 1, 64, 1, 0,
@@ -127,9 +129,6 @@ static const struct ny_clean {
     {"warp barriers", 2, 64,
      "st.shared.u32 [%r17], %r19; bar.warp.sync -1; ld.shared.u32 %r0, [%r16]; bar.warp.sync -1;\n"
      "st.shared.u32 [%r17], %r0;\n"},
-    {"shuffles order a warp", 1, 64,
-     "st.shared.u32 [%r17], %r19; shfl.sync.bfly.b32 %r1, %r19, 1, 31, -1;\n"
-     "ld.shared.u32 %r0, [%r16];\n"},
     {"halves of a warp by themselves", 1, 32,
      "st.shared.u32 [%r17], %r19; and.b32 %r1, %r19, 16; setp.ne.u32 %p0, %r1, 0; selp.b32 %r2, 0xffff0000, 0xffff, "
      "%p0;\n"

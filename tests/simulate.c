@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "passes.h"
-#include "sim.h"
 
 bool simulate_available(ny_diag *why) {
   const ny_nvrtc *n;
@@ -36,7 +35,7 @@ static nyb_status map_buffers(ny_sim_memory *m, const exec_step *s, ny_diag *d) 
   return NYB_OK;
 }
 
-static nyb_status launch(const exec_step *s, const ny_cuda_facts *f, const ny_sim_module *module, ny_diag *d) {
+nyb_status simulate_launch(const exec_step *s, const ny_cuda_facts *f, const ny_sim_module *module, const ny_sim_options *options, ny_sim_result *r, ny_diag *d) {
   int k = ny_sim_kernel_index(module, f->symbol);
   if (k < 0) return ny_fail(d, NYB_E_INTERNAL, NULL, "the module has no kernel %s", f->symbol);
   if (s->extent < 1) return NYB_OK;
@@ -46,7 +45,6 @@ static nyb_status launch(const exec_step *s, const ny_cuda_facts *f, const ny_si
   for (int i = 0; i < f->n_symbol; i++) arg[s->n_buffer + (size_t)i] = (uint64_t)s->dim[i];
   arg[s->n_buffer + (size_t)f->n_symbol] = (uint64_t)s->extent;
   ny_sim_memory *m = ny_sim_memory_new();
-  ny_sim_result r = {0};
   nyb_status status = map_buffers(m, s, d);
   ny_sim_launch l = {.module = module,
                      .kernel = k,
@@ -55,8 +53,17 @@ static nyb_status launch(const exec_step *s, const ny_cuda_facts *f, const ny_si
                      .dynamic_shared = f->shared,
                      .params = arg,
                      .memory = m,
-                     .options = {.order = NY_SIM_RANDOM, .seed = 1, .checks = NY_SIM_ALL, .late_copies = true}};
-  if (!status) status = ny_sim_run(&l, &r, d);
+                     .options = *options};
+  if (!status) status = ny_sim_run(&l, r, d);
+  ny_sim_memory_free(m);
+  free(arg);
+  return status;
+}
+
+static nyb_status launch(const exec_step *s, const ny_cuda_facts *f, const ny_sim_module *module, ny_diag *d) {
+  const ny_sim_options options = {.order = NY_SIM_RANDOM, .seed = 1, .checks = NY_SIM_ALL, .late_copies = true};
+  ny_sim_result r = {0};
+  nyb_status status = simulate_launch(s, f, module, &options, &r, d);
   if (r.n_findings) {
     ny_text t = {0};
     ny_sim_print_finding(&r.finding[0], &t);
@@ -64,8 +71,6 @@ static nyb_status launch(const exec_step *s, const ny_cuda_facts *f, const ny_si
     ny_text_free(&t);
   }
   ny_sim_result_free(&r);
-  ny_sim_memory_free(m);
-  free(arg);
   return status;
 }
 

@@ -89,7 +89,8 @@ static void prefix(hunt *h, const char *root) {
   if (root && *root) try_matches(h, ny_strf(&h->a, "%s/lib", root), "python3", wheel);
 }
 
-/* .venv beside the program (an installation's, a build tree's) and up to four folders above it. Not where the user stands: that would run a library of any folder. */
+/* .venv beside the program (an installation's, a build tree's) and up to four folders above it. Not where the user stands: that would load a library of
+   whatever folder. */
 static void beside(hunt *h) {
   char *dir = realpath("/proc/self/exe", NULL);
   for (int up = 0; dir && up < 5; up++) {

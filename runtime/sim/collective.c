@@ -1,5 +1,6 @@
 /* Instructions over the lanes of a warp: shuffles, votes, matches, reductions. Each lane names the lanes that take
-   part; the path waits until all of those are here, and lanes with the same mask act together. */
+   part; the path waits until all of those are here, and lanes with the same mask act together. None but bar.warp.sync
+   promises anything about memory, so none else is an edge for the race check. */
 #include "lanes.h"
 
 typedef struct ny_groups {
@@ -27,7 +28,6 @@ static bool groups(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask, int k, ny
     if (g->mask[n] & ~want[n])
       ny_find(w, i, (uint32_t)__builtin_ctz(g->mask[n] & ~want[n]), NY_FIND_invalid, want[n], 0,
               "a thread that runs this instruction is not in its mask 0x%08x", want[n]);
-    ny_shadow_warp_sync(w, g->mask[n]);
   }
   return true;
 }
@@ -173,7 +173,8 @@ static void elect(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) { /* d|p, 
 }
 static void bar_warp(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask) {
   ny_groups g;
-  groups(w, i, mask, 0, &g);
+  if (!groups(w, i, mask, 0, &g)) return;
+  for (uint32_t n = 0; n < g.n; n++) ny_shadow_warp_sync(w, g.mask[n]);
 }
 
 #define S NY_CLS_shuffle

@@ -1,5 +1,5 @@
-/* Happens-before between the warps of a block, and between the lanes of a warp: vector clocks. Barriers, collectives,
-   mbarriers and atomics are edges; what has no edge between it is a race, whichever order it happened to run in. */
+/* Happens-before between the warps of a block, and between the lanes of a warp: vector clocks. Barriers, mbarriers
+   and atomics are edges; what has no edge between it is a race, whichever order it happened to run in. */
 #include "launch.h"
 #include <stdlib.h>
 #include <string.h>
