@@ -142,6 +142,14 @@ prints "doctor" "MemAvailable" "$nybble" doctor
 doctor_json() { "$nybble" doctor --json | python -c 'import json, sys; d = json.load(sys.stdin); assert d["host"]["threads"] > 0 and isinstance(d["cuda"]["devices"], list)'; }
 ok "doctor --json" doctor_json
 prints "doctor lists simulated devices" "sim:h100" "$nybble" doctor --simulator
+instructions() { # every instruction is tried on every device; those for Blackwell are not there on the H100
+  "$nybble" doctor --simulator --json | python -c 'import json, sys
+d = json.load(sys.stdin)["simulator"]["devices"]
+v = [[i["verdict"] for i in x["instructions"].values()] for x in d]
+assert len(v) == 3 and all(len(x) == len(v[0]) > 15 for x in v)
+assert v[0] == v[2] == ["ok"] * len(v[0]) and v[1].count("ok") == len(v[1]) - 4 and v[1].count("not on this device") == 4'
+}
+ok "doctor tries instructions" instructions
 simulated() { # the same results from every profile, if kernels for them can be compiled here
   "$nybble" doctor --json | grep -q nvrtc_path || return 0
   local p

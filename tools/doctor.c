@@ -1,9 +1,11 @@
-/* nybble doctor: what this machine has for running models, and how it would be used. A machine without a GPU is not
-   ill: it says so and exits 0. */
+/* nybble doctor: what this machine has for running models, how it would be used, and whether its devices do what
+   kernels count on. A machine without a GPU is not ill: it says so and exits 0; a device that computes wrong is, and
+   exits 1. */
 #include "cli.h"
 #include "cuda.h"
 #include "cuda_code.h"
 #include "device.h"
+#include "doctor_atoms.h"
 
 #include <string.h>
 
@@ -112,6 +114,31 @@ static void attribute_rows(out *o, const ny_device *dev) {
   if (o->json) close_object(o);
 }
 
+/* Every instruction that kernels are built of, tried on the device. */
+static int atom_rows(out *o, ny_device *dev) {
+  doctor_atom row[64];
+  int ill = 0;
+  size_t n = doctor_atoms(dev, row, NY_COUNT(row));
+  if (o->json)
+    open_object(o, "instructions", "");
+  else
+    ny_text_add(&o->t, "  instructions\n");
+  for (size_t i = 0; i < n; i++) {
+    const char *verdict = doctor_verdicts[row[i].verdict];
+    ill += row[i].verdict == DOCTOR_WRONG || row[i].verdict == DOCTOR_FAILED;
+    if (!o->json) {
+      ny_text_addf(&o->t, "    %-48s %s%s%s\n", row[i].name, verdict, *row[i].why ? ": " : "", row[i].why);
+      continue;
+    }
+    open_object(o, row[i].name, "");
+    put_text(o, "verdict", NULL, verdict);
+    if (*row[i].why) put_text(o, "why", NULL, row[i].why);
+    close_object(o);
+  }
+  if (o->json) close_object(o);
+  return ill ? CLI_FAILED : CLI_OK;
+}
+
 static int device(out *o, const char *name) {
   ny_device *dev;
   ny_diag d = {0};
@@ -129,9 +156,10 @@ static int device(out *o, const char *name) {
   if (o->json) put_text(o, "free_source", NULL, source);
   put_text(o, "policy", "memory policy", f->policy);
   attribute_rows(o, dev);
+  int ill = atom_rows(o, dev);
   close_object(o);
   ny_device_close(dev);
-  return CLI_OK;
+  return ill;
 }
 
 /* The driver and its devices; with none, the sentence that says why. */
@@ -153,7 +181,7 @@ static int driver(out *o, bool simulated) {
   put_text(o, "version", "CUDA", version);
   if (!list.n && !o->json) ny_text_add(&o->t, "  no device\n");
   if (o->json) ny_text_add(&o->t, ",\"devices\":["), o->first = true;
-  for (int i = 0; i < list.n && !bad; i++) bad = device(o, list.spelled[i]);
+  for (int i = 0; i < list.n; i++) bad |= device(o, list.spelled[i]);
   if (o->json) ny_text_add(&o->t, "]");
   close_object(o);
   return bad;
@@ -169,7 +197,7 @@ int verb_doctor(int argc, char **argv) {
   host(&o);
   compilers(&o);
   int bad = driver(&o, false);
-  if (!bad && sim) bad = driver(&o, true);
+  if (sim) bad |= driver(&o, true);
   if (json) ny_text_add(&o.t, "}\n");
   fputs(o.t.s, stdout);
   ny_text_free(&o.t);
