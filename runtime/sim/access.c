@@ -15,11 +15,7 @@ void ny_addresses(const ny_sim_warp *w, const ny_ptx_ins *i, int k, uint64_t add
   }
 }
 
-const ny_sim_range *ny_range_of(ny_sim_grid *g, uint64_t addr, uint64_t bytes) {
-  if (g->last_range < g->n_ranges) {
-    const ny_sim_range *r = &g->range[g->last_range];
-    if (addr - r->base < r->bytes && bytes <= r->bytes - (addr - r->base)) return r;
-  }
+const ny_sim_range *ny_range_find(ny_sim_grid *g, uint64_t addr, uint64_t bytes) {
   uint32_t lo = 0, hi = g->n_ranges;
   while (lo < hi) {
     uint32_t mid = (lo + hi) / 2;

@@ -76,21 +76,6 @@ static bool add_label_fix(ny_ptx_decoder *dc) {
   return true;
 }
 
-/* The shadow's cells are as small as the smallest piece that an access of this kernel can have. */
-static void note_access(ny_ptx_kernel *k, const ny_ptx_ins *i) {
-  static const uint8_t memory[NY_N_CLS] = {
-      [NY_CLS_ld_global] = 1, [NY_CLS_st_global] = 1, [NY_CLS_ld_shared] = 1, [NY_CLS_st_shared] = 1,
-      [NY_CLS_atomic] = 1,    [NY_CLS_copy] = 1,      [NY_CLS_tensor] = 2};
-  if (!memory[i->cls] || (memory[i->cls] == 2 && !i->bytes)) return;
-  bool is_memory = false;
-  for (int a = 0; a < i->n_arg; a++) is_memory = is_memory || i->arg[a].kind == NY_ARG_MEM;
-  if (!is_memory) return;
-  uint32_t bytes = (uint32_t)i->bytes * (i->vec ? i->vec : 1);
-  uint32_t grain = bytes >= 16 ? 4 : bytes >= 8 ? 3 : bytes >= 4 ? 2 : bytes >= 2 ? 1 : 0;
-  if (i->space != NY_GLOBAL && grain < k->grain_shared) k->grain_shared = grain;
-  if (i->space != NY_SHARED && grain < k->grain_global) k->grain_global = grain;
-}
-
 static bool decode_one(ny_ptx_decoder *dc) {
   if (!strncmp(dc->raw->op, "call", 4) && (dc->raw->op[4] == '.' || !dc->raw->op[4])) return ny_decode_call(dc);
   if (!find_row(dc)) return false;
@@ -101,7 +86,6 @@ static bool decode_one(ny_ptx_decoder *dc) {
   if (!ny_decode_guard(dc, &i) || !ny_decode_args(dc, &i)) return false;
   if (row->fix && !row->fix(dc, &i)) return dc->status ? false : ny_ptx_bad(dc, "this form is not supported");
   if (!i.exec) return ny_ptx_bad(dc, "this form is not supported");
-  note_access(dc->k, &i);
   if (!add_label_fix(dc)) return false;
   ny_decode_emit(dc, &i);
   return true;
@@ -257,7 +241,6 @@ static void describe(ny_sim_module *m, ny_ptx_kernel *k, const ny_func *f) {
 static bool decode_kernel(ny_ptx_decoder *dc, const ny_func *f) {
   ny_ptx_kernel *k = dc->k;
   describe(dc->m, k, f);
-  k->grain_shared = k->grain_global = 4;
   k->n_preds = NY_N_PRED_FIXED;
   k->reg_bytes = NY_LANES * 8; /* the scratch register */
   dc->n_placed = dc->cap_code = dc->cap_constants = 0;

@@ -1,59 +1,116 @@
-/* Global memory under watch, for races inside of a block and conflicts between blocks. Cells come in pages that are
-   made when first touched. Two readers are remembered: the last one, and the last one of another warp or block. */
+/* Global memory under watch, for races inside of a block and conflicts between blocks. Two readers are remembered: the
+   last one, and the last one of another warp or block. The memory of the cells stays for the launches that follow:
+   blocks are numbered on from launch to launch, so that nothing need be cleared. */
 #include "launch.h"
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 typedef struct ny_who {
-  uint32_t block; /* + 1, modulo 2^32; 0: nobody */
+  uint32_t block; /* its number; up to base: of an earlier launch, nobody */
   uint32_t epoch, pc;
   uint8_t warp, lane, many, atomic;
 } ny_who;
 typedef struct ny_gcell {
   ny_who write, read[2];
 } ny_gcell;
-enum { PAGE_CELLS = 1024 };
+enum { SLAB_CELLS = 1 << 14, KEPT_SLABS = 64 };
 struct ny_shadow_global {
   ny_sim_grid *g;
-  uint32_t grain;
-  ny_gcell ***page; /* [range][page] */
+  ny_cells **page;     /* [range][page] */
+  uint32_t base, last; /* blocks of this launch are numbered base + 1 to last */
+  ny_gcell **slab;
+  uint32_t n_slabs, cap_slabs, full, used; /* full: slabs given out whole; used: cells of the next one */
   ny_published *sync;
   uint64_t n_sync, cap_sync;
 };
 
+/* ---- memory that waits for the next launch */
+static pthread_mutex_t spare_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct ny_shadow_global *spare;
+static struct ny_shadow_global *exchange_spare(struct ny_shadow_global *s) {
+  pthread_mutex_lock(&spare_lock);
+  struct ny_shadow_global *before = spare;
+  spare = s;
+  pthread_mutex_unlock(&spare_lock);
+  return before;
+}
+
+static void drop(struct ny_shadow_global *s) {
+  for (uint32_t k = 0; s && k < s->n_slabs; k++) free(s->slab[k]);
+  if (s) free(s->slab);
+  free(s);
+}
+__attribute__((destructor)) static void drop_spare(void) { drop(exchange_spare(NULL)); }
+
 struct ny_shadow_global *ny_shadow_global_new(ny_sim_grid *g) {
-  struct ny_shadow_global *s = calloc(1, sizeof *s);
-  if (!s) return NULL;
+  struct ny_shadow_global *s = exchange_spare(NULL);
+  if (!s && !(s = calloc(1, sizeof *s))) return NULL;
+  const uint32_t *grid = g->launch->grid;
+  uint64_t blocks = (uint64_t)grid[0] * grid[1] * grid[2];
+  if (blocks > UINT32_MAX - s->last) { /* no numbers left */
+    for (uint32_t k = 0; k < s->n_slabs; k++) memset(s->slab[k], 0, SLAB_CELLS * sizeof **s->slab);
+    s->last = 0;
+  }
   s->g = g;
-  s->grain = g->kernel->grain_global;
+  s->base = s->last;
+  s->last = blocks > UINT32_MAX ? UINT32_MAX : s->base + (uint32_t)blocks;
   s->page = calloc(g->n_ranges + 1, sizeof *s->page);
   return s;
 }
 
-static uint64_t pages_of(const struct ny_shadow_global *s, const ny_sim_range *r) {
-  return ((r->bytes + (r->base & 15)) >> s->grain) / PAGE_CELLS + 1;
-}
-
 void ny_shadow_global_free(struct ny_shadow_global *s) {
   if (!s) return;
-  for (uint32_t r = 0; s->page && r < s->g->n_ranges; r++) {
-    if (!s->page[r]) continue;
-    for (uint64_t k = 0; k < pages_of(s, &s->g->range[r]); k++) free(s->page[r][k]);
-    free(s->page[r]);
-  }
+  for (uint32_t r = 0; s->page && r < s->g->n_ranges; r++) free(s->page[r]);
   free(s->page);
   free(s->sync);
-  free(s);
+  while (s->n_slabs > KEPT_SLABS) free(s->slab[--s->n_slabs]);
+  s->page = NULL;
+  s->sync = NULL;
+  s->n_sync = s->cap_sync = s->full = s->used = 0;
+  drop(exchange_spare(s));
 }
 
-static ny_gcell *cell_of(struct ny_shadow_global *s, uint64_t addr) {
-  const ny_sim_range *r = ny_range_of(s->g, addr, 1);
-  if (!r || !s->page) return NULL;
-  uint64_t n = r - s->g->range, c = (addr - (r->base & ~15ull)) >> s->grain;
-  if (!s->page[n] && !(s->page[n] = calloc(pages_of(s, r), sizeof **s->page))) return NULL;
-  ny_gcell **p = &s->page[n][c / PAGE_CELLS];
-  if (!*p && !(*p = calloc(PAGE_CELLS, sizeof **p))) return NULL;
-  return *p + c % PAGE_CELLS;
+/* ---- cells */
+static ny_gcell *take(struct ny_shadow_global *s, uint32_t n) {
+  if (s->used + n > SLAB_CELLS) {
+    s->full++;
+    s->used = 0;
+  }
+  if (s->full == s->n_slabs) {
+    if (s->n_slabs == s->cap_slabs) {
+      uint32_t cap = s->cap_slabs ? s->cap_slabs * 2 : 16;
+      ny_gcell **slab = realloc(s->slab, cap * sizeof *slab);
+      if (!slab) return NULL;
+      s->slab = slab;
+      s->cap_slabs = cap;
+    }
+    if (!(s->slab[s->n_slabs] = calloc(SLAB_CELLS, sizeof **s->slab))) return NULL;
+    s->n_slabs++;
+  }
+  s->used += n;
+  return s->slab[s->full] + s->used - n;
+}
+
+typedef struct ny_run {
+  ny_gcell *cell;
+  uint32_t n;
+} ny_run;
+/* The cells of `bytes` from addr on, which lie in one page. */
+static ny_run run_at(struct ny_shadow_global *s, uint64_t addr, uint64_t bytes, uint32_t grain) {
+  const ny_sim_range *r = ny_range_of(s->g, addr, bytes);
+  if (!r || !s->page) return (ny_run){0};
+  uint64_t n = (uint64_t)(r - s->g->range), first = r->base / NY_PAGE;
+  if (!s->page[n] && !(s->page[n] = calloc((r->base + r->bytes) / NY_PAGE - first + 1, sizeof **s->page)))
+    return (ny_run){0};
+  ny_cells *p = &s->page[n][addr / NY_PAGE - first];
+  if (!p->at || p->grain > grain) {
+    ny_cells fine = {(uint8_t *)take(s, NY_PAGE >> grain), grain};
+    if (!fine.at) return (ny_run){0};
+    if (p->at) ny_cells_split(p, &fine, sizeof(ny_gcell));
+    *p = fine;
+  }
+  return (ny_run){(ny_gcell *)p->at + (addr % NY_PAGE >> p->grain), (uint32_t)(bytes >> p->grain)};
 }
 
 /* ---- blocks that know of each other through atomics */
@@ -110,8 +167,8 @@ static bool block_known(const ny_shadow *s, uint64_t block) {
 typedef struct ny_look {
   ny_sim_warp *w;
   const ny_ptx_ins *i;
-  uint32_t lane, bytes, how;
-  uint64_t addr, block;
+  uint32_t lane, bytes, how, block;
+  uint64_t addr;
 } ny_look;
 
 static const char *verb(uint32_t how) { return how & NY_ATOMIC ? "atomic" : how & NY_WRITE ? "write" : "read"; }
@@ -120,7 +177,8 @@ static bool report(const ny_look *k, const ny_who *o, const char *what, bool acr
   char near[120];
   ny_sim_grid *g = k->w->block->grid;
   ny_nearest(g, k->addr, near, sizeof near);
-  ny_sim_site other = ny_site_of(g, o->block - 1, o->warp * (uint32_t)NY_LANES + o->lane, o->pc);
+  ny_sim_site other =
+      ny_site_of(g, o->block - g->global_shadow->base - 1, o->warp * (uint32_t)NY_LANES + o->lane, o->pc);
   ny_find_two(k->w, k->i, k->lane, &other, across ? NY_FIND_cross : NY_FIND_race, k->addr, k->bytes,
               across ? "%s of %u bytes at %s, which another block %s: blocks have no order"
                      : "%s of %u bytes at %s, which another thread of the block %s, and no barrier between",
@@ -129,11 +187,11 @@ static bool report(const ny_look *k, const ny_who *o, const char *what, bool acr
 }
 
 static bool check(const struct ny_shadow_global *s, const ny_look *k, const ny_who *o, const char *what) {
-  if (!o->block) return true;
+  if (o->block <= s->base) return true;
   if (o->atomic && k->how & NY_ATOMIC) return true;
   uint32_t checks = s->g->launch->options.checks;
-  if (o->block != (uint32_t)(k->block + 1)) {
-    if (!(checks & NY_SIM_CROSS_BLOCK) || block_known(k->w->block->shadow, o->block - 1)) return true;
+  if (o->block != k->block) {
+    if (!(checks & NY_SIM_CROSS_BLOCK) || block_known(k->w->block->shadow, o->block - s->base - 1)) return true;
     return report(k, o, what, true);
   }
   if (!(checks & NY_SIM_RACES)) return true;
@@ -142,14 +200,17 @@ static bool check(const struct ny_shadow_global *s, const ny_look *k, const ny_w
   return ny_shadow_knows(k->w, k->lane, o->warp, lane, o->epoch) || report(k, o, what, false);
 }
 
-static void check_lane(struct ny_shadow_global *s, const ny_look *k) {
-  uint64_t step = 1ull << s->grain;
-  for (uint64_t a = k->addr & ~(step - 1); a < k->addr + k->bytes; a += step) {
-    const ny_gcell *c = cell_of(s, a < k->addr ? k->addr : a);
-    if (!c) return;
-    if (!check(s, k, &c->write, "wrote")) return;
-    if (!(k->how & NY_WRITE)) continue;
-    if (!check(s, k, &c->read[0], "read") || !check(s, k, &c->read[1], "read")) return;
+static bool check_cell(const struct ny_shadow_global *s, const ny_look *k, const ny_gcell *c) {
+  if (!check(s, k, &c->write, "wrote")) return false;
+  return !(k->how & NY_WRITE) || (check(s, k, &c->read[0], "read") && check(s, k, &c->read[1], "read"));
+}
+
+static void check_lane(struct ny_shadow_global *s, const ny_look *k, uint32_t grain) {
+  for (uint64_t at = k->addr, end = at + k->bytes, part; at < end; at += part) {
+    part = ny_cells_part(at, end);
+    ny_run r = run_at(s, at, part, grain);
+    for (; r.n; r.n--, r.cell++)
+      if (!check_cell(s, k, r.cell)) return;
   }
 }
 
@@ -165,38 +226,42 @@ static void note_read(ny_gcell *c, ny_who by) {
   c->read[0] = by;
 }
 
+static void note(struct ny_shadow_global *s, const ny_look *k, uint32_t grain, ny_who by) {
+  for (uint64_t at = k->addr, end = at + k->bytes, part; at < end; at += part) {
+    part = ny_cells_part(at, end);
+    ny_run r = run_at(s, at, part, grain);
+    for (; r.n; r.n--, r.cell++) {
+      if (k->how & NY_WRITE)
+        r.cell->write = by;
+      else
+        note_read(r.cell, by);
+    }
+  }
+}
+
 void ny_shadow_global(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask, const uint64_t addr[NY_LANES], uint32_t bytes,
                       uint32_t how) {
   struct ny_shadow_global *s = w->block->grid->global_shadow;
-  uint32_t all = mask;
-  uint64_t step = 1ull << s->grain;
-  if (!bytes || !w->block->shadow) return;
+  ny_shadow *own = w->block->shadow;
+  if (!bytes || !own) return;
   if (how & NY_ATOMIC) {
     NY_EACH_ACTIVE(l) {
       ny_shadow_strong(w, mask, addr[l], how & NY_READ);
-      exchange(s, w->block->shadow, addr[l], w->block->linear, how);
-    }
-    mask = all;
-  }
-  NY_EACH_ACTIVE(l) {
-    ny_look k = {w, i, l, bytes, how, addr[l], w->block->linear};
-    check_lane(s, &k);
-  }
-  mask = all;
-  ny_who note = {
-      (uint32_t)(w->block->linear + 1), w->block->shadow->warp[w->index].epoch, ny_pc_of(w, i), (uint8_t)w->index, 0, 0,
-      how & NY_ATOMIC ? 1 : 0};
-  NY_EACH_ACTIVE(l) {
-    note.lane = (uint8_t)l;
-    for (uint64_t a = addr[l] & ~(step - 1); a < addr[l] + bytes; a += step) {
-      ny_gcell *c = cell_of(s, a < addr[l] ? addr[l] : a);
-      if (!c) break;
-      if (how & NY_WRITE)
-        c->write = note;
-      else
-        note_read(c, note);
+      exchange(s, own, addr[l], w->block->linear, how);
     }
   }
-  mask = all;
+  uint32_t grain = ny_cells_grain(mask, addr, bytes);
+  ny_look k = {.w = w, .i = i, .bytes = bytes, .how = how, .block = s->base + 1 + (uint32_t)w->block->linear};
+  NY_EACH_ACTIVE(l) {
+    k.lane = l;
+    k.addr = addr[l];
+    check_lane(s, &k, grain);
+  }
+  ny_who by = {k.block, own->warp[w->index].epoch, ny_pc_of(w, i), (uint8_t)w->index, 0, 0, how & NY_ATOMIC ? 1 : 0};
+  NY_EACH_ACTIVE(l) {
+    by.lane = (uint8_t)l;
+    k.addr = addr[l];
+    note(s, &k, grain, by);
+  }
   if (how & NY_ATOMIC && how & NY_WRITE) NY_EACH_ACTIVE(l) ny_shadow_strong(w, mask, addr[l], NY_WRITE);
 }

@@ -43,7 +43,17 @@ void ny_find_two(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t lane, const ny_si
                  uint64_t address, uint32_t bytes, const char *fmt, ...) NY_PRINTF(8, 9);
 /* "12 bytes after \"x\" (4096 bytes)": an address that is in no range. */
 void ny_nearest(const ny_sim_grid *g, uint64_t addr, char *out, size_t n);
-const ny_sim_range *ny_range_of(ny_sim_grid *g, uint64_t addr, uint64_t bytes); /* access.c */
+
+/* ---- access.c */
+const ny_sim_range *ny_range_find(ny_sim_grid *g, uint64_t addr, uint64_t bytes);
+/* The range that all these bytes are in; NULL: none. Mostly it is the one of the access before. */
+static inline const ny_sim_range *ny_range_of(ny_sim_grid *g, uint64_t addr, uint64_t bytes) {
+  if (g->last_range < g->n_ranges) {
+    const ny_sim_range *r = &g->range[g->last_range];
+    if (addr - r->base < r->bytes && bytes <= r->bytes - (addr - r->base)) return r;
+  }
+  return ny_range_find(g, addr, bytes);
+}
 
 /* ---- shadow.c: who knows of what. A warp's epoch grows with each thing it makes known; an access is tagged with it.
    Warp v knows all of warp w up to epoch clock[w]. The last component is what asynchronous copies have landed. */
@@ -63,9 +73,8 @@ typedef struct ny_shadow {
   ny_warp_clock *warp;
   struct ny_sim_clock *clock; /* open addressing */
   uint32_t n_clocks, cap_clocks;
-  struct ny_cell *cell; /* shared memory; NULL: not checked */
-  uint64_t *reads;      /* [cell][warp] */
-  uint32_t grain;
+  struct ny_cells *page; /* shared memory; NULL: not checked */
+  uint32_t n_pages, cell_bytes;
   ny_published seen[8]; /* what this block has learned of other blocks */
   uint32_t n_seen;
 } ny_shadow;
@@ -73,13 +82,37 @@ ny_shadow *ny_shadow_new(ny_sim_block *b, uint32_t checks);
 void ny_shadow_begin(ny_sim_block *b); /* the next block on the same memory */
 void ny_shadow_free(ny_shadow *s);
 /* Whether warp w, lane, knows of what lane `by_lane` of warp `by` did in `epoch`. */
-bool ny_shadow_knows(const ny_sim_warp *w, uint32_t lane, uint32_t by, uint32_t by_lane, uint32_t epoch);
+static inline bool ny_shadow_knows(const ny_sim_warp *w, uint32_t lane, uint32_t by, uint32_t by_lane, uint32_t epoch) {
+  const ny_shadow *s = w->block->shadow;
+  const ny_warp_clock *k = &s->warp[w->index];
+  if (epoch <= s->base) return true;
+  if (by != w->index) return epoch <= k->known[by];
+  return by_lane == lane || epoch <= k->full || (k->lane && epoch <= k->lane[lane][by_lane]);
+}
 void ny_shadow_strong(ny_sim_warp *w, uint32_t mask, uint64_t key, uint32_t how); /* an atomic access is an edge */
 
 void ny_shadow_publish(const ny_shadow *s, ny_sim_clock *c); /* all copies landed so far are known to c */
 
+/* ---- cells.c: the history of memory, by page. A cell is as large as the largest piece that all accesses of its page so
+   far move whole, at most 16 bytes: a smaller access splits the cells of the page, so each byte's history is exact. */
+enum { NY_PAGE_LOG = 10, NY_PAGE = 1 << NY_PAGE_LOG };
+typedef struct ny_cells {
+  uint8_t *at;    /* NULL: nobody has come here yet */
+  uint32_t grain; /* log2 of the bytes of a cell */
+} ny_cells;
+/* The largest grain for these accesses. */
+uint32_t ny_cells_grain(uint32_t mask, const uint64_t addr[NY_LANES], uint64_t bytes);
+/* Into the memory of `to`, which has a smaller grain: NY_PAGE >> to.grain cells of cell_bytes. */
+void ny_cells_split(const ny_cells *from, const ny_cells *to, size_t cell_bytes);
+/* How many of the bytes from addr on are in its page. */
+static inline uint64_t ny_cells_part(uint64_t addr, uint64_t end) {
+  uint64_t next = (addr | (NY_PAGE - 1)) + 1;
+  return (next < end ? next : end) - addr;
+}
+
 /* ---- shared_shadow.c, global_shadow.c */
-void ny_shadow_cells(ny_sim_block *b, ny_shadow *s);
+void ny_shadow_pages_free(ny_shadow *s);
+void ny_shadow_pages(ny_sim_block *b, ny_shadow *s);
 void ny_shadow_shared(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask, const uint64_t addr[NY_LANES], uint32_t bytes,
                       uint32_t how);
 struct ny_shadow_global *ny_shadow_global_new(ny_sim_grid *g);

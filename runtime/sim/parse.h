@@ -75,7 +75,6 @@ typedef struct ny_ptx_kernel {
   uint32_t n_code, entry;
   uint8_t *constants;
   uint32_t constant_bytes, reg_bytes, n_preds, frame_bytes;
-  uint32_t grain_shared, grain_global; /* log2 of the smallest piece an access can have: the shadow's cells */
 } ny_ptx_kernel;
 struct ny_sim_module {
   ny_arena arena;

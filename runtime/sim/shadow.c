@@ -16,8 +16,7 @@ ny_shadow *ny_shadow_new(ny_sim_block *b, uint32_t checks) {
   s->checks = checks;
   s->warp = calloc(b->n_warps, sizeof *s->warp);
   for (uint32_t k = 0; s->warp && k < b->n_warps; k++) s->warp[k].known = calloc(s->n, sizeof(uint32_t));
-  s->grain = b->grid->kernel->grain_shared;
-  if (checks & (NY_SIM_RACES | NY_SIM_UNINIT)) ny_shadow_cells(b, s);
+  if (checks & (NY_SIM_RACES | NY_SIM_UNINIT)) ny_shadow_pages(b, s);
   return s;
 }
 
@@ -36,8 +35,7 @@ void ny_shadow_free(ny_shadow *s) {
     free(s->warp[k].lane);
   }
   free(s->warp);
-  free(s->cell);
-  free(s->reads);
+  ny_shadow_pages_free(s);
   free(s);
 }
 
@@ -138,14 +136,6 @@ void ny_shadow_warp_sync(ny_sim_warp *w, uint32_t mask) {
   }
   NY_EACH_ACTIVE(l) memcpy(k->lane[l], all, sizeof all);
   k->epoch++;
-}
-
-bool ny_shadow_knows(const ny_sim_warp *w, uint32_t lane, uint32_t by, uint32_t by_lane, uint32_t epoch) {
-  const ny_shadow *s = w->block->shadow;
-  const ny_warp_clock *k = &s->warp[w->index];
-  if (epoch <= s->base) return true;
-  if (by != w->index) return epoch <= k->known[by];
-  return by_lane == lane || epoch <= k->full || (k->lane && epoch <= k->lane[lane][by_lane]);
 }
 
 void ny_shadow_publish(const ny_shadow *s, ny_sim_clock *c) {

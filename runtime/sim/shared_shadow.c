@@ -1,5 +1,4 @@
-/* Shared memory under watch: for each cell who wrote it last and when each warp read it last. A cell is as large as the
-   smallest access of the kernel, so a GEMM that only moves 16 bytes at a time pays for few. */
+/* Shared memory under watch: for each cell who wrote it last and when each warp read it last. */
 #include "launch.h"
 #include <stdlib.h>
 #include <string.h>
@@ -7,17 +6,41 @@
 typedef struct ny_cell { /* the last write */
   uint32_t epoch, pc;
   uint8_t warp, lane, flags;
+  uint64_t read[]; /* by warp, when races are looked for */
 } ny_cell;
 enum { IN_FLIGHT = 1, BY_ATOMIC = 2 };
 /* A read: epoch in the upper half, then the instruction, whether several lanes did it, the lane. */
 enum { MANY = 32, PC_SHIFT = 6 };
 
-void ny_shadow_cells(ny_sim_block *b, ny_shadow *s) {
-  size_t n = ((size_t)b->shared_bytes >> s->grain) + 1;
-  s->cell = calloc(n, sizeof *s->cell);
-  if (s->checks & NY_SIM_RACES) s->reads = calloc(n * b->n_warps, sizeof *s->reads);
-  if (!s->reads && s->checks & NY_SIM_RACES) s->checks &= ~(uint32_t)NY_SIM_RACES;
+void ny_shadow_pages(ny_sim_block *b, ny_shadow *s) {
+  s->n_pages = b->shared_bytes / NY_PAGE + 1;
+  s->cell_bytes = (uint32_t)(sizeof(ny_cell) + (s->checks & NY_SIM_RACES ? b->n_warps * sizeof(uint64_t) : 0));
+  s->page = calloc(s->n_pages, sizeof *s->page);
 }
+
+void ny_shadow_pages_free(ny_shadow *s) {
+  for (uint32_t k = 0; s->page && k < s->n_pages; k++) free(s->page[k].at);
+  free(s->page);
+}
+
+/* The cells of `bytes` from `at` on, which lie in one page. */
+typedef struct ny_run {
+  uint8_t *cell;
+  uint32_t n;
+} ny_run;
+static ny_run run_at(ny_shadow *s, uint64_t at, uint64_t bytes, uint32_t grain) {
+  ny_cells *p = &s->page[at / NY_PAGE];
+  if (!p->at || p->grain > grain) {
+    ny_cells fine = {calloc(NY_PAGE >> grain, s->cell_bytes), grain};
+    if (!fine.at) return (ny_run){0};
+    if (p->at) ny_cells_split(p, &fine, s->cell_bytes);
+    free(p->at);
+    *p = fine;
+  }
+  return (ny_run){p->at + (at % NY_PAGE >> p->grain) * s->cell_bytes, (uint32_t)(bytes >> p->grain)};
+}
+#define EACH_PART(from, bytes)                                                                                         \
+  for (uint64_t at = (from), end = at + (bytes), part; at < end && (part = ny_cells_part(at, end), 1); at += part)
 
 typedef struct ny_look { /* one access, for reports */
   ny_sim_warp *w;
@@ -74,61 +97,76 @@ static void uninit(const ny_look *k) {
           k->w->block->shared_bytes);
 }
 
-static void check_lane(const ny_look *k, const ny_shadow *s, uint64_t first, uint64_t last) {
-  uint32_t n = s->n - 1;
-  for (uint64_t c = first; c <= last; c++) {
-    const ny_cell *cell = &s->cell[c];
-    if (k->how & NY_READ && s->checks & NY_SIM_UNINIT && cell->epoch <= s->base) {
-      uninit(k);
-      return;
-    }
-    if (!(s->checks & NY_SIM_RACES)) continue;
-    if (!check_write(k, cell) || (k->how & NY_WRITE && !check_reads(k, s->reads + c * n))) return;
+static bool check_cell(const ny_look *k, const ny_shadow *s, const ny_cell *c) {
+  if (k->how & NY_READ && s->checks & NY_SIM_UNINIT && c->epoch <= s->base) {
+    uninit(k);
+    return false;
+  }
+  if (!(s->checks & NY_SIM_RACES)) return true;
+  return check_write(k, c) && (!(k->how & NY_WRITE) || check_reads(k, c->read));
+}
+
+static void check_lane(const ny_look *k, ny_shadow *s, uint32_t grain) {
+  EACH_PART(k->addr, k->bytes) {
+    ny_run r = run_at(s, at, part, grain);
+    for (; r.n; r.n--, r.cell += s->cell_bytes)
+      if (!check_cell(k, s, (const ny_cell *)r.cell)) return;
   }
 }
 
-static void note_read(const ny_shadow *s, uint64_t cell, uint32_t warp, uint32_t epoch, uint32_t pc, uint32_t lane) {
-  uint64_t *r = &s->reads[cell * (s->n - 1) + warp], old = *r;
-  uint64_t many = old >> 32 == epoch && ((old & 31) != lane || old & MANY) ? MANY : 0;
-  *r = (uint64_t)epoch << 32 | (uint64_t)pc << PC_SHIFT | many | lane;
+static void note_read(ny_cell *c, const ny_cell *by) {
+  uint64_t *r = &c->read[by->warp], old = *r;
+  uint64_t many = old >> 32 == by->epoch && ((old & 31) != by->lane || old & MANY) ? MANY : 0;
+  *r = (uint64_t)by->epoch << 32 | (uint64_t)by->pc << PC_SHIFT | many | by->lane;
+}
+
+static void note(ny_shadow *s, uint64_t addr, uint64_t bytes, uint32_t grain, const ny_cell *by, bool write) {
+  if (!write && !(s->checks & NY_SIM_RACES)) return;
+  EACH_PART(addr, bytes) {
+    ny_run r = run_at(s, at, part, grain);
+    for (; r.n; r.n--, r.cell += s->cell_bytes) {
+      if (write)
+        *(ny_cell *)r.cell = *by;
+      else
+        note_read((ny_cell *)r.cell, by);
+    }
+  }
 }
 
 /* All lanes are checked before any is noted: what one instruction does at once is no race with itself. */
 void ny_shadow_shared(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask, const uint64_t addr[NY_LANES], uint32_t bytes,
                       uint32_t how) {
   ny_shadow *s = w->block->shadow;
-  if (!s->cell || !bytes) return;
-  uint32_t epoch = s->warp[w->index].epoch, pc = ny_pc_of(w, i), all = mask;
+  if (!s->page || !bytes) return;
+  uint32_t grain = ny_cells_grain(mask, addr, bytes);
   if (how & NY_ATOMIC) NY_EACH_ACTIVE(l) ny_shadow_strong(w, mask, addr[l], how & NY_READ);
+  ny_look k = {.w = w, .i = i, .bytes = bytes, .how = how};
   NY_EACH_ACTIVE(l) {
-    ny_look k = {w, i, l, bytes, how, addr[l]};
-    check_lane(&k, s, addr[l] >> s->grain, (addr[l] + bytes - 1) >> s->grain);
+    k.lane = l;
+    k.addr = addr[l];
+    check_lane(&k, s, grain);
   }
-  mask = all;
-  ny_cell note = {epoch, pc, (uint8_t)w->index, 0,
-                  (uint8_t)((how & NY_ASYNC ? IN_FLIGHT : 0) | (how & NY_ATOMIC ? BY_ATOMIC : 0))};
+  ny_cell by = {.epoch = s->warp[w->index].epoch,
+                .pc = ny_pc_of(w, i),
+                .warp = (uint8_t)w->index,
+                .flags = (uint8_t)((how & NY_ASYNC ? IN_FLIGHT : 0) | (how & NY_ATOMIC ? BY_ATOMIC : 0))};
   NY_EACH_ACTIVE(l) {
-    note.lane = (uint8_t)l;
-    for (uint64_t c = addr[l] >> s->grain; c <= (addr[l] + bytes - 1) >> s->grain; c++) {
-      if (how & NY_WRITE)
-        s->cell[c] = note;
-      else if (s->reads)
-        note_read(s, c, w->index, epoch, pc, l);
-    }
+    by.lane = (uint8_t)l;
+    note(s, addr[l], bytes, grain, &by, how & NY_WRITE);
   }
-  mask = all;
   if (how & NY_ATOMIC && how & NY_WRITE) NY_EACH_ACTIVE(l) ny_shadow_strong(w, mask, addr[l], NY_WRITE);
 }
 
 void ny_shadow_land(ny_sim_warp *w, uint32_t lane, const ny_ptx_ins *i, uint64_t offset, uint64_t bytes,
                     ny_sim_clock *c) {
   ny_shadow *s = w->block->shadow;
-  if (!s || !s->cell || !bytes) return;
-  ny_cell note = {s->warp[w->index].epoch, ny_pc_of(w, i), (uint8_t)w->index, (uint8_t)lane, 0};
+  if (!s || !s->page || !bytes) return;
+  ny_cell by = {
+      .epoch = s->warp[w->index].epoch, .pc = ny_pc_of(w, i), .warp = (uint8_t)w->index, .lane = (uint8_t)lane};
   if (c) {
-    note.warp = (uint8_t)(s->n - 1);
-    note.epoch = ++s->landed;
+    by.warp = (uint8_t)(s->n - 1);
+    by.epoch = ++s->landed;
     ny_shadow_publish(s, c);
   }
-  for (uint64_t k = offset >> s->grain; k <= (offset + bytes - 1) >> s->grain; k++) s->cell[k] = note;
+  note(s, offset, bytes, (uint32_t)__builtin_ctzll(16 | offset | bytes), &by, true);
 }
