@@ -50,7 +50,11 @@ static const char *note_of(ny_module_builder *b, const ny_graph *k, bool pinned)
   return s;
 }
 
-static void cuda_entry(ny_module_builder *b, const ny_cuda_kernel *c, ny_mod_kernel *out) {
+static void cuda_entry(ny_module_builder *b, const ny_graph *k, const ny_cuda_kernel *c, ny_mod_kernel *out) {
+  uint8_t *bits = NY_NEW_ARRAY(&b->a, uint8_t, k->body.n_arg + 1);
+  for (uint32_t i = 0; i < k->body.n_arg; i++) bits[i] = ny_fmts[k->body.arg[i]->type->fmt].bits;
+  out->bits = bits;
+  out->n_bits = k->body.n_arg;
   out->symbol = ny_strdup(&b->a, c->facts.symbol);
   out->unit = c->image;
   out->block = (uint32_t)c->facts.block;
@@ -79,7 +83,7 @@ static nyb_status add_kernels(ny_module_builder *b) {
                                      .n_buffers = k->body.n_arg,
                                      .n_dims = (uint32_t)n_sym};
     if (p->cuda)
-      cuda_entry(b, &p->cuda->kernel[i], &b->m.kernel[i]);
+      cuda_entry(b, k, &p->cuda->kernel[i], &b->m.kernel[i]);
     else {
       b->m.kernel[i].entry = p->native->entry[i];
       b->m.kernel[i].scratch = p->native->scratch[i];

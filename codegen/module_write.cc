@@ -48,8 +48,9 @@ Offset<Vector<Offset<Kernel>>> kernels(FlatBufferBuilder &fbb, const ny_mod *m) 
     auto name = fbb.CreateSharedString(k.name ? k.name : ""), family = fbb.CreateSharedString(k.family ? k.family : "");
     auto note = fbb.CreateSharedString(k.note ? k.note : "");
     auto symbol = k.symbol ? fbb.CreateSharedString(k.symbol) : 0;
+    auto bits = k.n_bits ? fbb.CreateVector(k.bits, k.n_bits) : 0;
     out.push_back(CreateKernel(fbb, name, family, note, k.n_buffers, k.n_dims, k.entry, k.scratch, symbol, k.unit,
-                               k.block, k.points, k.shared, k.wide));
+                               k.block, k.points, k.shared, k.wide, bits));
   }
   return fbb.CreateVector(out);
 }

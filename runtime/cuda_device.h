@@ -37,7 +37,13 @@ struct ny_program {
   uint64_t weight_bytes;
 };
 
-/* Makes the device's context this thread's. */
-nyb_status ny_device_use(const ny_device *dev, ny_diag *d);
+/* Between the two the device's context is this thread's; then the one that was before is again, because the thread and
+   what it had current are the caller's. leave without a successful enter does nothing. */
+typedef struct ny_device_scope {
+  const ny_cuda *cu; /* NULL: nothing to put back */
+  ny_cu_context before;
+} ny_device_scope;
+nyb_status ny_device_enter(const ny_device *dev, ny_device_scope *s, ny_diag *d);
+void ny_device_leave(ny_device_scope *s);
 static inline ny_cu_address ny_cu_at(const void *p) { return (ny_cu_address)(uintptr_t)p; }
 #endif

@@ -156,9 +156,19 @@ void ny_device_close(ny_device *dev) {
   free(dev);
 }
 
-nyb_status ny_device_use(const ny_device *dev, ny_diag *d) {
+nyb_status ny_device_enter(const ny_device *dev, ny_device_scope *s, ny_diag *d) {
+  *s = (ny_device_scope){0};
+  ny_cu_context now = NULL;
+  NY_CU_TRY(dev->cu, d, context_now(&now), "the context of this thread");
+  if (now == dev->context) return NYB_OK;
   NY_CU_TRY(dev->cu, d, context_use(dev->context), "the context of %s", dev->facts.name);
+  *s = (ny_device_scope){dev->cu, now};
   return NYB_OK;
+}
+
+void ny_device_leave(ny_device_scope *s) {
+  if (s->cu) s->cu->context_use(s->before);
+  s->cu = NULL;
 }
 
 nyb_status ny_device_find(bool simulated, ny_device_list *out, ny_diag *d) {
@@ -189,8 +199,11 @@ static uint64_t mem_available(void) {
    is the true one. */
 nyb_status ny_device_room(ny_device *dev, uint64_t *free_bytes, const char **source, ny_diag *d) {
   size_t left = 0, total = 0;
-  NY_TRY(ny_device_use(dev, d));
-  NY_CU_TRY(dev->cu, d, memory_info(&left, &total), "free memory of %s", dev->facts.name);
+  ny_device_scope scope;
+  NY_TRY(ny_device_enter(dev, &scope, d));
+  ny_cu_result r = dev->cu->memory_info(&left, &total);
+  ny_device_leave(&scope);
+  if (r) return ny_cuda_fail(dev->cu, r, d, "free memory of %s", dev->facts.name);
   *free_bytes = left;
   *source = "cuMemGetInfo";
   uint64_t host = dev->facts.integrated || dev->facts.simulated ? mem_available() : 0;
@@ -206,25 +219,39 @@ nyb_status ny_device_alloc(ny_device *dev, uint64_t bytes, const char *what, voi
     return ny_fail(d, NYB_E_NOMEM, NULL, "%s needs %llu MB on %s, %llu MB are free (%s)", what,
                    (unsigned long long)(bytes >> 20), dev->facts.name, (unsigned long long)(room >> 20), source);
   ny_cu_address at = 0;
-  NY_CU_TRY(dev->cu, d, alloc(&at, (size_t)(bytes ? bytes : 1)), "no memory for %llu bytes of %s on %s",
-            (unsigned long long)bytes, what, dev->facts.name);
+  ny_device_scope scope;
+  NY_TRY(ny_device_enter(dev, &scope, d));
+  ny_cu_result r = dev->cu->alloc(&at, (size_t)(bytes ? bytes : 1));
+  ny_device_leave(&scope);
+  if (r)
+    return ny_cuda_fail(dev->cu, r, d, "no memory for %llu bytes of %s on %s", (unsigned long long)bytes, what,
+                        dev->facts.name);
   *out = (void *)(uintptr_t)at;
   return NYB_OK;
 }
 
 void ny_device_free(ny_device *dev, void *p) {
   ny_diag d = {0};
-  if (p && !ny_device_use(dev, &d)) dev->cu->free(ny_cu_at(p));
+  ny_device_scope scope;
+  if (!p || ny_device_enter(dev, &scope, &d)) return;
+  dev->cu->free(ny_cu_at(p));
+  ny_device_leave(&scope);
 }
 
 nyb_status ny_device_host_alloc(ny_device *dev, uint64_t bytes, const char *what, void **out, ny_diag *d) {
-  NY_TRY(ny_device_use(dev, d));
-  NY_CU_TRY(dev->cu, d, host_alloc(out, (size_t)(bytes ? bytes : 1), NY_CU_HOST_PORTABLE_MAPPED),
-            "no memory for %llu bytes of %s beside %s", (unsigned long long)bytes, what, dev->facts.name);
-  return NYB_OK;
+  ny_device_scope scope;
+  NY_TRY(ny_device_enter(dev, &scope, d));
+  ny_cu_result r = dev->cu->host_alloc(out, (size_t)(bytes ? bytes : 1), NY_CU_HOST_PORTABLE_MAPPED);
+  ny_device_leave(&scope);
+  return r ? ny_cuda_fail(dev->cu, r, d, "no memory for %llu bytes of %s beside %s", (unsigned long long)bytes, what,
+                          dev->facts.name)
+           : NYB_OK;
 }
 
 void ny_device_host_free(ny_device *dev, void *p) {
   ny_diag d = {0};
-  if (p && !ny_device_use(dev, &d)) dev->cu->host_free(p);
+  ny_device_scope scope;
+  if (!p || ny_device_enter(dev, &scope, &d)) return;
+  dev->cu->host_free(p);
+  ny_device_leave(&scope);
 }

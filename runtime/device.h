@@ -56,7 +56,9 @@ uint64_t ny_program_weight_bytes(const ny_program *p);
 /* ---- queues. What is queued has happened after ny_queue_wait. Nothing here allocates, the driver aside. */
 nyb_status ny_queue_open(const ny_program *p, ny_queue **out, ny_diag *d);
 void ny_queue_close(ny_queue *q);
-nyb_status ny_queue_begin(ny_queue *q, ny_diag *d); /* before a thread's first use of it in a run */
+/* Around what a thread does with it in a run: in between, the thread's CUDA context is the device's. */
+nyb_status ny_queue_begin(ny_queue *q, ny_diag *d);
+void ny_queue_end(ny_queue *q);
 nyb_status ny_queue_wait(ny_queue *q, ny_diag *d);
 nyb_status ny_queue_upload(ny_queue *q, void *to, const void *from, uint64_t bytes, ny_diag *d);
 nyb_status ny_queue_download(ny_queue *q, void *to, const void *from, uint64_t bytes, ny_diag *d);

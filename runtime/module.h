@@ -74,7 +74,9 @@ typedef struct ny_mod_kernel {
   uint32_t block;  /* threads of a block */
   uint32_t points; /* grid points of a block: the grid has ceil(extent / points) blocks */
   uint32_t shared; /* bytes of dynamic shared memory */
-  bool wide;       /* index arithmetic has 64 bits; else no buffer and no size may reach 2^31 - 2^24 */
+  bool wide;       /* index arithmetic has 64 bits; else no buffer and no size may reach 2^31 - 2^24 elements */
+  const uint8_t *bits; /* of an element of each buffer */
+  uint32_t n_bits;     /* n_buffers */
 } ny_mod_kernel;
 /* Code of a CUDA program. The kernels of a unit are in each of its images: one of them is loaded. */
 typedef enum ny_mod_image_kind { NY_MI_CUBIN, NY_MI_PTX, NY_MI_SOURCE, NY_MI_COUNT } ny_mod_image_kind;

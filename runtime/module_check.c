@@ -98,6 +98,12 @@ static nyb_status check_cuda_kernel(check *c, uint32_t i, const ny_mod_kernel *k
                    "each are expected",
                    i, k->block, k->points);
   IN_RANGE("kernel", i, "shared memory", k->shared, (uint64_t)(1 << 20) + 1);
+  if (k->n_bits != k->n_buffers)
+    return ny_fail(c->d, NYB_E_PARSE, NULL, "kernel %u: the sizes of %u elements for %u buffers", i, k->n_bits,
+                   k->n_buffers);
+  for (uint32_t b = 0; b < k->n_bits; b++)
+    if (k->bits[b] < 1 || k->bits[b] > 128)
+      return ny_fail(c->d, NYB_E_PARSE, NULL, "kernel %u: elements of %u bits in buffer %u", i, k->bits[b], b);
   return NYB_OK;
 }
 

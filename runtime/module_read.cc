@@ -98,6 +98,8 @@ void kernels(const Program *m, ny_arena *a, ny_mod *out) {
     o->points = k->points();
     o->shared = k->shared();
     o->wide = k->wide();
+    o->bits = k->bits() ? k->bits()->data() : nullptr;
+    o->n_bits = count(k->bits());
   }
 }
 

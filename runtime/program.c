@@ -165,9 +165,11 @@ nyb_status ny_program_open(ny_device *dev, nyb_module *m, ny_program **out, ny_d
   ny_program *p = calloc(1, sizeof *p);
   if (!p) return ny_fail(d, NYB_E_NOMEM, NULL, "no memory for a program");
   p->dev = dev;
-  nyb_status s = ny_device_use(dev, d);
+  ny_device_scope scope;
+  nyb_status s = ny_device_enter(dev, &scope, d);
   if (!s) s = load_code(p, m, d);
   if (!s) s = load_weights(p, m, d);
+  ny_device_leave(&scope);
   if (s)
     ny_program_close(p);
   else
@@ -182,9 +184,11 @@ nyb_status ny_program_of_image(ny_device *dev, const void *image, const ny_mod_k
   if (!p) return ny_fail(d, NYB_E_NOMEM, NULL, "no memory for a program");
   p->dev = dev;
   make_rows(p, 1, 1);
-  nyb_status s = ny_device_use(dev, d);
+  ny_device_scope scope;
+  nyb_status s = ny_device_enter(dev, &scope, d);
   if (!s) s = load_bytes(p, 0, image, row->name, d);
   if (!s) s = find_kernel(p, row, &p->kernel[0], d);
+  ny_device_leave(&scope);
   if (s)
     ny_program_close(p);
   else
@@ -195,9 +199,11 @@ nyb_status ny_program_of_image(ny_device *dev, const void *image, const ny_mod_k
 void ny_program_close(ny_program *p) {
   if (!p) return;
   ny_diag d = {0};
-  if (!ny_device_use(p->dev, &d))
+  ny_device_scope scope;
+  if (!ny_device_enter(p->dev, &scope, &d))
     for (uint32_t u = 0; u < p->n_units; u++)
       if (p->unit[u]) p->dev->cu->module_unload(p->unit[u]);
+  ny_device_leave(&scope);
   ny_device_free(p->dev, p->weights);
   ny_arena_free(&p->rows);
   free(p);

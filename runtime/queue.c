@@ -14,6 +14,7 @@ struct ny_queue {
   void **param;
   int64_t *value; /* dims, then the extent */
   ny_sim_expected *expected;
+  ny_device_scope scope; /* between begin and end */
 };
 struct ny_capture {
   ny_cu_exec exec;
@@ -30,9 +31,11 @@ nyb_status ny_queue_open(const ny_program *p, ny_queue **out, ny_diag *d) {
   q->value = (int64_t *)(q->param + n);
   q->expected = (ny_sim_expected *)(q->value + n);
   const ny_cuda *cu = q->dev->cu;
-  nyb_status s = ny_device_use(q->dev, d);
+  ny_device_scope scope;
+  nyb_status s = ny_device_enter(q->dev, &scope, d);
   ny_cu_result r = s ? 0 : cu->stream_new(&q->stream, NY_CU_STREAM_NON_BLOCKING);
   for (int i = 0; i < 2 && !r && !s; i++) r = cu->event_new(&q->mark[i], 0);
+  ny_device_leave(&scope);
   if (r) s = ny_cuda_fail(cu, r, d, "a stream of %s", q->dev->facts.name);
   if (s)
     ny_queue_close(q);
@@ -44,15 +47,22 @@ nyb_status ny_queue_open(const ny_program *p, ny_queue **out, ny_diag *d) {
 void ny_queue_close(ny_queue *q) {
   ny_diag d = {0};
   if (!q) return;
-  if (!ny_device_use(q->dev, &d)) {
+  ny_queue_end(q);
+  ny_device_scope scope;
+  if (!ny_device_enter(q->dev, &scope, &d)) {
     for (int i = 0; i < 2; i++)
       if (q->mark[i]) q->dev->cu->event_free(q->mark[i]);
     if (q->stream) q->dev->cu->stream_free(q->stream);
   }
+  ny_device_leave(&scope);
   free(q);
 }
 
-nyb_status ny_queue_begin(ny_queue *q, ny_diag *d) { return ny_device_use(q->dev, d); }
+nyb_status ny_queue_begin(ny_queue *q, ny_diag *d) {
+  ny_queue_end(q);
+  return ny_device_enter(q->dev, &q->scope, d);
+}
+void ny_queue_end(ny_queue *q) { ny_device_leave(&q->scope); }
 
 nyb_status ny_queue_wait(ny_queue *q, ny_diag *d) {
   NY_CU_TRY(q->dev->cu, d, stream_wait(q->stream), "the run on %s failed", q->dev->facts.name);
@@ -105,11 +115,12 @@ static nyb_status too_wide(const ny_mod_kernel *k, const char *what, int64_t n, 
                  k->name, what, (long long)n, (long long)NARROW_LIMIT - 1);
 }
 
-/* Of a buffer only the bytes are known here: an element has at most eight. */
 static nyb_status check_sizes(const ny_mod_kernel *k, const ny_launch *l, ny_diag *d) {
   if (k->wide) return NYB_OK;
-  for (uint32_t i = 0; i < l->n_buffers; i++)
-    if (l->bytes[i] / 8 >= (uint64_t)NARROW_LIMIT) return too_wide(k, "a buffer", (int64_t)(l->bytes[i] / 8), d);
+  for (uint32_t i = 0; i < l->n_buffers && i < k->n_bits; i++) {
+    uint64_t n = l->bytes[i] / k->bits[i] * 8 + l->bytes[i] % k->bits[i] * 8 / k->bits[i];
+    if (n >= (uint64_t)NARROW_LIMIT) return too_wide(k, "a buffer", (int64_t)n, d);
+  }
   if (l->extent >= NARROW_LIMIT) return too_wide(k, "a grid", l->extent, d);
   for (uint32_t i = 0; i < l->n_dims; i++)
     if (l->dim[i] >= NARROW_LIMIT) return too_wide(k, "a size", l->dim[i], d);
@@ -212,6 +223,8 @@ nyb_status ny_capture_run(ny_queue *q, ny_capture *c, ny_diag *d) {
 void ny_capture_close(ny_device *dev, ny_capture *c) {
   ny_diag d = {0};
   if (!c) return;
-  if (c->exec && !ny_device_use(dev, &d)) dev->cu->exec_free(c->exec);
+  ny_device_scope scope;
+  if (!ny_device_enter(dev, &scope, &d) && c->exec) dev->cu->exec_free(c->exec);
+  ny_device_leave(&scope);
   free(c);
 }

@@ -257,5 +257,6 @@ nyb_status ny_remote_run(nyb_session *s, const nyb_tensor *in, nyb_tensor *out) 
   nyb_status e = start(s, in, out);
   ny_diag ignored = {0};
   if (e) ny_queue_wait(s->remote->queue, &ignored); /* nothing may still read or write the caller's memory */
+  ny_queue_end(s->remote->queue);
   return e;
 }

@@ -44,6 +44,8 @@ static void to_cuda(fx_module *f, ny_mod_image *image, const char *add) {
   for (int i = 0; i < 3; i++) {
     ny_mod_kernel *k = &f->kernel[i];
     k->symbol = i ? symbol[i] : add;
+    k->bits = fx_bits[i];
+    k->n_bits = k->n_buffers;
     k->entry = k->scratch = 0;
     k->block = 128;
     k->points = 128;
@@ -192,6 +194,10 @@ static void check_device_tensors(const char *device) {
   call c;
   float got[N];
   call_make(&c, N, 1, 0);
+  ny_cu_device number;
+  ny_cu_context context;
+  CHECK(!cu->device_get(&number, id.id) && !cu->context_retain(&context, number) && !cu->context_use(context),
+        "the caller's own use of the device");
   CHECK(!ny_device_alloc(dev, N * 4 + 16, "a", &a, &d) && !ny_device_alloc(dev, N * 4 + 16, "out", &out, &d), "%s",
         d.message);
   for (uint64_t shift = 0; shift <= 4; shift += 4) {
@@ -218,6 +224,8 @@ static void check_device_tensors(const char *device) {
   nyb_session_close(s);
   nyb_module_close(m);
   ny_device_close(dev);
+  cu->context_use(NULL);
+  cu->context_release(number);
 }
 
 /* Results in memory of the caller, at any address. */
@@ -392,6 +400,91 @@ static void check_fault(void) {
   unlink(bad);
 }
 
+/* A kernel whose addresses have 32 bits counts elements, whatever their size. */
+static nyb_status launch_large(ny_device *dev, uint8_t bits, uint64_t bytes, bool wide, ny_diag *d) {
+  static const char ptx[] = PTX_ALL;
+  uint8_t all[3] = {bits, bits, bits};
+  ny_mod_kernel row = {.name = "add",
+                       .symbol = "add",
+                       .n_buffers = 3,
+                       .block = 128,
+                       .points = 128,
+                       .wide = wide,
+                       .bits = all,
+                       .n_bits = 3};
+  void *buffer[3] = {NULL};
+  uint64_t size[3] = {16, bytes, 16};
+  ny_launch l = {.n_buffers = 3, .buffer = buffer, .bytes = size, .extent = 1};
+  ny_program *p;
+  ny_queue *q = NULL;
+  nyb_status s = ny_program_of_image(dev, ptx, &row, &p, d);
+  if (!s) s = ny_queue_open(p, &q, d);
+  if (!s) s = ny_queue_begin(q, d);
+  if (!s) s = ny_queue_launch(q, p, &l, d);
+  ny_queue_close(q);
+  ny_program_close(p);
+  return s;
+}
+static void check_width(void) {
+  const uint64_t limit = (UINT64_C(1) << 31) - (1 << 24);
+  static const uint8_t bits[] = {2, 4, 8, 16, 32, 64, 128};
+  ny_device *dev;
+  ny_diag d = {0};
+  CHECK(!ny_device_open("sim:rtx5090", &dev, &d), "%s", d.message);
+  for (size_t i = 0; i < NY_COUNT(bits); i++) {
+    nyb_status s = launch_large(dev, bits[i], limit * bits[i] / 8, false, &d);
+    CHECK(s == NYB_E_LIMIT && strstr(d.message, "a buffer of 2130706432, at most 2130706431"), "%u bits: %s", bits[i],
+          d.message);
+    ny_diag_clear(&d);
+  }
+  ny_device_close(dev);
+  set("report", "off"); /* nothing is mapped: what is not refused fails */
+  for (int wide = 0; wide < 2; wide++) {
+    CHECK(!ny_device_open("sim:rtx5090", &dev, &d), "%s", d.message);
+    nyb_status s = launch_large(dev, wide ? 8 : 64, limit * 8 - 8, wide, &d);
+    CHECK(s && s != NYB_E_LIMIT, "one element less, or 64-bit addresses: %s", d.message);
+    ny_diag_clear(&d);
+    ny_device_close(dev);
+  }
+  set("report", "on");
+}
+
+/* What the calling thread has current stays so. */
+static void check_context(void) {
+  ny_cu_result (*make_context)(ny_cu_context *, unsigned, ny_cu_device) = NULL;
+  ny_cu_result (*free_context)(ny_cu_context) = NULL;
+  ny_cu_device device;
+  ny_cu_context own, now = NULL;
+  *(void **)&make_context = ny_cuda_symbol(cu, "cuCtxCreate_v2");
+  *(void **)&free_context = ny_cuda_symbol(cu, "cuCtxDestroy_v2");
+  for (int mine = 0; mine < 2; mine++) { /* none, one of the caller's */
+    if (mine) CHECK(!cu->device_get(&device, 1) && !make_context(&own, 0, device), "a context");
+    ny_cu_context before = mine ? own : NULL;
+    cu->context_use(before);
+#define SAME(what) CHECK(!cu->context_now(&now) && now == before, "%s leaves another context", what)
+    nyb_module *m = load(path[1], "sim:h100");
+    SAME("loading");
+    nyb_session *s = open_session(m, 1000, 0);
+    SAME("a session");
+    call c;
+    call_make(&c, 1000, 1, 0);
+    for (int i = 0; i < 3; i++) {
+      CHECK(!call_run(s, &c), "%s", why());
+      SAME("a run");
+    }
+    c.n = 2000; /* not planned for */
+    CHECK(call_run(s, &c) != NYB_OK, "a larger run");
+    SAME("a run that is refused");
+    c.n = 1000;
+    nyb_session_close(s);
+    SAME("closing a session");
+    nyb_module_close(m);
+    SAME("closing a module");
+    call_free(&c, 0);
+    if (mine) CHECK(!free_context(own), "its end");
+  }
+}
+
 int main(void) {
   ny_diag d = {0};
   if (!mkdtemp(folder)) return 1;
@@ -417,6 +510,8 @@ int main(void) {
   check_profile();
   check_threads();
   check_fault();
+  check_width();
+  check_context();
   nyb_close(cx);
   for (int i = 0; i < 2; i++) unlink(path[i]);
   rmdir(folder);

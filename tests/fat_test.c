@@ -199,6 +199,8 @@ static void build(written *w) {
     ny_mod_kernel *k = &w->kernel[i];
     k->entry = k->scratch = 0;
     k->symbol = symbol[i];
+    k->bits = fx_bits[i];
+    k->n_bits = k->n_buffers;
     k->unit = i / 2;
     k->block = 256;
     k->points = 256 >> i;
@@ -253,7 +255,8 @@ static void check_round_trip(void) {
   for (uint32_t i = 0; i < 3; i++) {
     const ny_mod_kernel *a = &gpu->kernel[i], *b = &w.kernel[i];
     CHECK(!strcmp(a->symbol, b->symbol) && a->unit == b->unit && a->block == b->block && a->points == b->points &&
-              a->shared == b->shared && a->wide == b->wide && a->n_buffers == b->n_buffers && a->n_dims == b->n_dims,
+              a->shared == b->shared && a->wide == b->wide && a->n_buffers == b->n_buffers && a->n_dims == b->n_dims &&
+              a->n_bits == b->n_buffers && !memcmp(a->bits, b->bits, a->n_bits),
           "kernel %u", i);
   }
   ny_device_needs needs = {.sm = 86, .cubin = true, .ptx = true, .shared = 99 << 10, .name = "X"};
@@ -304,6 +307,12 @@ static void big_block(ny_mod *gpu, written *w) { (void)gpu, w->kernel[1].block =
 static void no_points(ny_mod *gpu, written *w) { (void)gpu, w->kernel[1].points = 0; }
 static void points(ny_mod *gpu, written *w) { (void)gpu, w->kernel[1].points = 257; }
 static void shared(ny_mod *gpu, written *w) { (void)gpu, w->kernel[1].shared = UINT32_MAX; }
+static void no_bits(ny_mod *gpu, written *w) { (void)gpu, w->kernel[0].n_bits = 0; }
+static void few_bits(ny_mod *gpu, written *w) { (void)gpu, w->kernel[0].n_bits = 2; }
+static void bad_bits(ny_mod *gpu, written *w) {
+  static const uint8_t bits[] = {32, 0, 32};
+  (void)gpu, w->kernel[0].bits = bits;
+}
 static void native(ny_mod *gpu, written *w) { gpu->code = w->cpu.m.code; }
 static void cpu_images(ny_mod *gpu, written *w) { w->both[0].image = gpu->image, w->both[0].n_images = 1; }
 static void no_expr(ny_mod *gpu, written *w) { (void)w, gpu->arena = 1000; }
@@ -332,6 +341,9 @@ static void check_hostile(void) {
       {"no points", "points", no_points},
       {"more points than threads", "points", points},
       {"shared memory", "shared memory", shared},
+      {"elements without a size", "elements", no_bits},
+      {"fewer sizes than buffers", "elements", few_bits},
+      {"elements of no bits", "elements of 0 bits", bad_bits},
       {"CPU code in a CUDA program", "another kind", native},
       {"images in a CPU program", "another kind", cpu_images},
       {"expression of the second program", "arena", no_expr},

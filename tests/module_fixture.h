@@ -97,6 +97,8 @@ static ny_mod_value fx_value(const char *name, ny_fmt fmt, uint32_t rank, uint32
 
 /* Inputs a, b: f32[?N], flag: bool[]. Outputs sum = a + b; twice = sum sum (stacked by a loop that ends when its
    condition fails after two rounds); count[i] = 3 + i; chosen = flag ? a : b; weight = w + w. */
+/* Of an element of each buffer of the kernels: what a program for a device says too. */
+__attribute__((unused)) static const uint8_t fx_bits[3][3] = {{32, 32, 32}, {64}, {64, 8}};
 static void fx_build(fx_module *f) {
   static uint32_t three, two;
   memset(f, 0, sizeof *f);
