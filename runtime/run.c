@@ -130,7 +130,7 @@ nyb_status ny_session_output(nyb_session *s, uint32_t i, nyb_tensor *t, void **a
     t->byte_offset = 0;
     t->device = (nyb_device_id){1, 0};
   } else {
-    if (!s->remote || !t->device.type) t->device = (nyb_device_id){1, 0};
+    if (!t->device.type) t->device = (nyb_device_id){1, 0};
     NY_TRY(check_device(s, "output", v, t->device));
     if (t->dtype.bits && (t->dtype.code != want.code || t->dtype.bits != want.bits))
       return ny_fail(&s->diag, NYB_E_TYPE, NULL, "output \"%s\" has dtype code %d, %d bits; %s is code %d, %d bits",

@@ -116,7 +116,7 @@ typedef struct nyb_import_options {
  * while the model is open; weights are not copied. */
 NYB_API nyb_status nyb_import(nyb_context *cx, const char *path, const nyb_import_options *options,
                               nyb_model **out_model);
-/* The same from memory, which must outlive the model. External data is refused. */
+/* An ONNX model from memory, which must outlive the model. External data is refused. */
 NYB_API nyb_status nyb_import_memory(nyb_context *cx, const void *data, size_t bytes, const nyb_import_options *options,
                                      nyb_model **out_model);
 /* Before its context; modules compiled from it live on. */
