@@ -98,6 +98,18 @@ def check_device(table, device):
     return facts
 
 
+def check_conformance(table, device):
+    """Everything the API promises of a device: tests/cts."""
+    try:
+        r = subprocess.run([str(DATA / "cts"), device, "--modules", str(DATA / "cts-modules")], capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    except subprocess.TimeoutExpired:
+        table.add("cts", device, "took more than 300 s", "", False)
+        return
+    table.add("cts", device, (r.stdout.strip().splitlines() or [f"exit {r.returncode}"])[-1].split(": ")[-1], "the API's promises", r.returncode == 0)
+    for line in r.stderr.strip().splitlines()[:10]:
+        print(f"  {line}", flush=True)
+
+
 def check_models(table, models, device, folder):
     for m in models:
         if not m["outputs"]:
@@ -337,6 +349,7 @@ def main():
     check_device(table, device)
     torch = open_torch(device)
     with tempfile.TemporaryDirectory() as folder:
+        check_conformance(table, device)
         check_models(table, models, device, folder)
         copy, details = check_kernels(table, device)
         check_streams(table, device, copy)

@@ -145,10 +145,10 @@ def save_bf16(path, array):
     np.save(path, array.view("V2") if array.dtype == BF16 else array)
 
 
-def run(*arguments):
-    r = subprocess.run([str(NYBBLE), *map(str, arguments)], capture_output=True, text=True, env={**os.environ, "NYBBLE_CACHE": str(ROOT / "build/gpu-build/cache")})
+def run(*arguments, program=NYBBLE):
+    r = subprocess.run([str(program), *map(str, arguments)], capture_output=True, text=True, env={**os.environ, "NYBBLE_CACHE": str(ROOT / "build/gpu-build/cache")})
     if r.returncode:
-        sys.exit(f"gpu-check: nybble {' '.join(map(str, arguments[:3]))}: {r.stderr.strip()}")
+        sys.exit(f"gpu-check: {program.name} {' '.join(map(str, arguments[:3]))}: {r.stderr.strip()}")
     return r.stdout
 
 
@@ -209,6 +209,8 @@ def main():
         for fused in (False, True):
             model = gemm(n, fused)
             take(f"gemm{'_gelu' if fused else ''}_{n}", model, random(model, {}), "bf16", record=n == 256, check=n == 256)
+    run("--make", OUT / "cts-modules", "--target", TARGETS, program=OUT / "cts")
+    print(f"conformance test {megabytes(OUT / 'cts-modules'):6.1f} MiB", flush=True)
     (OUT / "models.json").write_text(json.dumps(models, indent=1))
     with tarfile.open(ARCHIVE, "w:xz", preset=3) as archive:
         for f in sorted(OUT.iterdir()):
@@ -221,5 +223,6 @@ def main():
 
 
 if __name__ == "__main__":
-    shutil.rmtree(OUT / "models", ignore_errors=True)
+    for folder in ("models", "cts-modules"):
+        shutil.rmtree(OUT / folder, ignore_errors=True)
     main()

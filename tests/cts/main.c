@@ -1,8 +1,8 @@
 /* cts DEVICE: does a device behave as the API promises? Results of every family of kernels, then what the API says of
    tensors, sessions, sizes, limits and errors: the same cases on every device.
    usage: cts DEVICE [--modules DIR] [CASE...]     cpu, cuda[:N], sim[:PROFILE]; without a compiler, modules of --make
-          cts --make DIR [--target LIST]           modules for several devices, with the results they have to give
-          cts --list */
+          cts --make DIR [--target LIST]           modules for several devices, with the results they have to give; the
+   list has cpu in it, or what the simulator runs cts --list */
 #include "cts.h"
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -10,7 +10,7 @@
 #include <string.h>
 
 nyb_context *cts_cx;
-const char *cts_device = "cpu";
+const char *cts_device;
 static atomic_int n_wrong; /* of the running case */
 static int n_passed, n_failed;
 
@@ -211,7 +211,7 @@ int main(int argc, char **argv) {
   nyb_options o = {.size = sizeof o};
   if (nyb_open(&o, &cts_cx)) return 2;
   cts_models_read();
-  if (n) cts_device = rest[0];
+  cts_device = n ? rest[0] : make && !strstr(target, "cpu") ? "sim" : "cpu";
   if (n && !all_known(rest + 1, n - 1)) return usage();
   const char *missing = n && !make ? cts_no_compiler() : NULL;
   if (missing) printf("cts %s: nothing is tested, %s\n", cts_device, missing);

@@ -265,11 +265,12 @@ bool cts_make(const char *to, const char *target) {
     cts_model *m = &cts_models[i];
     nyb_model *g = NULL;
     nyb_compile_options o = {.size = sizeof o, .target = target};
+    nyb_load_options where = {.size = sizeof where, .trust = 1, .device = cts_device};
     nyb_module *module = NULL;
     nyb_module_info info = {.size = sizeof info};
     snprintf(path, sizeof path, "%s/%s.nyb", to, m->name);
     good &= CHECK(!nyb_import(cts_cx, text_file(m), NULL, &g) && !nyb_compile(g, &o, path) &&
-                      !nyb_load(cts_cx, path, NULL, &module) && !nyb_module_describe(module, &info),
+                      !nyb_load(cts_cx, path, &where, &module) && !nyb_module_describe(module, &info),
                   "%s: %s", m->name, cts_why());
     nyb_model_close(g);
     snprintf(path, sizeof path, "%s/%s.cts", to, m->name);
