@@ -312,7 +312,7 @@ static bool run_one(const ref_op *op, const ref_entry *e, const form *f) {
 /* ---- finding the reference */
 static bool among(const char *list, const char *word, char separator) {
   size_t n = strlen(word);
-  for (const char *s = list; s; s = strchr(s, separator), s += s != NULL)
+  for (const char *s = list; s; s = (s = strchr(s, separator)) ? s + 1 : NULL)
     if (!strncmp(s, word, n) && (!s[n] || s[n] == separator)) return true;
   return false;
 }

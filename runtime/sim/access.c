@@ -90,42 +90,46 @@ static uint8_t *pointer(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t lane, ny_p
 
 /* ---- costs */
 /* 32-byte sectors that the lanes touch. */
-static uint32_t sectors(uint32_t mask, const uint64_t addr[NY_LANES], uint32_t bytes) {
+static uint32_t sectors(const ny_touch *t) {
   uint64_t first = UINT64_MAX, seen = 0;
-  NY_EACH_ACTIVE(l) first = addr[l] / 32 < first ? addr[l] / 32 : first;
+  for (uint32_t k = 0; k < t->n_strips; k++)
+    first = t->strip[k].addr / 32 < first ? t->strip[k].addr / 32 : first;
   uint32_t n = 0;
   uint64_t far[NY_LANES * 2];
   uint32_t n_far = 0;
-  NY_EACH_ACTIVE(l) {
-    for (uint64_t s = addr[l] / 32; s <= (addr[l] + bytes - 1) / 32; s++) {
+  for (uint32_t k = 0; k < t->n_strips; k++) {
+    const ny_strip *x = &t->strip[k];
+    for (uint64_t s = x->addr / 32; s <= (x->addr + x->bytes - 1) / 32; s++) {
       if (s - first < 64) {
         n += !(seen >> (s - first) & 1);
         seen |= 1ull << (s - first);
         continue;
       }
-      uint32_t k = 0;
-      while (k < n_far && far[k] != s) k++;
-      if (k == n_far && n_far < NY_COUNT(far)) far[n_far++] = s;
+      uint32_t f = 0;
+      while (f < n_far && far[f] != s) f++;
+      if (f == n_far && n_far < NY_COUNT(far)) far[n_far++] = s;
     }
   }
   return n + n_far;
 }
 
 /* Wavefronts of a shared access: 32 banks of 4 bytes; lanes go in groups of 128 bytes; different words of one bank take
-   turns, the same word is one. */
-static uint32_t wavefronts(uint32_t mask, const uint64_t addr[NY_LANES], uint32_t bytes) {
-  uint32_t group = bytes >= 16 ? 8 : bytes >= 8 ? 16 : 32, words = bytes > 4 ? bytes / 4 : 1, waves = 0;
+   turns, the same word is one. A unit is what a lane asks of neighbouring banks at once. */
+static uint32_t wavefronts(const ny_touch *t) {
+  uint32_t log = t->bytes >= 16 ? 4 : t->bytes >= 8 ? 3 : 2, banks = 128u >> log, group = banks, waves = 0;
+  if (t->n_strips == 1 && t->mask == NY_ALL_LANES && t->bytes <= 16) return NY_LANES / group;
+  uint32_t units = t->bytes >> log ? t->bytes >> log : 1;
   for (uint32_t from = 0; from < NY_LANES; from += group) {
-    uint64_t word[NY_LANES][NY_LANES]; /* a group asks a bank for at most one word a lane */
+    uint64_t at[NY_LANES][NY_LANES]; /* by bank; a group asks a bank for at most one unit a lane */
     uint8_t depth[NY_LANES] = {0}, most = 0;
     for (uint32_t l = from; l < from + group; l++) {
-      if (!(mask >> l & 1)) continue;
-      for (uint32_t k = 0; k < words; k++) {
-        uint64_t x = addr[l] / 4 + k;
-        uint32_t bank = x % 32, d = 0;
-        while (d < depth[bank] && word[bank][d] != x) d++;
+      if (!(t->mask >> l & 1)) continue;
+      for (uint32_t k = 0; k < units; k++) {
+        uint64_t x = (t->addr[l] >> log) + k;
+        uint32_t bank = (uint32_t)x & (banks - 1), d = 0;
+        while (d < depth[bank] && at[bank][d] != x) d++;
         if (d < depth[bank]) continue;
-        word[bank][depth[bank]++] = x;
+        at[bank][depth[bank]++] = x;
         if (depth[bank] > most) most = depth[bank];
       }
     }
@@ -134,19 +138,25 @@ static uint32_t wavefronts(uint32_t mask, const uint64_t addr[NY_LANES], uint32_
   return waves;
 }
 
-static void cost(ny_sim_warp *w, uint32_t mask, ny_ptx_space space, const uint64_t addr[NY_LANES], uint32_t bytes,
-                 uint32_t how) {
-  ny_sim_counters *c = &w->block->grid->count;
+static void cost(const ny_touch *t, ny_ptx_space space) {
+  ny_sim_counters *c = &t->w->block->grid->count;
   if (space == NY_SHARED) {
     c->shared_ops++;
-    c->shared_waves += wavefronts(mask, addr, bytes);
-  } else if (space == NY_GLOBAL || space == NY_CONST) {
-    uint64_t all = (uint64_t)bytes * (uint32_t)__builtin_popcount(mask);
+    c->shared_waves += wavefronts(t);
+  } else {
+    uint64_t all = (uint64_t)t->bytes * (uint32_t)__builtin_popcount(t->mask);
     c->global_ops++;
-    c->global_sectors += sectors(mask, addr, bytes);
-    if (how & NY_WRITE) c->global_write_bytes += all;
-    if (how & NY_READ) c->global_read_bytes += all;
+    c->global_sectors += sectors(t);
+    if (t->how & NY_WRITE) c->global_write_bytes += all;
+    if (t->how & NY_READ) c->global_read_bytes += all;
   }
+}
+
+/* What the checks want to know of an access that is within bounds. */
+static void watch(const ny_touch *t, ny_ptx_space space) {
+  const ny_sim_block *b = t->w->block;
+  if (space == NY_SHARED && b->shadow) ny_shadow_shared(t);
+  if (space == NY_GLOBAL && b->grid->global_shadow) ny_shadow_global(t);
 }
 
 /* ---- all lanes */
@@ -207,12 +217,15 @@ static uint32_t access_space(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask,
     }
     mask = ok;
   }
-  const ny_sim_block *b = w->block;
+  uint32_t checks = w->block->grid->launch->options.checks;
   if (!mask) return 0;
   if (how & NY_ATOMIC && space == NY_GLOBAL && ++w->polls == NY_POLLS) ny_yield(w);
-  if (b->grid->launch->options.checks & NY_SIM_COUNT_MEMORY) cost(w, mask, space, addr, bytes, how);
-  if (space == NY_SHARED && b->shadow) ny_shadow_shared(w, i, mask, addr, bytes, how);
-  if (space == NY_GLOBAL && b->grid->global_shadow) ny_shadow_global(w, i, mask, addr, bytes, how);
+  if (!checks || (space != NY_SHARED && space != NY_GLOBAL && space != NY_CONST)) return mask;
+  ny_touch t;
+  t.w = w, t.i = i, t.addr = addr, t.mask = mask, t.bytes = bytes, t.how = how;
+  ny_touch_strips(&t);
+  if (checks & NY_SIM_COUNT_MEMORY) cost(&t, space);
+  watch(&t, space);
   return mask;
 }
 
@@ -252,16 +265,14 @@ uint8_t *ny_access_one(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t lane, ny_pt
   at[lane] = addr;
   if (align > 1 && !aligned(w, i, 1u << lane, at, (uint32_t)bytes, align, how)) return NULL;
   uint8_t *p = pointer(w, i, lane, space, addr, bytes, how);
-  const ny_sim_block *b = w->block;
-  if (!p || !((space == NY_SHARED && b->shadow) || (space == NY_GLOBAL && b->grid->global_shadow))) return p;
+  if (!p || !w->block->grid->launch->options.checks) return p;
   for (uint64_t done = 0; done < bytes; done += 1 << 20) {
     uint64_t left = bytes - done;
-    uint32_t n = left < 1 << 20 ? (uint32_t)left : 1 << 20;
     at[lane] = addr + done;
-    if (space == NY_SHARED)
-      ny_shadow_shared(w, i, 1u << lane, at, n, how);
-    else
-      ny_shadow_global(w, i, 1u << lane, at, n, how);
+    ny_touch t = {.w = w, .i = i, .addr = at, .mask = 1u << lane, .how = how};
+    t.bytes = left < 1 << 20 ? (uint32_t)left : 1 << 20;
+    ny_touch_strips(&t);
+    watch(&t, space);
   }
   return p;
 }

@@ -92,25 +92,19 @@ static ny_gcell *take(struct ny_shadow_global *s, uint32_t n) {
   return s->slab[s->full] + s->used - n;
 }
 
-typedef struct ny_run {
-  ny_gcell *cell;
-  uint32_t n;
-} ny_run;
-/* The cells of `bytes` from addr on, which lie in one page. */
-static ny_run run_at(struct ny_shadow_global *s, uint64_t addr, uint64_t bytes, uint32_t grain) {
-  const ny_sim_range *r = ny_range_of(s->g, addr, bytes);
-  if (!r || !s->page) return (ny_run){0};
+/* The page of addr, with cells no larger than grain. */
+static const ny_cells *page_at(struct ny_shadow_global *s, uint64_t addr, uint32_t grain) {
+  const ny_sim_range *r = ny_range_of(s->g, addr, 1);
+  if (!r || !s->page) return NULL;
   uint64_t n = (uint64_t)(r - s->g->range), first = r->base / NY_PAGE;
-  if (!s->page[n] && !(s->page[n] = calloc((r->base + r->bytes) / NY_PAGE - first + 1, sizeof **s->page)))
-    return (ny_run){0};
+  if (!s->page[n] && !(s->page[n] = calloc((r->base + r->bytes) / NY_PAGE - first + 1, sizeof **s->page))) return NULL;
   ny_cells *p = &s->page[n][addr / NY_PAGE - first];
-  if (!p->at || p->grain > grain) {
-    ny_cells fine = {(uint8_t *)take(s, NY_PAGE >> grain), grain};
-    if (!fine.at) return (ny_run){0};
-    if (p->at) ny_cells_split(p, &fine, sizeof(ny_gcell));
-    *p = fine;
-  }
-  return (ny_run){(ny_gcell *)p->at + (addr % NY_PAGE >> p->grain), (uint32_t)(bytes >> p->grain)};
+  if (p->at && p->grain <= grain) return p;
+  ny_cells fine = {(uint8_t *)take(s, (uint32_t)NY_PAGE >> grain), grain};
+  if (!fine.at) return NULL;
+  if (p->at) ny_cells_split(p, &fine, sizeof(ny_gcell));
+  *p = fine;
+  return p;
 }
 
 /* ---- blocks that know of each other through atomics */
@@ -165,6 +159,7 @@ static bool block_known(const ny_shadow *s, uint64_t block) {
 
 /* ---- checks */
 typedef struct ny_look {
+  const struct ny_shadow_global *s;
   ny_sim_warp *w;
   const ny_ptx_ins *i;
   uint32_t lane, bytes, how, block;
@@ -173,12 +168,12 @@ typedef struct ny_look {
 
 static const char *verb(uint32_t how) { return how & NY_ATOMIC ? "atomic" : how & NY_WRITE ? "write" : "read"; }
 
-static bool report(const ny_look *k, const ny_who *o, const char *what, bool across) {
+static bool report(const ny_look *k, const ny_who *o, const char *what) {
   char near[120];
   ny_sim_grid *g = k->w->block->grid;
+  bool across = o->block != k->block;
   ny_nearest(g, k->addr, near, sizeof near);
-  ny_sim_site other =
-      ny_site_of(g, o->block - g->global_shadow->base - 1, o->warp * (uint32_t)NY_LANES + o->lane, o->pc);
+  ny_sim_site other = ny_site_of(g, o->block - k->s->base - 1, o->warp * (uint32_t)NY_LANES + o->lane, o->pc);
   ny_find_two(k->w, k->i, k->lane, &other, across ? NY_FIND_cross : NY_FIND_race, k->addr, k->bytes,
               across ? "%s of %u bytes at %s, which another block %s: blocks have no order"
                      : "%s of %u bytes at %s, which another thread of the block %s, and no barrier between",
@@ -186,82 +181,111 @@ static bool report(const ny_look *k, const ny_who *o, const char *what, bool acr
   return false;
 }
 
-static bool check(const struct ny_shadow_global *s, const ny_look *k, const ny_who *o, const char *what) {
-  if (o->block <= s->base) return true;
-  if (o->atomic && k->how & NY_ATOMIC) return true;
-  uint32_t checks = s->g->launch->options.checks;
-  if (o->block != k->block) {
-    if (!(checks & NY_SIM_CROSS_BLOCK) || block_known(k->w->block->shadow, o->block - s->base - 1)) return true;
-    return report(k, o, what, true);
-  }
-  if (!(checks & NY_SIM_RACES)) return true;
+/* Whether what o did is no matter to this access. */
+static bool orderly(const ny_look *k, const ny_who *o) {
+  if (o->block <= k->s->base || (o->atomic && k->how & NY_ATOMIC)) return true;
+  const ny_shadow *own = k->w->block->shadow;
+  if (o->block != k->block) return !(own->checks & NY_SIM_CROSS_BLOCK) || block_known(own, o->block - k->s->base - 1);
+  if (!(own->checks & NY_SIM_RACES)) return true;
   uint32_t lane = o->lane;
-  if (o->many && lane == k->lane) lane = lane ? lane - 1 : 1;
-  return ny_shadow_knows(k->w, k->lane, o->warp, lane, o->epoch) || report(k, o, what, false);
+  if (o->many && lane == k->lane) lane = lane ? lane - 1 : 1; /* some other lane */
+  return ny_shadow_knows(k->w, k->lane, o->warp, lane, o->epoch);
 }
 
-static bool check_cell(const struct ny_shadow_global *s, const ny_look *k, const ny_gcell *c) {
-  if (!check(s, k, &c->write, "wrote")) return false;
-  return !(k->how & NY_WRITE) || (check(s, k, &c->read[0], "read") && check(s, k, &c->read[1], "read"));
+static bool check_cell(const ny_look *k, const ny_gcell *c) {
+  if (!orderly(k, &c->write)) return report(k, &c->write, "wrote");
+  for (int r = 0; r < 2 && k->how & NY_WRITE; r++)
+    if (!orderly(k, &c->read[r])) return report(k, &c->read[r], "read");
+  return true;
 }
 
-static void check_lane(struct ny_shadow_global *s, const ny_look *k, uint32_t grain) {
-  for (uint64_t at = k->addr, end = at + k->bytes, part; at < end; at += part) {
-    part = ny_cells_part(at, end);
-    ny_run r = run_at(s, at, part, grain);
-    for (; r.n; r.n--, r.cell++)
-      if (!check_cell(s, k, r.cell)) return;
+static void check_lane(const ny_look *k, struct ny_shadow_global *s) {
+  for (uint64_t at = k->addr, end = at + k->bytes; at < end;) {
+    const ny_cells *p = page_at(s, at, 4);
+    if (!p || !check_cell(k, (const ny_gcell *)p->at + (at % NY_PAGE >> p->grain))) return;
+    at += 1ull << p->grain;
   }
 }
 
-static void note_read(ny_gcell *c, ny_who by) {
-  for (int k = 0; k < 2; k++) {
-    ny_who *r = &c->read[k];
-    if (r->block != by.block || r->warp != by.warp) continue;
-    by.many = r->epoch == by.epoch && (r->many || r->lane != by.lane);
-    *r = by;
-    return;
+/* Whether there is nothing to be found in a part of a strip. */
+static bool clean(ny_look *k, const ny_strip *x, ny_run r) {
+  const ny_gcell *cell = r.cell;
+  bool write = k->how & NY_WRITE;
+  for (uint32_t c = 0; c < r.n; c++) {
+    k->lane = ny_run_lane(x, r, c);
+    if (!orderly(k, &cell[c].write)) return false;
+    if (write && (!orderly(k, &cell[c].read[0]) || !orderly(k, &cell[c].read[1]))) return false;
   }
-  c->read[1] = c->read[0];
-  c->read[0] = by;
+  return true;
 }
 
-static void note(struct ny_shadow_global *s, const ny_look *k, uint32_t grain, ny_who by) {
-  for (uint64_t at = k->addr, end = at + k->bytes, part; at < end; at += part) {
-    part = ny_cells_part(at, end);
-    ny_run r = run_at(s, at, part, grain);
-    for (; r.n; r.n--, r.cell++) {
-      if (k->how & NY_WRITE)
-        r.cell->write = by;
+static void check_strip(const ny_touch *t, const ny_strip *x, ny_look *k, struct ny_shadow_global *s) {
+  bool ok = true;
+  for (uint64_t done = 0; done < x->bytes; done += ny_strip_part(x, done)) {
+    const ny_cells *p = page_at(s, x->addr + done, t->grain);
+    ok = ok && p && clean(k, x, ny_strip_run(x, done, p, sizeof(ny_gcell)));
+  }
+  for (uint32_t l = x->lane; !ok && l < x->lane + x->n; l++) {
+    k->lane = l;
+    k->addr = t->addr[l];
+    check_lane(k, s);
+  }
+}
+
+static void note_write(ny_gcell *c, const ny_who *by, uint32_t lane) {
+  c->write = *by;
+  c->write.lane = (uint8_t)lane;
+}
+static void note_read(ny_gcell *c, const ny_who *by, uint32_t lane, bool several) {
+  ny_who *r = &c->read[0];
+  bool many = several;
+  if (r->block != by->block || r->warp != by->warp) r++;
+  if (r->block == by->block && r->warp == by->warp) {
+    many = several || (r->epoch == by->epoch && (r->many || r->lane != lane));
+  } else {
+    c->read[1] = c->read[0];
+    r = &c->read[0];
+  }
+  *r = *by;
+  r->lane = (uint8_t)lane;
+  r->many = many;
+}
+
+static void note(const ny_touch *t, const ny_strip *x, const ny_who *by, struct ny_shadow_global *s) {
+  for (uint64_t done = 0; done < x->bytes; done += ny_strip_part(x, done)) {
+    const ny_cells *p = page_at(s, x->addr + done, t->grain);
+    if (!p) return;
+    ny_run r = ny_strip_run(x, done, p, sizeof(ny_gcell));
+    if (x->same) r.lane += x->n - 1; /* the last one */
+    ny_gcell *cell = r.cell;
+    for (uint32_t c = 0; c < r.n; c++) {
+      if (t->how & NY_WRITE)
+        note_write(&cell[c], by, r.lane + (c >> r.per_lane));
       else
-        note_read(r.cell, by);
+        note_read(&cell[c], by, r.lane + (c >> r.per_lane), x->same);
     }
   }
 }
 
-void ny_shadow_global(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask, const uint64_t addr[NY_LANES], uint32_t bytes,
-                      uint32_t how) {
+void ny_shadow_global(const ny_touch *t) {
+  ny_sim_warp *w = t->w;
   struct ny_shadow_global *s = w->block->grid->global_shadow;
   ny_shadow *own = w->block->shadow;
-  if (!bytes || !own) return;
-  if (how & NY_ATOMIC) {
+  uint32_t mask = t->mask;
+  if (!own) return;
+  if (t->how & NY_ATOMIC) {
     NY_EACH_ACTIVE(l) {
-      ny_shadow_strong(w, mask, addr[l], how & NY_READ);
-      exchange(s, own, addr[l], w->block->linear, how);
+      ny_shadow_strong(w, mask, t->addr[l], t->how & NY_READ);
+      exchange(s, own, t->addr[l], w->block->linear, t->how);
     }
   }
-  uint32_t grain = ny_cells_grain(mask, addr, bytes);
-  ny_look k = {.w = w, .i = i, .bytes = bytes, .how = how, .block = s->base + 1 + (uint32_t)w->block->linear};
-  NY_EACH_ACTIVE(l) {
-    k.lane = l;
-    k.addr = addr[l];
-    check_lane(s, &k, grain);
-  }
-  ny_who by = {k.block, own->warp[w->index].epoch, ny_pc_of(w, i), (uint8_t)w->index, 0, 0, how & NY_ATOMIC ? 1 : 0};
-  NY_EACH_ACTIVE(l) {
-    by.lane = (uint8_t)l;
-    k.addr = addr[l];
-    note(s, &k, grain, by);
-  }
-  if (how & NY_ATOMIC && how & NY_WRITE) NY_EACH_ACTIVE(l) ny_shadow_strong(w, mask, addr[l], NY_WRITE);
+  ny_look k = {s, w, t->i, 0, t->bytes, t->how, s->base + 1 + (uint32_t)w->block->linear, 0};
+  for (uint32_t x = 0; x < t->n_strips; x++) check_strip(t, &t->strip[x], &k, s);
+  ny_who by = {.block = k.block,
+               .epoch = own->warp[w->index].epoch,
+               .pc = ny_pc_of(w, t->i),
+               .warp = (uint8_t)w->index,
+               .atomic = t->how & NY_ATOMIC ? 1 : 0};
+  for (uint32_t x = 0; x < t->n_strips; x++) note(t, &t->strip[x], &by, s);
+  if (t->how & NY_ATOMIC && t->how & NY_WRITE) NY_EACH_ACTIVE(l) ny_shadow_strong(w, mask, t->addr[l], NY_WRITE);
 }

@@ -81,13 +81,13 @@ typedef struct ny_shadow {
 ny_shadow *ny_shadow_new(ny_sim_block *b, uint32_t checks);
 void ny_shadow_begin(ny_sim_block *b); /* the next block on the same memory */
 void ny_shadow_free(ny_shadow *s);
-/* Whether warp w, lane, knows of what lane `by_lane` of warp `by` did in `epoch`. */
+/* Whether warp w, lane (NY_LANES: all lanes), knows of what lane `by_lane` of warp `by` did in `epoch`. */
 static inline bool ny_shadow_knows(const ny_sim_warp *w, uint32_t lane, uint32_t by, uint32_t by_lane, uint32_t epoch) {
   const ny_shadow *s = w->block->shadow;
   const ny_warp_clock *k = &s->warp[w->index];
   if (epoch <= s->base) return true;
   if (by != w->index) return epoch <= k->known[by];
-  return by_lane == lane || epoch <= k->full || (k->lane && epoch <= k->lane[lane][by_lane]);
+  return by_lane == lane || epoch <= k->full || (k->lane && lane < NY_LANES && epoch <= k->lane[lane][by_lane]);
 }
 void ny_shadow_strong(ny_sim_warp *w, uint32_t mask, uint64_t key, uint32_t how); /* an atomic access is an edge */
 
@@ -100,23 +100,54 @@ typedef struct ny_cells {
   uint8_t *at;    /* NULL: nobody has come here yet */
   uint32_t grain; /* log2 of the bytes of a cell */
 } ny_cells;
-/* The largest grain for these accesses. */
-uint32_t ny_cells_grain(uint32_t mask, const uint64_t addr[NY_LANES], uint64_t bytes);
 /* Into the memory of `to`, which has a smaller grain: NY_PAGE >> to.grain cells of cell_bytes. */
 void ny_cells_split(const ny_cells *from, const ny_cells *to, size_t cell_bytes);
-/* How many of the bytes from addr on are in its page. */
-static inline uint64_t ny_cells_part(uint64_t addr, uint64_t end) {
-  uint64_t next = (addr | (NY_PAGE - 1)) + 1;
-  return (next < end ? next : end) - addr;
+/* Lanes one after another whose pieces lie one after another, or are one and the same. */
+typedef struct ny_strip {
+  uint64_t addr, bytes;
+  uint32_t piece;   /* bytes of one lane */
+  uint32_t lane, n; /* the first, how many */
+  bool same;        /* several lanes at one address */
+} ny_strip;
+typedef struct ny_touch { /* one access of a warp, all of it in memory that is there */
+  ny_sim_warp *w;
+  const ny_ptx_ins *i;
+  const uint64_t *addr; /* by lane */
+  uint32_t mask, bytes, how;
+  uint32_t grain;    /* the largest that fits */
+  uint32_t n_strips; /* in order of lanes */
+  ny_strip strip[NY_LANES];
+} ny_touch;
+void ny_touch_strips(ny_touch *t); /* from what precedes them */
+/* A part of a strip that lies in one page. Cell k is of lane + (k >> per_lane). */
+typedef struct ny_run {
+  void *cell;
+  uint32_t n, lane, per_lane;
+} ny_run;
+/* The part from byte `done` on, and how long it is. */
+static inline uint64_t ny_strip_part(const ny_strip *s, uint64_t done) {
+  uint64_t page = NY_PAGE - (s->addr + done) % NY_PAGE, left = s->bytes - done;
+  return page < left ? page : left;
+}
+static inline ny_run ny_strip_run(const ny_strip *s, uint64_t done, const ny_cells *page, size_t cell_bytes) {
+  ny_run r = {page->at + ((s->addr + done) % NY_PAGE >> page->grain) * cell_bytes,
+              (uint32_t)(ny_strip_part(s, done) >> page->grain), s->lane, 31};
+  if (s->same || s->n == 1) return r;
+  uint32_t log = (uint32_t)__builtin_ctz(s->piece);
+  r.lane += (uint32_t)(done >> log);
+  r.per_lane = log - page->grain;
+  return r;
+}
+/* The lane that a strip stands for in front of ny_shadow_knows: NY_LANES is none, and knows only what all do. */
+static inline uint32_t ny_run_lane(const ny_strip *s, ny_run r, uint32_t k) {
+  return s->same ? (uint32_t)NY_LANES : r.lane + (k >> r.per_lane);
 }
 
 /* ---- shared_shadow.c, global_shadow.c */
 void ny_shadow_pages_free(ny_shadow *s);
 void ny_shadow_pages(ny_sim_block *b, ny_shadow *s);
-void ny_shadow_shared(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask, const uint64_t addr[NY_LANES], uint32_t bytes,
-                      uint32_t how);
+void ny_shadow_shared(const ny_touch *t);
 struct ny_shadow_global *ny_shadow_global_new(ny_sim_grid *g);
 void ny_shadow_global_free(struct ny_shadow_global *s);
-void ny_shadow_global(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask, const uint64_t addr[NY_LANES], uint32_t bytes,
-                      uint32_t how);
+void ny_shadow_global(const ny_touch *t);
 #endif

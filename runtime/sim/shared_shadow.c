@@ -23,24 +23,19 @@ void ny_shadow_pages_free(ny_shadow *s) {
   free(s->page);
 }
 
-/* The cells of `bytes` from `at` on, which lie in one page. */
-typedef struct ny_run {
-  uint8_t *cell;
-  uint32_t n;
-} ny_run;
-static ny_run run_at(ny_shadow *s, uint64_t at, uint64_t bytes, uint32_t grain) {
+static const ny_cells *page_at(ny_shadow *s, uint64_t at, uint32_t grain) {
   ny_cells *p = &s->page[at / NY_PAGE];
-  if (!p->at || p->grain > grain) {
-    ny_cells fine = {calloc(NY_PAGE >> grain, s->cell_bytes), grain};
-    if (!fine.at) return (ny_run){0};
-    if (p->at) ny_cells_split(p, &fine, s->cell_bytes);
-    free(p->at);
-    *p = fine;
-  }
-  return (ny_run){p->at + (at % NY_PAGE >> p->grain) * s->cell_bytes, (uint32_t)(bytes >> p->grain)};
+  if (p->at && p->grain <= grain) return p;
+  ny_cells fine = {calloc((uint32_t)NY_PAGE >> grain, s->cell_bytes), grain};
+  if (!fine.at) return NULL;
+  if (p->at) ny_cells_split(p, &fine, s->cell_bytes);
+  free(p->at);
+  *p = fine;
+  return p;
 }
-#define EACH_PART(from, bytes)                                                                                         \
-  for (uint64_t at = (from), end = at + (bytes), part; at < end && (part = ny_cells_part(at, end), 1); at += part)
+static ny_cell *cell_of(const ny_shadow *s, ny_run r, uint32_t k) {
+  return (ny_cell *)((uint8_t *)r.cell + (size_t)k * s->cell_bytes);
+}
 
 typedef struct ny_look { /* one access, for reports */
   ny_sim_warp *w;
@@ -62,33 +57,39 @@ static void race(const ny_look *k, uint32_t warp, uint32_t lane, uint32_t pc, co
               (unsigned long long)k->addr, what);
 }
 
-static bool check_write(const ny_look *k, const ny_cell *c) { /* against the last write */
-  if (c->flags & IN_FLIGHT && c->epoch > k->w->block->shadow->base) {
-    race(k, c->warp, c->lane, c->pc, "an asynchronous copy to there that has not been waited for");
-    return false;
+static bool in_flight(const ny_cell *c, const ny_shadow *s) { return c->flags & IN_FLIGHT && c->epoch > s->base; }
+
+static bool knows_write(const ny_sim_warp *w, uint32_t lane, uint32_t how, const ny_cell *c) {
+  if (in_flight(c, w->block->shadow)) return false;
+  return ny_shadow_knows(w, lane, c->warp, c->lane, c->epoch) || (how & NY_ATOMIC && c->flags & BY_ATOMIC);
+}
+
+/* Another reader that this lane knows nothing of, as lane number in the block; -1: none. */
+static int unknown_reader(const ny_sim_warp *w, uint32_t lane, const ny_cell *c) {
+  const ny_sim_block *b = w->block;
+  for (uint32_t r = 0; r < b->n_warps; r++) {
+    uint32_t epoch = (uint32_t)(c->read[r] >> 32), by = c->read[r] & 31;
+    if (r == w->index && c->read[r] & MANY && by == lane) by = by ? by - 1 : 1; /* some other lane */
+    if (!ny_shadow_knows(w, lane, r, by, epoch)) return (int)(r * NY_LANES + by);
   }
-  if (ny_shadow_knows(k->w, k->lane, c->warp, c->lane, c->epoch)) return true;
-  if (k->how & NY_ATOMIC && c->flags & BY_ATOMIC) return true;
-  race(k, c->warp, c->lane, c->pc, c->flags & BY_ATOMIC ? "an atomic by another thread" : "a write by another thread");
+  return -1;
+}
+
+static bool check_write(const ny_look *k, const ny_cell *c) { /* against the last write */
+  if (knows_write(k->w, k->lane, k->how, c)) return true;
+  race(k, c->warp, c->lane, c->pc,
+       in_flight(c, k->w->block->shadow) ? "an asynchronous copy to there that has not been waited for"
+       : c->flags & BY_ATOMIC            ? "an atomic by another thread"
+                                         : "a write by another thread");
   return false;
 }
 
-static bool check_reads(const ny_look *k, const uint64_t *reads) {
-  const ny_sim_block *b = k->w->block;
-  const ny_shadow *s = b->shadow;
-  const uint32_t *known = s->warp[k->w->index].known;
-  for (uint32_t r = 0; r < b->n_warps; r++) {
-    uint32_t epoch = (uint32_t)(reads[r] >> 32), lane = reads[r] & 31;
-    if (epoch <= s->base || (r != k->w->index && epoch <= known[r])) continue;
-    if (r == k->w->index) {
-      bool several = reads[r] & MANY;
-      if (several && lane == k->lane) lane = lane ? lane - 1 : 1; /* some other lane */
-      if (ny_shadow_knows(k->w, k->lane, r, lane, epoch)) continue;
-    }
-    race(k, r, lane, (uint32_t)reads[r] >> PC_SHIFT, "a read by another thread");
-    return false;
-  }
-  return true;
+static bool check_reads(const ny_look *k, const ny_cell *c) {
+  int by = unknown_reader(k->w, k->lane, c);
+  if (by < 0) return true;
+  uint32_t warp = (uint32_t)by / NY_LANES;
+  race(k, warp, (uint32_t)by % NY_LANES, (uint32_t)c->read[warp] >> PC_SHIFT, "a read by another thread");
+  return false;
 }
 
 static void uninit(const ny_look *k) {
@@ -103,70 +104,95 @@ static bool check_cell(const ny_look *k, const ny_shadow *s, const ny_cell *c) {
     return false;
   }
   if (!(s->checks & NY_SIM_RACES)) return true;
-  return check_write(k, c) && (!(k->how & NY_WRITE) || check_reads(k, c->read));
+  return check_write(k, c) && (!(k->how & NY_WRITE) || check_reads(k, c));
 }
 
-static void check_lane(const ny_look *k, ny_shadow *s, uint32_t grain) {
-  EACH_PART(k->addr, k->bytes) {
-    ny_run r = run_at(s, at, part, grain);
-    for (; r.n; r.n--, r.cell += s->cell_bytes)
-      if (!check_cell(k, s, (const ny_cell *)r.cell)) return;
+static void check_lane(const ny_look *k, const ny_shadow *s, uint64_t addr) {
+  for (uint64_t at = addr, end = at + k->bytes; at < end;) {
+    const ny_cells *p = &s->page[at / NY_PAGE];
+    if (!p->at || !check_cell(k, s, cell_of(s, (ny_run){.cell = p->at}, (uint32_t)(at % NY_PAGE >> p->grain)))) return;
+    at += 1ull << p->grain;
   }
 }
 
-static void note_read(ny_cell *c, const ny_cell *by) {
-  uint64_t *r = &c->read[by->warp], old = *r;
-  uint64_t many = old >> 32 == by->epoch && ((old & 31) != by->lane || old & MANY) ? MANY : 0;
-  *r = (uint64_t)by->epoch << 32 | (uint64_t)by->pc << PC_SHIFT | many | by->lane;
+/* Whether there is nothing to be found in a part of a strip. */
+static bool clean(const ny_touch *t, const ny_strip *x, const ny_shadow *s, ny_run r) {
+  for (uint32_t k = 0; k < r.n; k++) {
+    const ny_cell *c = cell_of(s, r, k);
+    uint32_t lane = ny_run_lane(x, r, k);
+    if (t->how & NY_READ && s->checks & NY_SIM_UNINIT && c->epoch <= s->base) return false;
+    if (!(s->checks & NY_SIM_RACES)) continue;
+    if (!knows_write(t->w, lane, t->how, c)) return false;
+    if (t->how & NY_WRITE && unknown_reader(t->w, lane, c) >= 0) return false;
+  }
+  return true;
 }
 
-static void note(ny_shadow *s, uint64_t addr, uint64_t bytes, uint32_t grain, const ny_cell *by, bool write) {
-  if (!write && !(s->checks & NY_SIM_RACES)) return;
-  EACH_PART(addr, bytes) {
-    ny_run r = run_at(s, at, part, grain);
-    for (; r.n; r.n--, r.cell += s->cell_bytes) {
+static void check_strip(const ny_touch *t, const ny_strip *x, ny_shadow *s) {
+  bool ok = true;
+  for (uint64_t done = 0; done < x->bytes; done += ny_strip_part(x, done)) {
+    const ny_cells *p = page_at(s, x->addr + done, t->grain);
+    ok = ok && p && clean(t, x, s, ny_strip_run(x, done, p, s->cell_bytes));
+  }
+  for (uint32_t l = x->lane; !ok && l < x->lane + x->n; l++) {
+    ny_look k = {t->w, t->i, l, t->bytes, t->how, t->addr[l]};
+    check_lane(&k, s, k.addr);
+  }
+}
+
+/* `by` is a constant of the loops around these, which the compiler keeps in a register; its lane is set apart. */
+static void note_read(ny_cell *c, const ny_cell *by, uint32_t lane, bool several) {
+  uint64_t *r = &c->read[by->warp], old = *r;
+  uint64_t many = several || (old >> 32 == by->epoch && ((old & 31) != lane || old & MANY)) ? MANY : 0;
+  *r = (uint64_t)by->epoch << 32 | (uint64_t)by->pc << PC_SHIFT | many | lane;
+}
+static void note_write(ny_cell *c, const ny_cell *by, uint32_t lane) {
+  *c = *by;
+  c->lane = (uint8_t)lane;
+}
+
+static void note(const ny_strip *x, uint32_t grain, bool write, ny_shadow *s, const ny_cell *by) {
+  for (uint64_t done = 0; done < x->bytes; done += ny_strip_part(x, done)) {
+    const ny_cells *p = page_at(s, x->addr + done, grain);
+    if (!p) return;
+    ny_run r = ny_strip_run(x, done, p, s->cell_bytes);
+    if (x->same) r.lane += x->n - 1; /* the last one */
+    for (uint32_t k = 0; k < r.n; k++) {
       if (write)
-        *(ny_cell *)r.cell = *by;
+        note_write(cell_of(s, r, k), by, r.lane + (k >> r.per_lane));
       else
-        note_read((ny_cell *)r.cell, by);
+        note_read(cell_of(s, r, k), by, r.lane + (k >> r.per_lane), x->same);
     }
   }
 }
 
 /* All lanes are checked before any is noted: what one instruction does at once is no race with itself. */
-void ny_shadow_shared(ny_sim_warp *w, const ny_ptx_ins *i, uint32_t mask, const uint64_t addr[NY_LANES], uint32_t bytes,
-                      uint32_t how) {
+void ny_shadow_shared(const ny_touch *t) {
+  ny_sim_warp *w = t->w;
   ny_shadow *s = w->block->shadow;
-  if (!s->page || !bytes) return;
-  uint32_t grain = ny_cells_grain(mask, addr, bytes);
-  if (how & NY_ATOMIC) NY_EACH_ACTIVE(l) ny_shadow_strong(w, mask, addr[l], how & NY_READ);
-  ny_look k = {.w = w, .i = i, .bytes = bytes, .how = how};
-  NY_EACH_ACTIVE(l) {
-    k.lane = l;
-    k.addr = addr[l];
-    check_lane(&k, s, grain);
-  }
+  uint32_t mask = t->mask;
+  if (!s->page) return;
+  if (t->how & NY_ATOMIC) NY_EACH_ACTIVE(l) ny_shadow_strong(w, mask, t->addr[l], t->how & NY_READ);
+  for (uint32_t k = 0; k < t->n_strips; k++) check_strip(t, &t->strip[k], s);
   ny_cell by = {.epoch = s->warp[w->index].epoch,
-                .pc = ny_pc_of(w, i),
+                .pc = ny_pc_of(w, t->i),
                 .warp = (uint8_t)w->index,
-                .flags = (uint8_t)((how & NY_ASYNC ? IN_FLIGHT : 0) | (how & NY_ATOMIC ? BY_ATOMIC : 0))};
-  NY_EACH_ACTIVE(l) {
-    by.lane = (uint8_t)l;
-    note(s, addr[l], bytes, grain, &by, how & NY_WRITE);
-  }
-  if (how & NY_ATOMIC && how & NY_WRITE) NY_EACH_ACTIVE(l) ny_shadow_strong(w, mask, addr[l], NY_WRITE);
+                .flags = (uint8_t)((t->how & NY_ASYNC ? IN_FLIGHT : 0) | (t->how & NY_ATOMIC ? BY_ATOMIC : 0))};
+  if (t->how & NY_WRITE || s->checks & NY_SIM_RACES)
+    for (uint32_t k = 0; k < t->n_strips; k++) note(&t->strip[k], t->grain, t->how & NY_WRITE, s, &by);
+  if (t->how & NY_ATOMIC && t->how & NY_WRITE) NY_EACH_ACTIVE(l) ny_shadow_strong(w, mask, t->addr[l], NY_WRITE);
 }
 
 void ny_shadow_land(ny_sim_warp *w, uint32_t lane, const ny_ptx_ins *i, uint64_t offset, uint64_t bytes,
                     ny_sim_clock *c) {
   ny_shadow *s = w->block->shadow;
   if (!s || !s->page || !bytes) return;
-  ny_cell by = {
-      .epoch = s->warp[w->index].epoch, .pc = ny_pc_of(w, i), .warp = (uint8_t)w->index, .lane = (uint8_t)lane};
+  ny_cell by = {.epoch = s->warp[w->index].epoch, .pc = ny_pc_of(w, i), .warp = (uint8_t)w->index};
   if (c) {
     by.warp = (uint8_t)(s->n - 1);
     by.epoch = ++s->landed;
     ny_shadow_publish(s, c);
   }
-  note(s, offset, bytes, (uint32_t)__builtin_ctzll(16 | offset | bytes), &by, true);
+  ny_strip x = {.addr = offset, .bytes = bytes, .lane = lane, .n = 1};
+  note(&x, (uint32_t)__builtin_ctzll(16 | offset | bytes), true, s, &by);
 }
