@@ -1,12 +1,11 @@
-/* Sessions on simulated devices: a hand-made module with PTX runs on each profile, with the caller's tensors on either
-   side, captured and not, and with what goes wrong. */
+/* Sessions on simulated devices: a hand-made module with PTX runs on each profile, captured and not, and with what goes
+   wrong. What is true of every device is in tests/cts. */
 #include "cuda.h"
 #include "cudasim.h"
 #include "device.h"
 #include "module_fixture.h"
 #include "ptx_fixture.h"
 #include "test.h"
-#include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -181,79 +180,7 @@ static void check_captures(void) {
   nyb_module_close(m);
 }
 
-/* ---- tensors on the device */
-static void check_device_tensors(const char *device) {
-  enum { N = 500 };
-  ny_device *dev;
-  ny_diag d = {0};
-  void *a, *out;
-  nyb_module *m = load(path[0], device);
-  if (!m || ny_device_open(device, &dev, &d)) return;
-  nyb_session *s = open_session(m, N, 0);
-  nyb_device_id id = ny_device_describe(dev)->id, other = {2, 77};
-  call c;
-  float got[N];
-  call_make(&c, N, 1, 0);
-  ny_cu_device number;
-  ny_cu_context context;
-  CHECK(!cu->device_get(&number, id.id) && !cu->context_retain(&context, number) && !cu->context_use(context),
-        "the caller's own use of the device");
-  CHECK(!ny_device_alloc(dev, N * 4 + 16, "a", &a, &d) && !ny_device_alloc(dev, N * 4 + 16, "out", &out, &d), "%s",
-        d.message);
-  for (uint64_t shift = 0; shift <= 4; shift += 4) {
-    cu->upload((uintptr_t)a + shift, c.a, N * 4, NULL);
-    c.in[FX_A].data = a;
-    c.in[FX_A].byte_offset = shift;
-    c.in[FX_A].device = id;
-    c.out[FX_SUM] = (nyb_tensor){.data = out, .device = id, .byte_offset = shift};
-    CHECK(!call_run(s, &c), "%s: %s", device, why());
-    CHECK(c.out[FX_SUM].data == out && c.out[FX_SUM].device.type == 2, "the result stays on the device");
-    cu->download(got, (uintptr_t)out + shift, N * 4, NULL);
-    cu->stream_wait(NULL);
-    c.out[FX_SUM].data = got;
-    call_check(&c, false);
-  }
-  c.in[FX_A].device = other;
-  CHECK(call_run(s, &c) == NYB_E_DEVICE && says("number 77"), "%s", why());
-  c.in[FX_A].device = id;
-  c.out[FX_SUM] = (nyb_tensor){.data = out, .device = other};
-  CHECK(call_run(s, &c) == NYB_E_DEVICE && says("\"sum\""), "%s", why());
-  ny_device_free(dev, a);
-  ny_device_free(dev, out);
-  call_free(&c, 0);
-  nyb_session_close(s);
-  nyb_module_close(m);
-  ny_device_close(dev);
-  cu->context_use(NULL);
-  cu->context_release(number);
-}
-
-/* Results in memory of the caller, at any address. */
-static void check_own_memory(const char *device) {
-  nyb_module *m = load(path[1], device);
-  if (!m) return;
-  nyb_session *s = open_session(m, 64, 0);
-  call c;
-  float *sum = aligned_alloc(64, 64 * 5);
-  int64_t small = 10, room = 64;
-  call_make(&c, 64, 1, 0);
-  for (int again = 0; again < 3; again++)
-    for (uint64_t shift = 0; shift <= 16; shift += 4) {
-      memset(sum, 0, 64 * 5);
-      c.out[FX_SUM] = (nyb_tensor){sum, {1, 0}, 1, {NYB_FLOAT, 32, 1}, &room, NULL, shift};
-      CHECK(!call_run(s, &c) && c.out[FX_SUM].data == sum && sum[shift / 4 + 63] == c.a[63] + c.b[63] &&
-                sum[shift / 4 + 64] == 0,
-            "%s: %s", device, why());
-    }
-  c.out[FX_SUM] = (nyb_tensor){sum, {1, 0}, 1, {NYB_FLOAT, 32, 1}, &small, NULL, 0};
-  CHECK(call_run(s, &c) == NYB_E_SHAPE, "%s", why());
-  free(sum);
-  call_free(&c, 0);
-  nyb_session_close(s);
-  nyb_module_close(m);
-}
-
-/* ---- limits, sharing, profiles */
+/* ---- limits, sharing */
 static void check_memory(void) {
   nyb_module *m = load(path[1], "sim:h100");
   if (!m) return;
@@ -284,52 +211,6 @@ static void check_memory(void) {
   nyb_module_close(m);
   CHECK(!totals().allocated && !totals().objects && !totals().leaked, "%llu bytes, %llu objects are left",
         (unsigned long long)totals().allocated, (unsigned long long)totals().objects);
-}
-
-static void check_profile(void) {
-  nyb_module *m = load(path[0], "sim:rtx5090");
-  if (!m) return;
-  nyb_session *s = open_session(m, 1000, 1);
-  const nyb_kernel_time *t;
-  size_t n;
-  call c;
-  call_make(&c, 1000, 1, 0);
-  for (int i = 0; i < 3; i++) CHECK(!call_run(s, &c), "%s", why());
-  CHECK(!nyb_session_profile(s, &t, &n) && n == 3 && t[0].calls == 6 && t[0].seconds > 0 && t[2].calls == 9, "times");
-  call_free(&c, 0);
-  nyb_session_close(s);
-  nyb_module_close(m);
-}
-
-/* Sessions of one module in several threads. */
-static void *run_often(void *user) {
-  nyb_session *s = user;
-  call c;
-  intptr_t failed = 0;
-  for (int i = 0; i < 12; i++) {
-    call_make(&c, 200 + i / 4, (uint8_t)(i % 2), 0);
-    failed += call_run(s, &c) != NYB_OK || ((float *)c.out[FX_SUM].data)[199] != c.a[199] + c.b[199];
-    call_free(&c, 0);
-  }
-  return (void *)failed;
-}
-
-static void check_threads(void) {
-  for (size_t i = 0; i < NY_COUNT(profiles); i++) {
-    nyb_module *m = load(path[i % 2], profiles[i]);
-    if (!m) return;
-    nyb_session *s[3];
-    pthread_t t[3];
-    for (int k = 0; k < 3; k++) s[k] = open_session(m, 300, 0);
-    for (int k = 0; k < 3; k++) CHECK(!pthread_create(&t[k], NULL, run_often, s[k]), "a thread");
-    for (int k = 0; k < 3; k++) {
-      void *failed;
-      pthread_join(t[k], &failed);
-      CHECK(!failed, "%ld runs failed: %s", (long)(intptr_t)failed, why());
-      nyb_session_close(s[k]);
-    }
-    nyb_module_close(m);
-  }
 }
 
 /* ---- what goes wrong */
@@ -499,16 +380,12 @@ int main(void) {
   for (size_t i = 0; i < NY_COUNT(profiles); i++) {
     check_runs(profiles[i], false);
     check_runs(profiles[i], true);
-    check_device_tensors(profiles[i]);
-    check_own_memory(profiles[i]);
   }
   set("queue", "late"); /* a run that did not wait would read nothing */
   for (size_t i = 0; i < NY_COUNT(profiles); i++) check_runs(profiles[i], i % 2), check_runs(profiles[i], !(i % 2));
   set("queue", "now");
   check_captures();
   check_memory();
-  check_profile();
-  check_threads();
   check_fault();
   check_width();
   check_context();
