@@ -92,9 +92,10 @@ static void make(fat *f, const char *spec) {
   for (char *s = strtok_r(text, ",", &save); s; s = strtok_r(NULL, ",", &save)) {
     uint32_t i = f->m.n_programs++;
     ny_mod *q = &f->program[i];
-    char *colon = strchr(s, ':'), *name = strndup(s, colon ? (size_t)(colon - s) : strlen(s));
+    ny_arena *a = &f->m.arena;
+    char *colon = strchr(s, ':'), *name = ny_strndup(a, s, colon ? (size_t)(colon - s) : strlen(s));
     ny_cuda_arch arch;
-    q->target = name; /* a few bytes, for the life of this program */
+    q->target = name;
     q->kernel = &f->kernel[i];
     q->n_kernels = 1;
     if (!ny_cuda_arch_parse(name, &arch)) {
@@ -110,9 +111,9 @@ static void make(fat *f, const char *spec) {
     q->n_units = 1;
     if (colon && strstr(colon, "cubin")) q->image[q->n_images++] = (ny_mod_image){.kind = NY_MI_CUBIN, .arch = name};
     const char *ptx = colon ? strstr(colon, "ptx") : NULL;
-    char *with = ptx ? malloc(40) : NULL;
-    if (ptx) snprintf(with, 40, "compute_%s", ptx[3] == '=' ? ptx + 4 : name + 3);
-    if (ptx) q->image[q->n_images++] = (ny_mod_image){.kind = NY_MI_PTX, .arch = with};
+    if (ptx)
+      q->image[q->n_images++] = (ny_mod_image){
+          .kind = NY_MI_PTX, .arch = ny_strf(a, "compute_%s", ptx[3] == '=' ? ptx + 4 : name + 3)};
     q->image[q->n_images++] = (ny_mod_image){.kind = NY_MI_SOURCE, .arch = "compute_80"};
   }
 }
