@@ -85,18 +85,20 @@ static ny_value *hide_later(ny_builder *b, ny_value *s) {
   const ny_type *t = s->type;
   ny_dim d[2] = {t->dim[t->rank - 2], t->dim[t->rank - 1]};
   ny_value *row = ny_b_iota(b, NY_i64, 2, d, 0), *col = ny_b_iota(b, NY_i64, 2, d, 1);
-  return ny_b_where(b, ny_b_ew2(b, NY_gt, col, row), ny_b_scalar(b, (ny_fmt)t->fmt, -INFINITY), s);
+  ny_value *nothing = ny_b_scalar(b, (ny_fmt)t->fmt, -INFINITY);
+  return ny_b_where(b, ny_b_ew2(b, NY_gt, col, row), nothing, s);
 }
 
 static ny_value *lower_attention(ny_builder *b, ny_op *op) {
   ny_value *q = ny_in(op, 0), *k = ny_in(op, 1), *v = ny_in(op, 2);
   ny_fmt f = (ny_fmt)q->type->fmt, w = wide(f);
-  ny_value *s = ny_b_matmul(b, ny_b_cast(b, q, w), swap_last(b, ny_b_cast(b, k, w)));
+  ny_value *keys = swap_last(b, ny_b_cast(b, k, w)), *s = ny_b_matmul(b, ny_b_cast(b, q, w), keys);
   s = ny_b_ew2(b, NY_mul, s, ny_b_scalar(b, w, op->attr[NY_AT(attention, scale)].f));
   if (op->n_in > 3) s = ny_b_ew2(b, NY_add, s, ny_b_cast(b, ny_in(op, 3), w));
   if (s && op->attr[NY_AT(attention, causal)].i) s = hide_later(b, s);
   if (!s) return NULL;
-  return ny_b_cast(b, ny_b_matmul(b, softmax(b, s, s->type->rank - 1), ny_b_cast(b, v, w)), f);
+  ny_value *values = ny_b_cast(b, v, w);
+  return ny_b_cast(b, ny_b_matmul(b, softmax(b, s, s->type->rank - 1), values), f);
 }
 
 /* conv over pad(interior = k-1, lo = hi = k-1), a transposed convolution whose windows do not overlap: every input

@@ -90,7 +90,8 @@ static void score_rows(ny_emit *e, attn *s, int rows, ny_dim row) {
   ny_value *t = ny_emit_tile(e, s->sum, rows, s->cols, 0);
   ny_loop l = ny_emit_for(e, 0, s->d, 1, 1, &d);
   ny_coord at[4] = {s->batch, s->head, ny_at_row(key), ny_at_one(d)};
-  ny_emit_mma(e, t, ny_emit_at(e, s->k, at), ny_emit_load(e, s->qt, at_scratch(e, s, d, true)));
+  ny_value *q = ny_emit_load(e, s->qt, at_scratch(e, s, d, true));
+  ny_emit_mma(e, t, ny_emit_at(e, s->k, at), q);
   ny_emit_end(e, l);
   if (s->mask) {
     ny_coord full[4] = {s->batch, s->head, ny_at_col(s->first), ny_at_row(key)}, to[4];
@@ -142,7 +143,8 @@ static void value_rows(ny_emit *e, attn *s, int rows, ny_dim row) {
   if (!s->one_block) ny_emit_set(e, t, ew2(e, NY_mul, ny_emit_load(e, s->ot, at_scratch(e, s, row, false)), s->correction));
   ny_loop l = ny_emit_for(e, 0, s->count, 1, 1, &r);
   ny_coord at[4] = {s->batch, s->head, ny_at_one(ny_dim_add(e->cx, s->n0, r)), rows > 1 ? ny_at_row(row) : ny_at_one(row)};
-  ny_emit_mma(e, t, ny_emit_at(e, s->v, at), ny_emit_load(e, s->st, at_scratch(e, s, r, true)));
+  ny_value *weight = ny_emit_load(e, s->st, at_scratch(e, s, r, true));
+  ny_emit_mma(e, t, ny_emit_at(e, s->v, at), weight);
   ny_emit_end(e, l);
   if (s->one_block) finish_rows(e, s, rows, row, t);
   else ny_emit_store(e, s->ot, at_scratch(e, s, row, false), t, NULL);

@@ -113,6 +113,11 @@ ny_value *ny_emit_int(ny_emit *e, ny_dim d) {
   return op->out[0];
 }
 
+ny_value *ny_emit_below(ny_emit *e, ny_coord at, ny_dim n) {
+  ny_value *limit = ny_emit_int(e, n);
+  return ny_b_ew2(&e->b, NY_lt, ny_emit_index(e, at), limit);
+}
+
 ny_value *ny_emit_cast(ny_emit *e, ny_value *t, ny_fmt f) {
   return !t || t->type->fmt == f ? t : ny_b_cast(&e->b, t, f);
 }

@@ -63,7 +63,7 @@ ny_fold_acc ny_fold_once(const char *op, ny_fmt f) {
 /* Only columns that exist count. */
 static ny_value *masked(ny_emit *e, const ny_fold_acc *acc, ny_value *v) {
   if (e->lim[1] == NY_ALL) return v;
-  ny_value *exists = ny_b_ew2(&e->b, NY_lt, ny_emit_index(e, ny_at_col(0)), ny_emit_int(e, e->lim[1]));
+  ny_value *exists = ny_emit_below(e, ny_at_col(0), e->lim[1]);
   return ny_b_where(&e->b, exists, v, ny_emit_identity(e, acc->op, acc->fmt, 1, 1));
 }
 

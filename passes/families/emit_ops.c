@@ -68,7 +68,8 @@ static ny_value *op2(ny_emit *e, ny_kind k, ny_value *a, ny_value *b) { return n
 
 static ny_value *clamp(ny_emit *e, ny_value *i, ny_dim n) {
   ny_value *top = ny_emit_int(e, ny_dim_sub(e->cx, n, 1));
-  return op2(e, NY_max, op2(e, NY_min, i, top), ny_emit_int(e, 0));
+  ny_value *zero = ny_emit_int(e, 0);
+  return op2(e, NY_max, op2(e, NY_min, i, top), zero);
 }
 
 static ny_coord clamped(ny_emit *e, ny_coord c, ny_dim n) {
@@ -119,13 +120,17 @@ static ny_value *both(ny_emit *e, ny_value *a, ny_value *b) { return a && b ? op
 static padded pad_constant(ny_emit *e, ny_coord c, ny_dim n, ny_dim lo, ny_dim hi, ny_dim gap) {
   ny_coord p = ny_coord_scale(e, c, ny_dim_sub(e->cx, 0, lo), 1);
   ny_value *inside = NULL;
-  if (lo != 0 || gap != 0) inside = op2(e, NY_ge, ny_emit_index(e, p), ny_emit_int(e, 0));
+  if (lo != 0 || gap != 0) {
+    ny_value *zero = ny_emit_int(e, 0);
+    inside = op2(e, NY_ge, ny_emit_index(e, p), zero);
+  }
   if (gap != 0) {
     ny_value *period = ny_emit_int(e, ny_dim_add(e->cx, gap, 1)), *i = ny_emit_index(e, p);
-    inside = both(e, inside, op2(e, NY_eq, op2(e, NY_rem, i, period), ny_emit_int(e, 0)));
+    ny_value *zero = ny_emit_int(e, 0);
+    inside = both(e, inside, op2(e, NY_eq, op2(e, NY_rem, i, period), zero));
     p = at_index(op2(e, NY_div, i, period));
   }
-  if (hi != 0 || gap != 0) inside = both(e, inside, op2(e, NY_lt, ny_emit_index(e, p), ny_emit_int(e, n)));
+  if (hi != 0 || gap != 0) inside = both(e, inside, ny_emit_below(e, p, n));
   return (padded){clamped(e, p, n), inside};
 }
 
@@ -140,7 +145,10 @@ static ny_coord pad_reflect(ny_emit *e, ny_coord p, ny_dim n) {
 static ny_coord pad_by_mode(ny_emit *e, const char *mode, ny_coord c, ny_dim n, ny_dim lo) {
   ny_coord p = ny_coord_scale(e, c, ny_dim_sub(e->cx, 0, lo), 1);
   if (!strcmp(mode, "reflect")) return pad_reflect(e, p, n);
-  if (!strcmp(mode, "wrap")) return at_index(op2(e, NY_mod, ny_emit_index(e, p), ny_emit_int(e, n)));
+  if (!strcmp(mode, "wrap")) {
+    ny_value *size = ny_emit_int(e, n);
+    return at_index(op2(e, NY_mod, ny_emit_index(e, p), size));
+  }
   return clamped(e, p, n);
 }
 
@@ -287,8 +295,10 @@ static ny_value *at_dims(ny_emit *e, ny_op *op, const ny_coord *at) {
   if (ny_coord_scalar(&c) && ny_dim_is_const(e->cx, c.base, &k) && k >= 0 && k < v->dims.n)
     return ny_emit_int(e, v->dims.v[k]);
   ny_value *pos = ny_emit_index(e, c), *x = ny_emit_int(e, v->dims.v[0]);
-  for (uint32_t i = 1; i < v->dims.n; i++)
-    x = ny_b_where(&e->b, op2(e, NY_eq, pos, ny_emit_int(e, i)), ny_emit_int(e, v->dims.v[i]), x);
+  for (uint32_t i = 1; i < v->dims.n; i++) {
+    ny_value *here = ny_emit_int(e, v->dims.v[i]);
+    x = ny_b_where(&e->b, op2(e, NY_eq, pos, ny_emit_int(e, i)), here, x);
+  }
   return x;
 }
 

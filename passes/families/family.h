@@ -56,7 +56,8 @@ typedef struct ny_loop {
 ny_loop ny_emit_for(ny_emit *e, ny_dim lo, ny_dim hi, ny_dim step, int unroll, ny_dim *var);
 void ny_emit_end(ny_emit *e, ny_loop l);
 
-/* ---- values */
+/* ---- values. C evaluates the arguments of a call in any order: where two of them would make ops, one is made before
+   the call, so that every compiler builds the same kernels. */
 const ny_type *ny_tile_type(ny_ctx *cx, ny_fmt f, ny_dim rows, ny_dim cols);
 static inline int ny_tile_rows(const ny_value *t) { return (int)t->type->dim[0]; }
 static inline int ny_tile_cols(const ny_value *t) { return (int)t->type->dim[1]; }
@@ -65,6 +66,7 @@ void ny_emit_set(ny_emit *e, ny_value *tile, ny_value *v);
 ny_value *ny_emit_num(ny_emit *e, ny_fmt f, double x);                       /* [1,1] */
 ny_value *ny_emit_int(ny_emit *e, ny_dim d);                                 /* i64[1,1] */
 ny_value *ny_emit_index(ny_emit *e, ny_coord at);                            /* i64 tile of the coordinate itself */
+ny_value *ny_emit_below(ny_emit *e, ny_coord at, ny_dim n);                  /* bool tile: the coordinate is less than n */
 ny_value *ny_emit_cast(ny_emit *e, ny_value *t, ny_fmt f);                   /* t itself when it has that format */
 ny_value *ny_emit_reduce(ny_emit *e, const char *op, ny_value *t, int axis); /* keeps the axis as 1 */
 ny_value *ny_emit_fill(ny_emit *e, ny_value *t, int rows, int cols);         /* t stretched to that shape */

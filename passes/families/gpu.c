@@ -29,7 +29,7 @@ ny_value *ny_gpu_masked(ny_emit *e, ny_value *v, int axis) {
   const ny_op *op = v->def;
   while (op->kind == NY_cast) op = ny_in(op, 0)->def;
   if (op->kind == NY_load) return v;
-  ny_value *exists = ny_b_ew2(&e->b, NY_lt, ny_emit_index(e, axis ? ny_at_col(0) : ny_at_row(0)), ny_emit_int(e, e->lim[axis]));
+  ny_value *exists = ny_emit_below(e, axis ? ny_at_col(0) : ny_at_row(0), e->lim[axis]);
   return ny_b_where(&e->b, exists, v, ny_emit_num(e, (ny_fmt)v->type->fmt, 0));
 }
 

@@ -52,9 +52,12 @@ static ny_value *masked(ny_emit *e, const attn *s, ny_value *t, ny_coord query, 
     t = ew2(e, NY_add, t, ny_emit_cast(e, ny_emit_at(e, s->mask, to), s->sum));
   }
   ny_value *none = ny_emit_num(e, s->sum, -INFINITY), *hide = NULL;
-  if (left != NY_ALL) hide = ew2(e, NY_ge, ny_emit_index(e, key_axis ? ny_at_col(0) : ny_at_row(0)), ny_emit_int(e, left));
+  if (left != NY_ALL) {
+    ny_value *end = ny_emit_int(e, left);
+    hide = ew2(e, NY_ge, ny_emit_index(e, key_axis ? ny_at_col(0) : ny_at_row(0)), end);
+  }
   if (ny_attr_at(s->op, NY_AT(attention, causal))->i) {
-    ny_value *later = ew2(e, NY_gt, ny_emit_index(e, key), ny_emit_index(e, query));
+    ny_value *now = ny_emit_index(e, query), *later = ew2(e, NY_gt, ny_emit_index(e, key), now);
     hide = hide ? ew2(e, NY_or, hide, later) : later;
   }
   return hide && t ? ny_b_where(&e->b, hide, none, t) : t;

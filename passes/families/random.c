@@ -26,8 +26,8 @@ static ny_value *word(ny_emit *e, const gen *g, ny_value *j) {
   uint32_t k0 = (uint32_t)g->seed, k1 = (uint32_t)(g->seed >> 32);
   for (int round = 0; round < 10; round++, k0 += 0x9e3779b9u, k1 += 0xbb67ae85u) {
     ny_value *p0 = op2(e, NY_mul, c[0], number(e, 0xd2511f53u)), *p1 = op2(e, NY_mul, c[2], number(e, 0xcd9e8d57u));
-    ny_value *n0 = op2(e, NY_xor, op2(e, NY_xor, high(e, p1), c[1]), number(e, k0));
-    ny_value *n2 = op2(e, NY_xor, op2(e, NY_xor, high(e, p0), c[3]), number(e, k1));
+    ny_value *key0 = number(e, k0), *n0 = op2(e, NY_xor, op2(e, NY_xor, high(e, p1), c[1]), key0);
+    ny_value *key1 = number(e, k1), *n2 = op2(e, NY_xor, op2(e, NY_xor, high(e, p0), c[3]), key1);
     c[0] = n0, c[1] = low(e, p1), c[2] = n2, c[3] = low(e, p0);
   }
   ny_value *which = op2(e, NY_and, j, number(e, 3)), *w = c[3];
@@ -37,10 +37,12 @@ static ny_value *word(ny_emit *e, const gen *g, ny_value *j) {
 
 /* The random bits of element n (u64 tile) as f64, or as f32 where 24 bits are enough. */
 static ny_value *bits(ny_emit *e, const gen *g, ny_value *n, ny_fmt as) {
-  if (!g->wide) return ny_emit_cast(e, op2(e, NY_shr, word(e, g, n), number(e, 8)), as);
-  ny_value *j = op2(e, NY_add, n, n);
-  ny_value *w =
-      op2(e, NY_or, op2(e, NY_shl, word(e, g, j), number(e, 32)), word(e, g, op2(e, NY_add, j, number(e, 1))));
+  if (!g->wide) {
+    ny_value *eight = number(e, 8);
+    return ny_emit_cast(e, op2(e, NY_shr, word(e, g, n), eight), as);
+  }
+  ny_value *j = op2(e, NY_add, n, n), *second = word(e, g, op2(e, NY_add, j, number(e, 1))), *half = number(e, 32);
+  ny_value *w = op2(e, NY_or, op2(e, NY_shl, word(e, g, j), half), second);
   return ny_emit_cast(e, op2(e, NY_shr, w, number(e, 11)), as);
 }
 
@@ -59,9 +61,9 @@ static ny_value *normal(ny_emit *e, const gen *g, ny_value *n) {
   ny_value *a = bits(e, g, first, NY_f64), *b = bits(e, g, op2(e, NY_or, n, one), NY_f64);
   if (!a || !b) return NULL;
   ny_value *u = scaled(e, g, op2(e, NY_add, a, ny_emit_num(e, NY_f64, 1)));
-  ny_value *v = op2(e, NY_mul, scaled(e, g, b), ny_emit_num(e, NY_f64, 6.283185307179586476925286766559));
-  ny_value *r = ny_b_ew1(&e->b, NY_sqrt, op2(e, NY_mul, ny_b_ew1(&e->b, NY_log, u), ny_emit_num(e, NY_f64, -2)));
-  ny_value *turn = ny_b_where(&e->b, odd, ny_b_ew1(&e->b, NY_sin, v), ny_b_ew1(&e->b, NY_cos, v));
+  ny_value *circle = ny_emit_num(e, NY_f64, 6.283185307179586476925286766559), *v = op2(e, NY_mul, scaled(e, g, b), circle);
+  ny_value *minus2 = ny_emit_num(e, NY_f64, -2), *r = ny_b_ew1(&e->b, NY_sqrt, op2(e, NY_mul, ny_b_ew1(&e->b, NY_log, u), minus2));
+  ny_value *cosine = ny_b_ew1(&e->b, NY_cos, v), *turn = ny_b_where(&e->b, odd, ny_b_ew1(&e->b, NY_sin, v), cosine);
   return ny_emit_cast(e, op2(e, NY_mul, r, turn), g->f);
 }
 

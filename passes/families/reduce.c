@@ -126,7 +126,7 @@ static void across_rows(ny_emit *e, void *user, ny_dim lo) {
   if (part) e->lim[0] = ny_dim_sub(e->cx, n, first);
   ny_value *v = ny_emit_cast(e, ny_emit_at(e, ny_in(r->op, 0), r->at), f);
   if (v && part) {
-    ny_value *exists = ny_b_ew2(&e->b, NY_lt, ny_emit_index(e, ny_at_row(0)), ny_emit_int(e, e->lim[0]));
+    ny_value *exists = ny_emit_below(e, ny_at_row(0), e->lim[0]);
     v = ny_b_where(&e->b, exists, v, ny_emit_identity(e, op, f, 1, 1));
   }
   ny_emit_set(e, acc, ny_emit_fold2(e, op, acc, v));

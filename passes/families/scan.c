@@ -52,7 +52,7 @@ static ny_coord in_order(ny_emit *e, const wide *w, ny_dim lo) {
 
 static ny_value *masked(ny_emit *e, const wide *w, ny_value *v) {
   if (e->lim[1] == NY_ALL) return v;
-  ny_value *exists = ny_b_ew2(&e->b, NY_lt, ny_emit_index(e, ny_at_col(0)), ny_emit_int(e, e->lim[1]));
+  ny_value *exists = ny_emit_below(e, ny_at_col(0), e->lim[1]);
   return ny_b_where(&e->b, exists, v, ny_emit_identity(e, w->op, w->sum, 1, 1));
 }
 

@@ -50,8 +50,9 @@ static ny_coord wrapped(ny_emit *e, ny_value *i, ny_dim n) {
   ny_value *negative = ny_b_ew2(&e->b, NY_lt, i, ny_emit_int(e, 0));
   i = ny_b_where(&e->b, negative, ny_b_ew2(&e->b, NY_add, i, ny_emit_int(e, n)), i);
   ny_value *top = ny_emit_int(e, ny_dim_sub(e->cx, n, 1));
+  ny_value *zero = ny_emit_int(e, 0);
   ny_coord c = ny_at_one(0);
-  c.index = ny_b_ew2(&e->b, NY_max, ny_b_ew2(&e->b, NY_min, i, top), ny_emit_int(e, 0));
+  c.index = ny_b_ew2(&e->b, NY_max, ny_b_ew2(&e->b, NY_min, i, top), zero);
   return c;
 }
 
@@ -105,7 +106,8 @@ static void search_slices(ny_emit *e, scat *s, ny_value *acc) {
     c[it->rank - 1] = ny_at_one(i);
     ny_value *v = ny_emit_at(e, s->index, c);
     if (!v) return;
-    ny_value *same = ny_b_ew2(&e->b, NY_eq, wrapped(e, v, xt->dim[i]).index, ny_emit_index(e, s->to[i]));
+    ny_value *here = ny_emit_index(e, s->to[i]);
+    ny_value *same = ny_b_ew2(&e->b, NY_eq, wrapped(e, v, xt->dim[i]).index, here);
     hit = hit ? ny_b_ew2(&e->b, NY_and, hit, same) : same;
   }
   if (!hit) hit = ny_emit_num(e, NY_bool, 1);
@@ -126,7 +128,8 @@ static void search_elements(ny_emit *e, scat *s, ny_value *acc) {
   s->at[s->axis] = ny_at_one(var);
   ny_value *i = ny_emit_at(e, s->index, s->at);
   if (!i) return;
-  ny_value *hit = ny_b_ew2(&e->b, NY_eq, wrapped(e, i, xt->dim[s->axis]).index, ny_emit_index(e, s->to[s->axis]));
+  ny_value *here = ny_emit_index(e, s->to[s->axis]);
+  ny_value *hit = ny_b_ew2(&e->b, NY_eq, wrapped(e, i, xt->dim[s->axis]).index, here);
   offer(e, s, acc, hit, ny_emit_at(e, s->updates, s->at));
   ny_emit_end(e, l);
   ny_emit_end(e, inside);

@@ -48,7 +48,8 @@ static ny_value *key_of(ny_emit *e, const search *s, ny_value *v) {
   v = ny_emit_cast(e, v, wide ? NY_f64 : NY_f32);
   ny_value *nan = ny_b_ew1(&e->b, NY_isnan, v);
   ny_value *bits = bitcast(e, op2(e, NY_add, v, ny_emit_num(e, wide ? NY_f64 : NY_f32, 0)), s->key);
-  ny_value *flip = op2(e, NY_and, op2(e, NY_shr, bits, number(e, s->key, wide ? 63 : 31)), number(e, s->key, most));
+  ny_value *all = number(e, s->key, most);
+  ny_value *flip = op2(e, NY_and, op2(e, NY_shr, bits, number(e, s->key, wide ? 63 : 31)), all);
   ny_value *k = op2(e, NY_xor, bits, flip);
   if (!s->up) k = ny_b_ew1(&e->b, NY_inv, k);
   bool top = s->up || s->nan_first;
@@ -63,11 +64,12 @@ static void offer(ny_emit *e, search *s, ny_value *pos) {
   ny_value *none = op2(e, NY_lt, s->where, ny_emit_int(e, 0));
   ny_value *better = op2(e, NY_or, op2(e, s->late ? NY_ge : NY_gt, k, s->best), none);
   if (s->after_key) {
-    ny_value *tie = op2(e, NY_and, op2(e, NY_eq, k, s->after_key), op2(e, NY_gt, pos, s->after_at));
+    ny_value *later = op2(e, NY_gt, pos, s->after_at);
+    ny_value *tie = op2(e, NY_and, op2(e, NY_eq, k, s->after_key), later);
     better = op2(e, NY_and, better, op2(e, NY_or, op2(e, NY_lt, k, s->after_key), tie));
   }
   if (e->lim[1] != NY_ALL && s->along)
-    better = op2(e, NY_and, better, op2(e, NY_lt, ny_emit_index(e, ny_at_col(0)), ny_emit_int(e, e->lim[1])));
+    better = op2(e, NY_and, better, ny_emit_below(e, ny_at_col(0), e->lim[1]));
   ny_emit_set(e, s->where, ny_b_where(&e->b, better, pos, s->where));
   ny_emit_set(e, s->best, ny_b_where(&e->b, better, k, s->best));
 }
@@ -102,7 +104,8 @@ static void find(ny_emit *e, search *s, int cols) {
   e->cols = 1;
   if (cols == 1) return;
   ny_value *top = ny_emit_reduce(e, "max", s->best, 1);
-  ny_value *here = op2(e, NY_and, op2(e, NY_eq, s->best, top), op2(e, NY_ge, s->where, ny_emit_int(e, 0)));
+  ny_value *found = op2(e, NY_ge, s->where, ny_emit_int(e, 0));
+  ny_value *here = op2(e, NY_and, op2(e, NY_eq, s->best, top), found);
   ny_value *pos = ny_b_where(&e->b, here, s->where,
                              s->late ? ny_emit_int(e, ny_dim_const(e->cx, -1)) : number(e, NY_i64, INT64_MAX));
   s->where = ny_emit_reduce(e, s->late ? "max" : "min", pos, 1);
