@@ -72,6 +72,7 @@ static void requirements(void) {
   nyb_dim n = {"N", 7};
   float y;
   MUST(s, "no session");
+  cts_refused(run_of(s, 1, 0, &y), NYB_E_SHAPE, "here they are 0 and 1"); /* but 1, which unnamed sizes count as, is */
   cts_refused(nyb_session_prepare(s, &n, 1), NYB_E_SHAPE, halves);
   n.size = 8;
   CHECK(!nyb_session_prepare(s, &n, 1) && !run_of(s, 8, 1, &y) && y == 1, "%s", cts_why());

@@ -133,6 +133,13 @@ static void shapes_of(nyb_session *s, cts_bias *v) {
   v->in[0].shape[0] = INT64_MAX / 8;
   cts_refused(cts_bias_run(s, v), NYB_E_SHAPE, "");
   v->in[0].shape[0] = 64;
+  CHECK(!cts_bias_run(s, v), "%s", cts_why());
+  v->in[0].shape[0] = 5; /* a refused run's sizes are not taken for planned ones */
+  v->in[1].shape[0] = 5;
+  cts_refused(cts_bias_run(s, v), NYB_E_SHAPE, "\"b\"");
+  v->in[1].shape[0] = 6;
+  v->out[0] = (nyb_tensor){0};
+  CHECK(!cts_bias_run(s, v) && v->out[0].shape[0] == 5, "%s", cts_why());
   still_works(s, v);
 }
 static void wrong_shapes(void) { with_session(shapes_of); }
@@ -248,6 +255,77 @@ static void there_of(nyb_session *s, cts_bias *v) {
 }
 static void device_tensors(void) { with_session(there_of); }
 
+/* ---- memory of the session moves under inputs and results that stay where they are */
+typedef struct fixed {
+  const cts_record *r;
+  nyb_tensor in[CTS_VALUES], out[CTS_VALUES];
+  cts_value mine[CTS_VALUES];
+  void *there[CTS_VALUES][2];
+} fixed;
+
+static void fixed_make(fixed *f, const cts_record *r, bool device, nyb_device_id id) {
+  *f = (fixed){.r = r};
+  for (size_t i = 0; i < r->n_in; i++) {
+    f->in[i] = r->in[i].t;
+    f->in[i].shape = (int64_t *)r->in[i].shape;
+    if (!device) continue;
+    f->in[i].data = f->there[i][0] = cts_driver_alloc(r->in[i].bytes + 1);
+    f->in[i].device = id;
+    cts_driver_upload(f->in[i].data, r->in[i].t.data, r->in[i].bytes);
+  }
+  for (size_t i = 0; i < r->n_out; i++) {
+    cts_value_make(&f->mine[i], r->out[i].t.dtype, r->out[i].t.ndim, r->out[i].shape, 0);
+    if (device) f->there[i][1] = cts_driver_alloc(r->out[i].bytes + 1);
+  }
+}
+
+static void fixed_run(fixed *f, nyb_session *s, const cts_model *m, nyb_device_id id) {
+  for (size_t i = 0; i < f->r->n_out; i++) {
+    f->out[i] = f->mine[i].t;
+    if (f->there[i][1]) f->out[i] = (nyb_tensor){.data = f->there[i][1], .device = id};
+  }
+  MUST(!nyb_run(s, f->in, f->r->n_in, f->out, f->r->n_out), "%s", cts_why());
+  for (size_t i = 0; i < f->r->n_out; i++) {
+    if (f->there[i][1]) cts_driver_download(f->mine[i].t.data, f->there[i][1], f->mine[i].bytes);
+    f->out[i].data = f->mine[i].t.data;
+  }
+  cts_results(m, f->r, f->out);
+}
+
+static void fixed_free(fixed *f) {
+  for (size_t i = 0; i < CTS_VALUES; i++) {
+    cts_value_free(&f->mine[i]);
+    for (int k = 0; k < 2; k++)
+      if (f->there[i][k]) cts_driver_free(f->there[i][k]);
+  }
+}
+
+static void moved_on(cts_model *m, nyb_module *module, bool device, nyb_device_id id) {
+  const cts_record *r = &m->record[1];
+  nyb_dim more[] = {{"B", 2}, {"S", 24}};
+  nyb_session *s = cts_open(module, r->dims, r->n_dims, NULL);
+  fixed f;
+  MUST(s, "no session");
+  fixed_make(&f, r, device, id);
+  for (int round = 0; round < 4; round++) {
+    for (int again = 0; again < 3; again++) fixed_run(&f, s, m, id);
+    more[0].size *= 2, more[1].size *= 2;
+    CHECK(!nyb_session_prepare(s, more, 2), "%s", cts_why());
+  }
+  fixed_free(&f);
+  nyb_session_close(s);
+}
+
+static void moved_memory(void) {
+  cts_model *m = cts_model_find("network");
+  nyb_module *module = cts_model_expect(m) ? cts_load("network") : NULL;
+  nyb_device_id id = {1, 0};
+  MUST(module, "no module");
+  moved_on(m, module, false, id);
+  if (cts_driver_open(&id)) moved_on(m, module, true, id);
+  nyb_module_close(module);
+}
+
 /* ---- one session's result is another's input */
 static void handed_on_of(nyb_session *s, cts_bias *v) {
   nyb_module *m = cts_load("bias");
@@ -277,5 +355,6 @@ const cts_case cts_tensors[] = {{"caller_addresses", addresses},
                                 {"strides", strides},
                                 {"other_devices", other_devices},
                                 {"device_tensors", device_tensors},
+                                {"moved_memory", moved_memory},
                                 {"handed_on", handed_on},
                                 {NULL, NULL}};
