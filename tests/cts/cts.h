@@ -71,7 +71,8 @@ cts_model *cts_model_find(const char *name);
 bool cts_model_expect(cts_model *m); /* fills in what it needs of the records */
 nyb_module *cts_load(const char *model);
 bool cts_make(const char *folder, const char *target);
-const char *cts_no_compiler(void); /* why no model can be compiled for the device; NULL: it can */
+/* Why no model can be loaded, and whether that is for want of a compiler; NULL: one can. */
+const char *cts_missing(bool *compiler);
 
 /* ---- help for the cases */
 nyb_session *cts_open(nyb_module *m, const nyb_dim *dims, size_t n, const nyb_session_options *more);

@@ -213,8 +213,10 @@ int main(int argc, char **argv) {
   cts_models_read();
   cts_device = n ? rest[0] : make && !strstr(target, "cpu") ? "sim" : "cpu";
   if (n && !all_known(rest + 1, n - 1)) return usage();
-  const char *missing = n && !make ? cts_no_compiler() : NULL;
+  bool compiler = false;
+  const char *missing = n && !make ? cts_missing(&compiler) : NULL;
   if (missing) printf("cts %s: nothing is tested, %s\n", cts_device, missing);
+  n_failed = missing && !compiler;
   if (only_list)
     list();
   else if (make)

@@ -248,13 +248,14 @@ nyb_module *cts_load(const char *model) {
   return m;
 }
 
-const char *cts_no_compiler(void) {
+const char *cts_missing(bool *compiler) {
   static char why[1200];
   nyb_module *m;
-  nyb_status s = cts_modules ? NYB_OK : load(cts_model_find("bias"), &m);
+  nyb_status s = load(cts_model_find("bias"), &m);
   snprintf(why, sizeof why, "%s", s ? cts_why() : "");
-  if (!cts_modules && !s) nyb_module_close(m);
-  return s == NYB_E_IO ? why : NULL;
+  nyb_module_close(m);
+  *compiler = s == NYB_E_IO && !cts_modules;
+  return s ? why : NULL;
 }
 
 bool cts_make(const char *to, const char *target) {
