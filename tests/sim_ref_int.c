@@ -61,6 +61,7 @@ static ref_status arithmetic(const ref_op *op, ref_io *io) {
   else
     r = is(op, "div") ? a / b : a % b;
   if (ref_has(op, "sat")) r = clamp32(r);
+  if (ref_has(op, "relu") && r < 0) r = 0;
   io->out[0] = (uint64_t)r;
   return REF_OK;
 }
@@ -77,6 +78,7 @@ static ref_status pairs(const ref_op *op, ref_io *io) {
     const char *t = op->type[0] == 's' ? "s16" : "u16";
     big a = value(t, io->in[0] >> 16 * h), b = value(t, io->in[1] >> 16 * h);
     big r = is(op, "add") ? a + b : (a < b) == is(op, "min") ? a : b;
+    if (ref_has(op, "relu") && r < 0) r = 0;
     io->out[0] |= low((uint64_t)r, 16) << 16 * h;
   }
   return REF_OK;

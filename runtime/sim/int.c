@@ -28,6 +28,9 @@ NY_UNARY(abs_s16, int16_t, uint32_t, uint32_t, a < 0 ? (C)0 - (C)a : (C)a)
 NY_UNARY(abs_s32, int32_t, uint32_t, uint32_t, a < 0 ? (C)0 - (C)a : (C)a)
 NY_UNARY(abs_s64, int64_t, uint64_t, uint64_t, a < 0 ? (C)0 - (C)a : (C)a)
 
+static inline int32_t relu32(int32_t v) { return v < 0 ? 0 : v; }
+NY_BINARY(min_relu, int32_t, uint32_t, uint32_t, relu32(a < b ? a : b))
+NY_BINARY(max_relu, int32_t, uint32_t, uint32_t, relu32(a > b ? a : b))
 static inline int32_t clamp32(int64_t v) { return v > INT32_MAX ? INT32_MAX : v < INT32_MIN ? INT32_MIN : (int32_t)v; }
 NY_BINARY(add_sat, int32_t, int64_t, uint32_t, clamp32((C)a + b))
 NY_BINARY(sub_sat, int32_t, int64_t, uint32_t, clamp32((C)a - b))
@@ -173,6 +176,8 @@ PAIR(min_u16x2, uint16_t, a < b ? a : b)
 PAIR(min_s16x2, int16_t, a < b ? a : b)
 PAIR(max_u16x2, uint16_t, a > b ? a : b)
 PAIR(max_s16x2, int16_t, a > b ? a : b)
+PAIR(min_relu_x2, int16_t, a < 0 || b < 0 ? 0 : a < b ? a : b)
+PAIR(max_relu_x2, int16_t, a < 0 && b < 0 ? 0 : a > b ? a : b)
 
 const ny_ptx_row ny_rows_int[] = {
     {"add." NY_SIX_TYPES, "T t t", NY_CLS_int, NULL, NY_SIX(add)},
@@ -197,6 +202,8 @@ const ny_ptx_row ny_rows_int[] = {
     {"add.[u16x2 s16x2]", "T t t", NY_CLS_int, NULL, {add_x2, add_x2}},
     {"min.[u16x2 s16x2]", "T t t", NY_CLS_int, NULL, {min_u16x2, min_s16x2}},
     {"max.[u16x2 s16x2]", "T t t", NY_CLS_int, NULL, {max_u16x2, max_s16x2}},
+    {"min.relu.[s32 s16x2]", "T t t", NY_CLS_int, NULL, {min_relu, min_relu_x2}},
+    {"max.relu.[s32 s16x2]", "T t t", NY_CLS_int, NULL, {max_relu, max_relu_x2}},
     {"neg.[s16 s32 s64]", "T t", NY_CLS_int, NULL, {neg_s16, neg_s32, neg_s64}},
     {"abs.[s16 s32 s64]", "T t", NY_CLS_int, NULL, {abs_s16, abs_s32, abs_s64}},
     {"sad." NY_SIX_TYPES, "T t t t", NY_CLS_int, NULL, NY_SIX(sad)},
