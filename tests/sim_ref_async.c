@@ -26,7 +26,7 @@ static void set_late(bool late) {
 typedef enum outcome { RIGHT, WRONG, FOUND } outcome; /* WRONG: other bytes, FOUND: a finding */
 /* in, reversed by 16 bytes, is what comes out; `have`: bytes of each 16 that are copied, the others are 0. */
 static outcome run(const char *text, int have, char *why) {
-  static uint8_t in[BYTES], out[BYTES];
+  static _Alignas(256) uint8_t in[BYTES], out[BYTES];
   for (int i = 0; i < BYTES; i++) in[i] = (uint8_t)(fidelity_random() | 1);
   memset(out, 0xee, sizeof out);
   fidelity_buffer buffers[] = {{in, sizeof in}, {out, sizeof out}};

@@ -128,7 +128,7 @@ static int differences(const atomic *x, uint8_t (*in)[SLOT], uint8_t (*out)[SLOT
   return bad;
 }
 static void test_one(const atomic *x) {
-  static uint8_t in[LANES][SLOT], out[LANES][SLOT];
+  static _Alignas(256) uint8_t in[LANES][SLOT], out[LANES][SLOT];
   int bits = ref_bits(x->type);
   for (int l = 0; l < LANES; l++)
     for (int k = 0; k < 3; k++)
@@ -151,7 +151,7 @@ static void test_one(const atomic *x) {
 
 /* ---- all lanes on one counter */
 static void test_contended(const char *space, const char *address) {
-  static uint8_t in[SLOT], out[LANES][SLOT];
+  static _Alignas(256) uint8_t in[SLOT], out[LANES][SLOT];
   memset(out, 0, sizeof out);
   ny_text t = {0};
   ny_text_add(&t, HEAD);

@@ -70,7 +70,7 @@ static void test_load(const load *x) {
     ny_text_addf(&t, "mul.wide.u32 %%rd2, %%r40, 16;\nadd.s64 %%rd3, %%rd1, %%rd2;\nst.global.b32 [%%rd3+%d], %%r%d;\n",
                  4 * q, q);
   ny_text_add(&t, "ret;\n}\n");
-  static uint8_t out[32][4][4];
+  static _Alignas(256) uint8_t out[32][4][4];
   fidelity_buffer buffers[] = {{m, sizeof m}, {out, sizeof out}};
   char why[512] = "";
   fidelity_status s = fidelity_run(t.s, buffers, 2, 1, 32, why);
@@ -90,7 +90,7 @@ typedef struct store {
   bool trans, bytes;
 } store;
 static void test_store(const store *x) {
-  static uint8_t in[32][4][4], out[ROWS][ROW];
+  static _Alignas(256) uint8_t in[32][4][4], out[ROWS][ROW];
   for (int l = 0; l < 32; l++)
     for (int q = 0; q < 4; q++)
       for (int b = 0; b < 4; b++) in[l][q][b] = (uint8_t)fidelity_random();
@@ -190,7 +190,7 @@ static void range(char *out, size_t n, int first, int count) {
 }
 enum { STRIDE = 32, BYTES = 16 * STRIDE * 4 };
 static void test_wmma(const wmma *x, bool col_a, bool col_b, bool col_c) {
-  static uint8_t in[3][BYTES], out[BYTES];
+  static _Alignas(256) uint8_t in[3][BYTES], out[BYTES];
   fill(in[0], x->type, 16 * STRIDE);
   fill(in[1], x->type, 16 * STRIDE);
   fill(in[2], x->c, 16 * STRIDE);

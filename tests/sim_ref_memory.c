@@ -36,7 +36,7 @@ static void vector(ny_text *t, int bits, int n) {
 static void test_width(const access *a, const char *type, int n) {
   int bits = ref_bits(type), bytes = bits / 8;
   if (n * bytes > 32 || (n == 8 && (bits != 32 || strcmp(a->space, "global.")))) return;
-  static uint8_t in[LANES][SLOT], out[LANES][SLOT];
+  static _Alignas(256) uint8_t in[LANES][SLOT], out[LANES][SLOT];
   for (int l = 0; l < LANES; l++)
     for (int b = 0; b < SLOT; b++) in[l][b] = (uint8_t)fidelity_random();
   char ld[64], st[64];
@@ -96,7 +96,7 @@ static void test_addresses(void) {
       "mov.u64 %rd9, table;\ncvta.global.u64 %rd10, %rd9;\nshl.b32 %r12, %r50, 2;\ncvt.u64.u32 %rd11, %r12;\n"
       "add.s64 %rd10, %rd10, %rd11;\nst.b32 [%rd10], %r50;\nadd.s64 %rd9, %rd9, %rd11;\nldu.global.b32 %r13, [%rd9];\n"
       "st.global.b32 [%rd51+20], %r13;\nld.const.b32 %r14, [words+4];\nst.global.b32 [%rd51+24], %r14;\nret;\n}\n";
-  static uint32_t in[LANES][16], out[LANES][16];
+  static _Alignas(256) uint32_t in[LANES][16], out[LANES][16];
   char why[512] = "";
   fidelity_status s = run(text, in, sizeof in, out, sizeof out, why);
   int bad = 0;
@@ -130,7 +130,7 @@ static void test_hints(void) {
       {"setmaxnreg.inc.sync.aligned.u32", "setmaxnreg.inc.sync.aligned.u32 64;"},
       {"discard.global.L2", "discard.global.L2 [table], 128;"},
   };
-  static uint32_t in[LANES][16], out[LANES][16];
+  static _Alignas(256) uint32_t in[LANES][16], out[LANES][16];
   for (size_t i = 0; i < NY_COUNT(lines); i++) {
     ny_text t = {0};
     ny_text_add(&t, HEAD "ld.global.b32 %r1, [%rd50];\n");

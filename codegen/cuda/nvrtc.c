@@ -120,6 +120,14 @@ static void look(hunt *h) {
   prefix(h, "/usr");
 }
 
+/* NVRTC opens its companion by name alone, and finds it beside itself unless a sanitizer stands between them and the loader: once loaded, it is found. */
+static void preload(const char *path, int major, int minor) {
+  char name[4096];
+  const char *slash = strrchr(path, '/');
+  if (slash && snprintf(name, sizeof name, "%.*s/libnvrtc-builtins.so.%d.%d", (int)(slash - path), path, major, minor) < (int)sizeof name)
+    dlopen(name, RTLD_NOW | RTLD_LOCAL);
+}
+
 static void open_once(void) {
   hunt h = {.handle = NULL};
   look(&h);
@@ -139,6 +147,7 @@ static void open_once(void) {
   ny_arena_free(&h.a);
   if (failure.code) return;
   api.version(&found.major, &found.minor);
+  preload(found.path, found.major, found.minor);
   if (api.archs_n(&n_arch) || n_arch > (int)NY_COUNT(arch) || api.archs(arch)) n_arch = 0;
 }
 
