@@ -51,25 +51,27 @@ static nyb_status run_module(nyb_module *m, ny_ctx *ir, const ny_tensor *in, siz
 
 typedef struct how {
   ny_pass_options passes;
-  const char *device; /* NULL: this CPU */
+  const char *targets; /* NULL: the device's own */
+  const char *device;  /* NULL: this CPU */
 } how;
 
 /* In the process of the case: a driver does not survive a fork. */
-static nyb_status find_target(const how *h, ny_pass_options *po, ny_target *room, ny_arena *a, ny_diag *d) {
-  ny_device *dev;
-  *po = h->passes;
+static nyb_status find_targets(const how *h, ny_target *room, ny_arena *a, ny_compile_targets *t, ny_diag *d) {
+  ny_device *dev = NULL;
+  if (h->targets || !h->device) return ny_target_list(h->targets ? h->targets : "host", a, &t->target, &t->n, d);
+  const ny_target **own = NY_NEW(a, const ny_target *);
   NY_TRY(ny_device_open(h->device, &dev, d));
-  if (!dev) return NYB_OK;
-  nyb_status s = ny_target_of_device(dev, po->target, a, room, d);
+  nyb_status s = ny_target_of_device(dev, NULL, a, room, d);
   ny_device_close(dev);
-  po->target = room;
+  *own = room;
+  t->target = own, t->n = 1;
   return s;
 }
 
 static nyb_status run_compiled(void *user, ny_unit *u, const ny_tensor *in, size_t n_in, ny_arena *a, ny_tensor *out,
                                size_t n_out) {
   const how *h = user;
-  ny_pass_options po;
+  ny_compile_targets targets = {.one_device = true};
   ny_target room;
   nyb_options no_cache = {.size = sizeof no_cache, .cache_dir = ""};
   nyb_load_options trust = {.size = sizeof trust, .trust = 1, .device = h->device};
@@ -80,8 +82,8 @@ static nyb_status run_compiled(void *user, ny_unit *u, const ny_tensor *in, size
   if (fd < 0 || nyb_open(&no_cache, &cx))
     return ny_fail(&u->cx->diag, NYB_E_IO, NULL, "no room for a temporary module");
   close(fd);
-  nyb_status s = find_target(h, &po, &room, a, &u->cx->diag);
-  if (!s) s = ny_compile(u, &po, 1, path);
+  nyb_status s = find_targets(h, &room, a, &targets, &u->cx->diag);
+  if (!s) s = ny_compile_for(u, &h->passes, &targets, 1, path);
   if (s) {
     unlink(path);
     nyb_close(cx);
@@ -98,7 +100,8 @@ static nyb_status run_compiled(void *user, ny_unit *u, const ny_tensor *in, size
 
 int verb_test(int argc, char **argv) {
   static const char *file[CLI_MAX_ARGS];
-  const char *target = NULL, *device = NULL, *skip = NULL;
+  const char *device = NULL, *skip = NULL;
+  how h = {0};
   int jobs = (int)sysconf(_SC_NPROCESSORS_ONLN), seconds = 60, evaluate = 0, json = 0, level = 2 + 1, verify = 0;
   const cli_option opt[] = {
       {"--jobs", CLI_COUNT, &jobs, "N", "cases at a time (default: all processors)"},
@@ -106,16 +109,21 @@ int verb_test(int argc, char **argv) {
       {"--evaluate", CLI_FLAG, &evaluate, NULL, "run the reference evaluator instead of compiled code"},
       {"--optimize", CLI_LEVEL, &level, "N", "optimisation level 0 to 3 (default 2)"},
       {"--device", CLI_STRING, &device, "D", "cpu (default), cuda[:N], sim[:gb10|h100|rtx5090]"},
-      {"--target", CLI_STRING, &target, "T", "a target whose code the device can run (default: its own)"},
+      {"--target", CLI_STRING, &h.targets, "T,U", "compile for these, run the best the device takes (default: its own)"},
       {"--verify", CLI_FLAG, &verify, NULL, "verify, print, re-read and compare after every pass"},
       {"--skip", CLI_STRING, &skip, "FILE", "lines CASE: reason: these must not pass, all others must"},
       {"--json", CLI_FLAG, &json, NULL, "print the counts as JSON"}};
   int n_file = cli_parse("test", opt, NY_COUNT(opt), argc, argv, file, 1, CLI_MAX_ARGS);
-  ny_diag d = {0};
-  how h = {.passes = {.opt = level - 1, .verify_each = verify}};
+  h.passes = (ny_pass_options){.opt = level - 1, .verify_each = verify};
   if (device && strcmp(device, "cpu")) h.device = device;
-  if (!evaluate && (target || !h.device) && ny_target_find(target ? target : "host", &h.passes.target, &d))
-    return cli_diag(&d);
+  if (h.targets) { /* a misspelt one is said once, not by every case */
+    ny_diag d = {0};
+    ny_arena a = {0};
+    ny_compile_targets t;
+    nyb_status s = ny_target_list(h.targets, &a, &t.target, &t.n, &d);
+    ny_arena_free(&a);
+    if (s) return cli_diag(&d);
+  }
   suite_options o = {
       .run = evaluate ? suite_evaluate : run_compiled, .user = &h, .jobs = jobs, .seconds = seconds, .skip = skip};
   suite_count count = {0};
