@@ -64,10 +64,37 @@ nyb_status ny_op_quantize(ny_node *n) {
   return ny_out(n, 0, y);
 }
 
+/* Input i with as many dimensions as x; NULL when it is absent or fails. */
+static ny_value *of_blocks(ny_node *n, int i, int axis, int64_t block) {
+  ny_value *v = ny_opt(n, i);
+  ny_dim one[NY_MAX_RANK];
+  int64_t count;
+  int rank = ny_rank(n->in[0]);
+  for (int d = 0; d < rank; d++) one[d] = 1;
+  if (v && ny_type_static_count(n->cx, v->type, &count) && count == 1) return ny_reshape_to(n, v, rank, one);
+  if (v && !block && ny_rank(v) == 1) return ny_along(n, v, axis, rank);
+  if (!v || ny_rank(v) == rank) return v;
+  return ny_refuse_value(n, NYB_E_SHAPE, "the %s has rank %d for an input of rank %d", i == 1 ? "scale" : "zero point",
+                         ny_rank(v), rank);
+}
+
+/* Weights and what is quantised by blocks keep their codes: passes and kernels know what to do with them. */
+static nyb_status keep_codes(ny_node *n, ny_fmt f) {
+  ny_value *x = n->in[0];
+  int64_t block = ny_attr_int(n, "block_size", 0);
+  int axis = 0;
+  if (ny_rank(x) && !ny_attr_axis(n, 1, ny_rank(x), &axis)) return ny_failed(n);
+  ny_value *scale = of_blocks(n, 1, axis, block), *zero = narrow_float(ny_fmt_of(x)) ? NULL : of_blocks(n, 2, axis, block);
+  return ny_out(n, 0, scale ? ny_b_dequantize(&n->b, f, x, scale, zero, axis, block) : NULL);
+}
+
 nyb_status ny_op_dequantize(ny_node *n) {
-  ny_value *x = n->in[0], *scale = spread(n, 1);
+  ny_value *x = n->in[0];
+  bool weights = x->def && x->def->kind == NY_const && ny_fmts[ny_fmt_of(x)].bits <= 8;
   ny_fmt f;
   if (!ny_attr_fmt(n, "output_dtype", ny_fmt_of(n->in[1]), &f)) return ny_failed(n);
+  if (weights || ny_attr_int(n, "block_size", 0)) return keep_codes(n, f);
+  ny_value *scale = spread(n, 1);
   ny_value *zero = narrow_float(ny_fmt_of(x)) ? NULL : spread(n, 2); /* the zero point of a float format is 0 */
   bool whole = ny_fmt_of(x) == NY_i32 && zero; /* 32-bit differences need not fit f32 before they are taken */
   ny_value *y = whole ? ny_cast_to(n, ny_ew2(n, NY_sub, x, zero), NY_f32) : ny_cast_to(n, x, NY_f32);

@@ -163,6 +163,15 @@ ny_value *ny_b_matmul(ny_builder *b, ny_value *x, ny_value *y) {
   return finish(b, start(b, NY_matmul, (ny_value *[]){x, y}, 2, NULL));
 }
 
+ny_value *ny_b_dequantize(ny_builder *b, ny_fmt f, ny_value *x, ny_value *scale, ny_value *zero, int axis,
+                          int64_t block) {
+  ny_value *in[] = {x, scale, zero};
+  if (!ready(b, in, zero ? 3 : 2)) return NULL;
+  ny_op *op = start(b, NY_dequantize, in, zero ? 3 : 2, ny_type_with_fmt(b->g->cx, x->type, f));
+  if (op && block) op->attr[NY_AT(dequantize, axis)].i = axis, op->attr[NY_AT(dequantize, block)].i = block;
+  return finish(b, op);
+}
+
 ny_value *ny_b_iota(ny_builder *b, ny_fmt f, int rank, const ny_dim *shape, int axis) {
   if (!ready(b, NULL, 0)) return NULL;
   ny_op *op = start(b, NY_iota, NULL, 0, ny_tensor_type(b->g->cx, f, rank, shape));

@@ -38,6 +38,7 @@ static ny_eval_fn *const eval_fn[NY_N_KINDS] = {
     [NY_iota] = ny_ev_iota,
     [NY_random] = ny_ev_random,
     [NY_cast] = ny_ev_cast,
+    [NY_dequantize] = ny_ev_dequantize,
     [NY_reduce] = ny_ev_reduce,
     [NY_argreduce] = ny_ev_argreduce,
     [NY_scan] = ny_ev_scan,
@@ -197,7 +198,7 @@ static nyb_status storage(ny_ev *ev, const ny_loc *loc, const char *what, const 
     if (t->dim[i] < 0 || (!empty && (__builtin_mul_overflow(n, (uint64_t)t->dim[i], &n) || n > INT64_MAX)))
       return ny_fail(&ev->cx->diag, NYB_E_LIMIT, loc, "%s: dim %d of %" PRId64 " makes the tensor too large to address",
                      what, i, t->dim[i]);
-  if (!ny_fmts[t->fmt].bits || ny_fmts[t->fmt].kind == 'Q')
+  if (!ny_fmts[t->fmt].bits)
     return ny_fail(&ev->cx->diag, NYB_E_UNSUPPORTED, loc, "%s: the evaluator has no arithmetic on %s", what,
                    ny_fmts[t->fmt].name);
   *bytes = ny_fmt_bytes((ny_fmt)t->fmt, empty ? 0 : n);

@@ -36,7 +36,7 @@ ny_eval_fn ny_ev_reshape, ny_ev_transpose, ny_ev_broadcast, ny_ev_slice, ny_ev_p
 /* eval_gen.c */
 ny_eval_fn ny_ev_const, ny_ev_dims, ny_ev_iota, ny_ev_random, ny_ev_require;
 /* eval_map.c */
-ny_eval_fn ny_ev_map, ny_ev_cast;
+ny_eval_fn ny_ev_map, ny_ev_cast, ny_ev_dequantize;
 /* eval_reduce.c, eval_rows.c */
 ny_eval_fn ny_ev_reduce, ny_ev_argreduce, ny_ev_scan, ny_ev_topk, ny_ev_window, ny_ev_softmax, ny_ev_layer_norm,
     ny_ev_rms_norm;

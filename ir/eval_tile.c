@@ -420,13 +420,12 @@ static bool shape(const ny_type *t, cell *c) {
   if (t->rank > 2) return false;
   c->fmt = (ny_fmt)t->fmt;
   c->rows = t->rank > 1 ? t->dim[0] : 1, c->cols = t->rank ? t->dim[t->rank - 1] : 1;
-  return c->rows > 0 && c->cols > 0 && c->rows <= 1 << 20 && c->cols <= 1 << 20 && ny_fmts[c->fmt].bits &&
-         ny_fmts[c->fmt].kind != 'Q';
+  return c->rows > 0 && c->cols > 0 && c->rows <= 1 << 20 && c->cols <= 1 << 20 && ny_fmts[c->fmt].bits;
 }
 
 static uint64_t local_bytes(const machine *m, const ny_type *t, int64_t *count) {
   bool ok =
-      ny_type_static_count(m->k->cx, t, count) && *count >= 0 && ny_fmts[t->fmt].bits && ny_fmts[t->fmt].kind != 'Q';
+      ny_type_static_count(m->k->cx, t, count) && *count >= 0 && ny_fmts[t->fmt].bits;
   return ok ? (ny_fmt_bytes((ny_fmt)t->fmt, (uint64_t)*count) + 15) / 16 * 16 : UINT64_MAX;
 }
 

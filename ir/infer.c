@@ -90,8 +90,6 @@ const ny_type *ny_infer_const(ny_graph *g, ny_op *op, int out) {
   if (ny_fmts[t->fmt].kind == 'S') return ny_bad_type(g, op, "string constants are not supported");
   uint64_t bytes = ny_fmt_bytes((ny_fmt)t->fmt, (uint64_t)n);
   if (bytes > INT64_MAX) return ny_bad_type(g, op, "%s is too large", ny_type_str(g, t));
-  if (!b && ny_fmts[t->fmt].kind == 'Q')
-    return ny_bad_type(g, op, "a splat cannot have the block format %s", ny_fmts[t->fmt].name);
   if (b && b->bytes != bytes)
     return ny_bad_type(g, op, "%s needs %llu bytes, the data has %llu", ny_type_str(g, t), (unsigned long long)bytes,
                        (unsigned long long)b->bytes);
@@ -181,8 +179,7 @@ const ny_type *ny_infer_reshape(ny_graph *g, ny_op *op, int out) {
   ny_dim a = ny_type_count(g->cx, x), b = ny_type_count(g->cx, t);
   if (!ny_may_equal(g->cx, a, b))
     return ny_bad_type(g, op, "%s elements do not fit %s", ny_dim_str(g, a), ny_type_str(g, t));
-  if (x->axis >= 0 && x != declared(op, out)) return ny_bad_type(g, op, "a block format keeps its shape");
-  return x->axis >= 0 ? x : ny_type_with_fmt(g->cx, t, (ny_fmt)x->fmt);
+  return ny_type_with_fmt(g->cx, t, (ny_fmt)x->fmt);
 }
 
 const ny_type *ny_infer_transpose(ny_graph *g, ny_op *op, int out) {
@@ -198,7 +195,6 @@ const ny_type *ny_infer_transpose(ny_graph *g, ny_op *op, int out) {
       return ny_bad_type(g, op, "perm is not a permutation of 0..%d", x->rank - 1);
     seen |= 1u << p;
     t.dim[i] = x->dim[p];
-    if (p == x->axis) t.axis = (int8_t)i;
   }
   return ny_type_get(g->cx, t);
 }
@@ -251,15 +247,12 @@ const ny_type *ny_infer_cast(ny_graph *g, ny_op *op, int out) {
   ny_fmt to = t ? (ny_fmt)t->fmt : NY_none;
   if (to == NY_none || ny_fmts[to].kind == 'S' || ny_fmts[x->fmt].kind == 'S')
     return ny_bad_type(g, op, "%s does not convert to %s", ny_type_str(g, x), ny_type_str(g, t));
-  ny_type r = *x;
-  r.fmt = (uint8_t)to;
-  r.axis = ny_fmts[to].kind == 'Q' ? t->axis : -1;
-  return ny_type_get(g->cx, r);
+  return ny_type_with_fmt(g->cx, x, to);
 }
 
 const ny_type *ny_infer_bitcast(ny_graph *g, ny_op *op, int out) {
   const ny_type *x = ny_in(op, 0)->type, *t = declared(op, out);
-  if (!t || ny_fmts[t->fmt].bits != ny_fmts[x->fmt].bits || !ny_fmts[t->fmt].bits || ny_fmts[t->fmt].block != 1)
+  if (!t || ny_fmts[t->fmt].bits != ny_fmts[x->fmt].bits || !ny_fmts[t->fmt].bits)
     return ny_bad_type(g, op, "%s and %s differ in width", ny_type_str(g, x), ny_type_str(g, t));
   return ny_type_with_fmt(g->cx, x, (ny_fmt)t->fmt);
 }

@@ -49,12 +49,12 @@ const ny_type *ny_infer_window(ny_graph *g, ny_op *op, int out) {
   return ny_result(g, op, (ny_fmt)x->fmt, x->rank, d);
 }
 
-/* Floats and block formats contract to a float format (as declared, else the left operand's), integers to 32 or 64
+/* Floats contract to a float format (as declared, else the left operand's), integers to 32 or 64
  * bits. */
 static ny_fmt contract_format(ny_graph *g, const ny_op *op, const ny_type *x, const ny_type *y,
                               const ny_type *declared) {
   ny_fmt a = (ny_fmt)x->fmt, b = (ny_fmt)y->fmt, d = declared ? (ny_fmt)declared->fmt : NY_none;
-  bool floats = ny_is_float(a) && (ny_is_float(b) || ny_fmts[b].kind == 'Q'), ints = ny_is_int(a) && ny_is_int(b);
+  bool floats = ny_is_float(a) && ny_is_float(b), ints = ny_is_int(a) && ny_is_int(b);
   if (!floats && !ints) {
     ny_bad_type(g, op, "%s and %s do not multiply", ny_type_str(g, x), ny_type_str(g, y));
     return NY_none;

@@ -252,3 +252,35 @@ const ny_type *ny_infer_rms_norm(ny_graph *g, ny_op *op, int out) {
   (void)out;
   return norm(g, op, op->attr[NY_AT(rms_norm, axis)].i);
 }
+
+/* Scale or zero point `s`, in words `what`: x's rank; every dim x's size, 1, or the number of blocks along axis. */
+static bool fits_blocks(ny_graph *g, const ny_op *op, const char *what, const ny_type *s, int axis, int64_t block) {
+  const ny_type *x = in_type(op, 0);
+  if (s->rank != x->rank) return ny_bad_type(g, op, "the %s is %s for %s", what, ny_type_str(g, s), ny_type_str(g, x));
+  for (int i = 0; i < x->rank; i++) {
+    bool blocks = block && i == axis;
+    ny_dim want = blocks ? ny_dim_ceildiv(g->cx, x->dim[i], block) : x->dim[i];
+    if (s->dim[i] == 1 || ny_may_equal(g->cx, s->dim[i], want)) continue;
+    const char *in_blocks = blocks ? ny_strf(&g->arena, " in blocks of %lld", (long long)block) : "";
+    return ny_bad_type(g, op, "dimension %d of the %s is %s for %s elements%s", i, what, ny_dim_str(g, s->dim[i]),
+                       ny_dim_str(g, x->dim[i]), in_blocks);
+  }
+  return true;
+}
+
+const ny_type *ny_infer_dequantize(ny_graph *g, ny_op *op, int out) {
+  const ny_type *x = in_type(op, 0), *s = in_type(op, 1), *t = op->out[out]->type;
+  int64_t block = op->attr[NY_AT(dequantize, block)].i;
+  if (block < 0 || block > 1 << 30) return ny_bad_type(g, op, "blocks of %lld", (long long)block);
+  int axis = block ? ny_axis_of(g, op, op->attr[NY_AT(dequantize, axis)].i, x->rank) : 0;
+  if (axis < 0) return NULL;
+  for (int i = 0; i < op->n_in; i++) {
+    ny_fmt f = (ny_fmt)in_type(op, i)->fmt;
+    if (!ny_is_float(f) && (i == 1 || !ny_is_int(f)))
+      return ny_bad_type(g, op, "the %s is %s", i == 1 ? "scale" : "input", ny_type_str(g, in_type(op, i)));
+  }
+  if (!t || !ny_is_float((ny_fmt)t->fmt)) return ny_bad_type(g, op, "gives %s, not floats", ny_type_str(g, t));
+  if (!fits_blocks(g, op, "scale", s, axis, block)) return NULL;
+  if (op->n_in > 2 && !fits_blocks(g, op, "zero point", in_type(op, 2), axis, block)) return NULL;
+  return ny_type_with_fmt(g->cx, x, (ny_fmt)t->fmt);
+}

@@ -68,7 +68,6 @@ enum { NY_MAX_RANK = 8 };
 typedef enum ny_space { NY_VALUE, NY_GLOBAL, NY_SHARED } ny_space; /* VALUE: tensors and register tiles; printed as @global, @shared */
 typedef struct ny_type { /* interned per context: compare with == */
   uint8_t fmt, rank, space;
-  int8_t axis; /* block axis of a quantised format, else -1 */
   ny_dim dim[NY_MAX_RANK];
 } ny_type;
 const ny_type *ny_type_get(ny_ctx *cx, ny_type t);
@@ -287,6 +286,7 @@ ny_value *ny_b_concat(ny_builder *b, ny_value *const *in, int n, int axis);
 ny_value *ny_b_gather(ny_builder *b, ny_value *x, ny_value *index, int axis);
 ny_value *ny_b_reduce(ny_builder *b, const char *op, ny_value *x, const int *axes, int n, bool keep);
 ny_value *ny_b_matmul(ny_builder *b, ny_value *x, ny_value *y);
+ny_value *ny_b_dequantize(ny_builder *b, ny_fmt f, ny_value *x, ny_value *scale, ny_value *zero /* NULL: 0 */, int axis, int64_t block /* 0: none */);
 ny_value *ny_b_iota(ny_builder *b, ny_fmt f, int rank, const ny_dim *shape, int axis);
 
 /* ---- infer.c, verify.c: declared types must equal inferred ones; structure, arity, level, dominance, uses. */

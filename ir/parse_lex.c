@@ -130,14 +130,6 @@ nyb_status ny_p_dim(ny_parser *p, ny_dim *out) {
 }
 
 static nyb_status type_suffix(ny_parser *p, ny_type *t) {
-  bool block = ny_fmts[t->fmt].kind == 'Q';
-  if (block) {
-    uint64_t axis;
-    NY_TRY(ny_p_expect(p, '/'));
-    NY_TRY(ny_p_uint(p, &axis));
-    if (axis >= t->rank) return ny_p_fail(p, "block axis %llu of rank %d", (unsigned long long)axis, t->rank);
-    t->axis = (int8_t)axis;
-  }
   if (!ny_p_take(p, '@')) return NYB_OK;
   if (ny_p_keyword(p, "global"))
     t->space = NY_GLOBAL;
@@ -153,7 +145,7 @@ nyb_status ny_p_type(ny_parser *p, const ny_type **out) {
   ny_fmt f = n ? ny_fmt_by_name(p->s, n) : NY_none;
   if (f == NY_none) return ny_p_fail(p, "expected a type");
   p->s += n;
-  ny_type t = {.fmt = (uint8_t)f, .axis = -1};
+  ny_type t = {.fmt = (uint8_t)f};
   NY_TRY(ny_p_expect(p, '['));
   while (!ny_p_take(p, ']')) {
     if (t.rank) NY_TRY(ny_p_expect(p, ','));

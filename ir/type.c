@@ -4,7 +4,7 @@
 #include "ir.h"
 
 static uint64_t hash_type(const ny_type *t) {
-  uint64_t h = (uint64_t)t->fmt | (uint64_t)t->rank << 8 | (uint64_t)t->space << 16 | (uint64_t)(uint8_t)t->axis << 24;
+  uint64_t h = (uint64_t)t->fmt | (uint64_t)t->rank << 8 | (uint64_t)t->space << 16;
   for (int i = 0; i < t->rank; i++) {
     h = (h ^ (uint64_t)t->dim[i]) * 0x9e3779b97f4a7c15u;
     h ^= h >> 31;
@@ -13,7 +13,7 @@ static uint64_t hash_type(const ny_type *t) {
 }
 
 static bool same_type(const ny_type *x, const ny_type *y) {
-  return x->fmt == y->fmt && x->rank == y->rank && x->space == y->space && x->axis == y->axis &&
+  return x->fmt == y->fmt && x->rank == y->rank && x->space == y->space &&
          !memcmp(x->dim, y->dim, sizeof *x->dim * x->rank);
 }
 
@@ -43,7 +43,7 @@ const ny_type *ny_type_get(ny_ctx *cx, ny_type t) {
 }
 
 const ny_type *ny_tensor_type(ny_ctx *cx, ny_fmt fmt, int rank, const ny_dim *dims) {
-  ny_type t = {.fmt = (uint8_t)fmt, .rank = (uint8_t)rank, .space = NY_VALUE, .axis = -1};
+  ny_type t = {.fmt = (uint8_t)fmt, .rank = (uint8_t)rank, .space = NY_VALUE};
   for (int i = 0; i < rank; i++) t.dim[i] = dims[i];
   return ny_type_get(cx, t);
 }
@@ -51,7 +51,6 @@ const ny_type *ny_tensor_type(ny_ctx *cx, ny_fmt fmt, int rank, const ny_dim *di
 const ny_type *ny_type_with_fmt(ny_ctx *cx, const ny_type *t, ny_fmt fmt) {
   ny_type n = *t;
   n.fmt = (uint8_t)fmt;
-  if (ny_fmts[fmt].kind != 'Q') n.axis = -1;
   return ny_type_get(cx, n);
 }
 
@@ -69,10 +68,7 @@ ny_dim ny_type_bytes(ny_ctx *cx, const ny_type *t) {
     uint64_t bytes = v < 0 ? UINT64_MAX : ny_fmt_bytes((ny_fmt)t->fmt, (uint64_t)v);
     return bytes > INT64_MAX ? NY_DIM_INVALID : (ny_dim)bytes;
   }
-  ny_dim data = f->bits % 8 ? ny_dim_ceildiv(cx, ny_dim_mul(cx, n, f->bits), 8) : ny_dim_mul(cx, n, f->bits / 8);
-  if (f->block == 1) return data;
-  ny_dim scales = ny_dim_mul(cx, ny_dim_ceildiv(cx, n, f->block), ny_fmts[f->scale].bits / 8);
-  return ny_dim_add(cx, data, scales);
+  return f->bits % 8 ? ny_dim_ceildiv(cx, ny_dim_mul(cx, n, f->bits), 8) : ny_dim_mul(cx, n, f->bits / 8);
 }
 
 bool ny_type_static_count(const ny_ctx *cx, const ny_type *t, int64_t *out) {
@@ -91,7 +87,6 @@ void ny_type_print(const ny_ctx *cx, const ny_type *t, ny_text *out) {
     ny_dim_print(cx, t->dim[i], out);
   }
   ny_text_add(out, "]");
-  if (t->axis >= 0) ny_text_addf(out, "/%d", t->axis);
   ny_text_add(out, spaces[t->space]);
 }
 

@@ -51,8 +51,6 @@ static nyb_status check_attrs(const verifier *v, const ny_op *op) {
 
 static bool good_type(const ny_ctx *cx, const ny_type *t) {
   if (!t || t->fmt == NY_none || t->fmt >= NY_N_FMT || t->rank > NY_MAX_RANK || t->space > NY_SHARED) return false;
-  bool block = ny_fmts[t->fmt].kind == 'Q';
-  if (block ? t->axis < 0 || t->axis >= t->rank : t->axis != -1) return false;
   for (int i = 0; i < t->rank; i++) {
     int64_t lo, hi;
     if (!good_dim(t->dim[i])) return false;

@@ -92,7 +92,7 @@ static ny_value *cast_cast(ny_builder *b, ny_op *op, bool fast) {
   (void)fast;
   ny_value *x = ny_in(ny_in(op, 0)->def, 0);
   ny_fmt from = (ny_fmt)x->type->fmt, mid = (ny_fmt)ny_in(op, 0)->type->fmt, to = (ny_fmt)op->out[0]->type->fmt;
-  if (ny_fmts[from].kind == 'Q' || ny_fmts[mid].kind == 'Q' || ny_fmts[to].kind == 'Q' || !lossless(from, mid))
+  if (!lossless(from, mid))
     return NULL;
   if (from == to) return x;
   ny_value *v = ny_b_cast(b, x, to);

@@ -37,7 +37,6 @@ static ny_value *transpose_still(ny_builder *b, ny_op *op, bool fast) {
   (void)fast;
   const ny_type *x = ny_in(op, 0)->type, *t = op->out[0]->type;
   int last = -1;
-  if (x->axis >= 0) return NULL;
   for (int i = 0; i < t->rank; i++) {
     int p = perm_at(op, i);
     if (x->dim[p] == 1) continue;

@@ -101,6 +101,36 @@ static ny_value *lower_attention(ny_builder *b, ny_op *op) {
   return ny_b_cast(b, ny_b_matmul(b, softmax(b, s, s->type->rank - 1), values), f);
 }
 
+/* Every scale as often as there are codes in its block. */
+static ny_value *spread_blocks(ny_builder *b, ny_value *s, const ny_type *x, int axis, int64_t block) {
+  ny_ctx *cx = b->g->cx;
+  ny_dim outer = 1, inner = 1, n = s->type->dim[axis], d[NY_MAX_RANK];
+  for (int i = 0; i < x->rank; i++) d[i] = i == axis ? n : x->dim[i];
+  s = ny_b_broadcast(b, s, x->rank, d);
+  for (int i = 0; i < axis; i++) outer = ny_dim_mul(cx, outer, x->dim[i]);
+  for (int i = axis + 1; i < x->rank; i++) inner = ny_dim_mul(cx, inner, x->dim[i]);
+  s = ny_b_reshape(b, s, 4, (ny_dim[]){outer, n, 1, inner});
+  s = ny_b_broadcast(b, s, 4, (ny_dim[]){outer, n, block, inner});
+  s = ny_b_reshape(b, s, 3, (ny_dim[]){outer, ny_dim_mul(cx, n, block), inner});
+  s = ny_b_slice(b, s, (ny_dim[]){0, 0, 0}, NULL, (ny_dim[]){outer, x->dim[axis], inner});
+  return ny_b_reshape(b, s, x->rank, x->dim);
+}
+
+static ny_value *lower_dequantize(ny_builder *b, ny_op *op) {
+  const ny_type *x = ny_in(op, 0)->type;
+  int64_t axis = op->attr[NY_AT(dequantize, axis)].i, block = op->attr[NY_AT(dequantize, block)].i;
+  if (axis < 0) axis += x->rank;
+  ny_value *part[2] = {0};
+  for (int i = 1; i < op->n_in; i++) {
+    ny_value *s = ny_in(op, i);
+    bool blocks = block && s->type->dim[axis] != 1;
+    part[i - 1] = ny_b_cast(b, blocks ? spread_blocks(b, s, x, (int)axis, block) : s, NY_f32);
+  }
+  ny_value *y = ny_b_cast(b, ny_in(op, 0), NY_f32);
+  if (part[1]) y = ny_b_ew2(b, NY_sub, y, part[1]);
+  return ny_b_cast(b, ny_b_ew2(b, NY_mul, y, part[0]), (ny_fmt)op->out[0]->type->fmt);
+}
+
 /* conv over pad(interior = k-1, lo = hi = k-1), a transposed convolution whose windows do not overlap: every input
    pixel becomes its own block of k x k results, so it is a matrix product and a rearrangement. */
 static bool is_block_deconv(const ny_op *op) {
@@ -186,6 +216,7 @@ static const row rows[] = {
     {NY_softmax, lower_softmax, NULL},       {NY_layer_norm, lower_layer_norm, NULL},
     {NY_rms_norm, lower_rms_norm, NULL},     {NY_attention, lower_attention, known_heads},
     {NY_conv, lower_block_deconv, overlaps}, {NY_concat, lower_concat, few_pieces},
+    {NY_dequantize, lower_dequantize, NULL},
 };
 
 typedef struct state {

@@ -56,7 +56,7 @@ bool ny_uniform(const ny_value *v, double *x) {
 ny_value *ny_b_splat(ny_builder *b, const ny_type *t, double x) {
   int64_t n;
   if (!ny_type_static_count(b->g->cx, t, &n)) return NULL;
-  if ((x == 0 && signbit(x)) || ny_fmts[t->fmt].kind == 'Q' || ny_fmts[t->fmt].kind == 'S') return NULL;
+  if ((x == 0 && signbit(x)) || ny_fmts[t->fmt].kind == 'S') return NULL;
   ny_op *op = ny_build(b, NY_const, NULL, 0, &t, 1);
   if (!op) return NULL;
   op->attr[NY_AT(const, splat)].f = x;

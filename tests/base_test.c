@@ -122,7 +122,6 @@ static void check_integers(void) {
   for (uint64_t i = 0; i < 4; i++) ny_put_i(NY_u4, nibbles, i, (int64_t)i + 1);
   CHECK(nibbles[0] == 0x21 && nibbles[1] == 0x43, "first element in the low bits: %x %x", nibbles[0], nibbles[1]);
   CHECK(ny_fmt_bytes(NY_i4, 3) == 2 && ny_fmt_bytes(NY_u2, 5) == 2 && ny_fmt_bytes(NY_f32, 5) == 20, "packed sizes");
-  CHECK(ny_fmt_bytes(NY_nvfp4, 32) == 18 && ny_fmt_bytes(NY_mxfp4, 32) == 17, "block sizes");
   CHECK(ny_fmt_bytes(NY_f32, UINT64_MAX / 2) == UINT64_MAX && ny_fmt_bytes(NY_i8, UINT64_MAX / 4) == UINT64_MAX / 4,
         "overflow");
 }

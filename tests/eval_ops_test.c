@@ -281,6 +281,22 @@ static void test_rows(void) {
   fx_free(&f);
 }
 
+/* Codes in blocks of 4 along the middle dim, the last block short; scales shared along the first. */
+static void test_dequantize(void) {
+  for (int zeros = 0; zeros < 2; zeros++) {
+    fx f = fx_new();
+    ny_value *x = FX_IN(&f, zeros ? NY_u4 : NY_f4e2m1, NULL, 2, 10, 3), *s = FX_IN(&f, NY_f8e4m3, NULL, 1, 3, 3),
+             *z = FX_IN(&f, NY_u4, NULL, 2, 3, 1);
+    ny_value *y = ny_b_dequantize(&f.b, NY_f32, x, s, zeros ? z : NULL, 1, 4);
+    const ny_tensor *t = fx_result(&f, y, "dequantize");
+    if (t) EACH(t, i) {
+        double zero = zeros ? AT(&f.in[2], i[0], i[1] / 4, 0) : 0;
+        CHECK_EACH(at4(t, i) == (at4(&f.in[0], i) - zero) * AT(&f.in[1], 0, i[1] / 4, i[2]), "dequantize");
+      }
+    fx_free(&f);
+  }
+}
+
 static void test_matmul(void) {
   for (int packed = 0; packed < 2; packed++)
     for (int ints = 0; ints < 2; ints++) {
@@ -366,6 +382,7 @@ int main(void) {
   test_scan_topk();
   test_window();
   test_rows();
+  test_dequantize();
   test_matmul();
   test_conv();
   test_attention();

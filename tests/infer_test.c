@@ -6,8 +6,8 @@
 #include "test.h"
 
 #define HEAD                                                                                                           \
-  "graph g(%x: f32[?B,?S,4], %y: f32[?B,1,4], %i: i64[?N], %u: f32[2,3], %v: f32[3,5], %h: f16[2,3], %c: bool[], "     \
-  "%k: i64[2,2], %q: nvfp4[3,16]/1, %m: f32[?B,?H,?W,6], %z: i8[2,3]) {\n  "
+  "graph g(%x: f32[?B,?S,4], %y: f32[?B,1,4], %i: i64[?N], %u: f32[2,3], %v: f32[3,5], %h: f16[2,3], %c: bool[], %one: f32[1,1], "     \
+  "%k: i64[2,2], %q: f4e2m1[3,40], %qs: f8e4m3[3,3], %m: f32[?B,?H,?W,6], %z: i8[2,3]) {\n  "
 #define KERNEL                                                                                                         \
   "kernel g(%b: f32[?S,4]@global, %i: i64[?S]@global) {\n  %t = tile : f32[4,8]\n  %r = tile : f32[1,8]\n  "
 
@@ -28,7 +28,15 @@ static const struct {
     {HEAD, "%0 = reshape %x : f32[?Z]", NULL}, /* cannot be disproved */
     {HEAD, "%0 = reshape %x : f16[?B,?S,4]", "is declared f16"},
     {HEAD, "%0 = transpose %x perm=[0,0,1] : f32[?B,?B,?S]", "not a permutation"},
-    {HEAD, "%0 = transpose %q perm=[1,0] : nvfp4[16,3]/0", NULL},
+    {HEAD, "%0 = dequantize %q, %qs axis=1 block=16 : f32[3,40]", NULL},
+    {HEAD, "%0 = dequantize %z, %one : f32[2,3]", NULL},
+    {HEAD, "%0 = dequantize %q, %qs axis=1 block=8 : f32[3,40]", "dimension 1 of the scale is 3 for 40 elements in blocks of 8"},
+    {HEAD, "%0 = dequantize %q, %qs axis=1 : f32[3,40]", "dimension 1 of the scale is 3 for 40 elements"},
+    {HEAD, "%0 = dequantize %q, %qs axis=2 block=16 : f32[3,40]", "axis"},
+    {HEAD, "%0 = dequantize %q, %qs axis=1 block=-1 : f32[3,40]", "blocks of -1"},
+    {HEAD, "%0 = dequantize %q, %z axis=1 block=16 : f32[3,40]", "the scale is i8[2,3]"},
+    {HEAD, "%0 = dequantize %q, %qs, %z axis=1 block=16 : f32[3,40]", "dimension 0 of the zero point is 2 for 3 elements"},
+    {HEAD, "%0 = dequantize %q, %qs axis=1 block=16 : i8[3,40]", "i8"},
     {HEAD, "%0 = broadcast %y : f32[2,?B,?S,4]", NULL},
     {HEAD, "%0 = broadcast %u : f32[2,4]", "does not broadcast"},
     {HEAD, "%0 = slice %u start=[0,1] : f32[2,2]", NULL},
@@ -57,7 +65,7 @@ static const struct {
     {HEAD, "%0 = matmul %u, %v : f32[2,5]", NULL},
     {HEAD, "%0 = matmul %u, %u : f32[2,3]", "inner dimensions are 3 and 2"},
     {HEAD, "%0 = matmul %u, %h : f32[2,3]", "inner dimensions are 3 and 2"},
-    {HEAD, "%0 = matmul %u, %q : f32[2,16]", NULL},
+    {HEAD, "%0 = matmul %u, %q : f32[2,40]", NULL},
     {HEAD, "%0 = matmul %u, %z : f32[2,3]", "do not multiply"},
     {HEAD, "%0 = window %m size=[1,2,2,1] stride=[1,2,2,1] : f32[?B,?H/2,?W/2,6]", NULL},
     {HEAD, "%0 = window %u size=[1,4] : f32[2,0]", "does not fit size 3"},

@@ -77,8 +77,6 @@ static const struct {
     {"graph g(%x: f32[-2]) {\n  ret\n}\n", 1, "negative"},
     {"graph g(%x: f32[?S/0]) {\n  ret\n}\n", 1, "expected a size"},
     {"graph g(%x: f32[99999999999999999999]) {\n  ret\n}\n", 1, "expected a size"},
-    {"graph g(%x: nvfp4[32]) {\n  ret\n}\n", 1, "expected '/'"},
-    {"graph g(%x: nvfp4[32]/1) {\n  ret\n}\n", 1, "block axis 1 of rank 1"},
     {"graph g(%x: f32[2]) {\n  %y = frob %x : f32[2]\n  ret %y\n}\n", 2, "expected an operation"},
     {"graph g(%x: f32[2]) {\n  %y = add %x : f32[2]\n  ret %y\n}\n", 2, "add has 1 operands"},
     {"graph g(%x: f32[2]) {\n  neg %x\n  ret\n}\n", 2, "neg has 0 results"},

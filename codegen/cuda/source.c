@@ -93,7 +93,7 @@ static nyb_status tile_facts(cu *c, const ny_op *op, ny_value *v) {
   if (t->rank != 2 || !cu_const(c, t->dim[0], &f->dim[0]) || !cu_const(c, t->dim[1], &f->dim[1]) || f->dim[0] < 1 || f->dim[1] < 1 || f->dim[0] > NY_CU_MAX_TILE ||
       f->dim[1] > NY_CU_MAX_TILE || f->dim[0] * f->dim[1] > NY_CU_MAX_TILE)
     return cu_fail(c, op, NYB_E_LIMIT, "a tile must be [rows, cols] of constant size and at most %d elements", NY_CU_MAX_TILE);
-  if (ny_fmts[f->fmt].kind == 'Q' || ny_fmts[f->fmt].kind == 'S') return cu_fail(c, op, NYB_E_UNSUPPORTED, "no tiles of block formats or strings");
+  if (ny_fmts[f->fmt].kind == 'S') return cu_fail(c, op, NYB_E_UNSUPPORTED, "no tiles of strings");
   f->dead = quiet(op) && !v->uses;
   f->reduced = op->kind == NY_reduce;
   f->narrow = narrow_index(c, op, v);

@@ -119,8 +119,8 @@ static nyb_status value_facts(ny_low *l, const ny_op *op, ny_value *v) {
       !ny_dim_is_const(l->cx, v->type->dim[1], &cols) || rows < 1 || cols < 1 || rows > MAX_TILE || cols > MAX_TILE ||
       rows * cols > MAX_TILE)
     return fail(l, op, NYB_E_LIMIT, "a tile must be [rows, cols] of constant size and at most 65536 elements");
-  if (ny_fmts[f->fmt].kind == 'Q' || ny_fmts[f->fmt].kind == 'S')
-    return fail(l, op, NYB_E_UNSUPPORTED, "no tiles of block formats or strings");
+  if (ny_fmts[f->fmt].kind == 'S')
+    return fail(l, op, NYB_E_UNSUPPORTED, "no tiles of strings");
   f->rows = (int)rows, f->cols = (int)cols;
   for (int c = 0; c < f->cols; f->pieces++) c += ny_piece_lanes(l, f->cols, c);
   f->state = op->kind == NY_reduce ? NY_L_FIXED : NY_L_LAZY;

@@ -134,7 +134,7 @@ ny_value *ny_emit_fill(ny_emit *e, ny_value *t, int rows, int cols) {
 }
 
 ny_value *ny_emit_local(ny_emit *e, ny_fmt f, ny_dim n) {
-  ny_type t = {.fmt = (uint8_t)f, .rank = 1, .space = NY_SHARED, .axis = -1, .dim = {n}};
+  ny_type t = {.fmt = (uint8_t)f, .rank = 1, .space = NY_SHARED, .dim = {n}};
   const ny_type *type = ny_type_get(e->cx, t);
   ny_op *op = ny_build(&e->b, NY_local, NULL, 0, &type, 1);
   return op ? op->out[0] : NULL;

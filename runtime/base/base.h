@@ -91,17 +91,15 @@ void ny_diag_print(const ny_diag *d, ny_text *out); /* `file: node 37 "name" (Co
 /* ---- format.c: the rows of formats.def. */
 typedef enum ny_fmt {
   NY_none,
-#define FMT(name, kind, bits, block, scale, onnx) NY_##name,
+#define FMT(name, kind, bits, onnx) NY_##name,
 #include "formats.def"
 #undef FMT
   NY_N_FMT
 } ny_fmt;
 typedef struct ny_fmt_info {
   const char *name;
-  char kind; /* 'F' 'I' 'U' 'B' 'S' 'Q' */
+  char kind; /* 'F' 'I' 'U' 'B' 'S' */
   uint8_t bits;
-  uint16_t block;
-  ny_fmt scale;
   int onnx;
 } ny_fmt_info;
 extern const ny_fmt_info ny_fmts[NY_N_FMT];

@@ -4,7 +4,7 @@
 
 const ny_fmt_info ny_fmts[NY_N_FMT] = {
     [NY_none] = {.name = "none"},
-#define FMT(name, kind, bits, block, scale, onnx) [NY_##name] = {#name, #kind[0], bits, block, NY_##scale, onnx},
+#define FMT(name, kind, bits, onnx) [NY_##name] = {#name, #kind[0], bits, onnx},
 #include "formats.def"
 #undef FMT
 };
@@ -27,10 +27,7 @@ uint64_t ny_fmt_bytes(ny_fmt f, uint64_t n) {
   if (__builtin_mul_overflow(n, (uint64_t)i->bits, &bits)) {
     /* Sizes near 2^64 bits are still countable in bytes when elements are whole bytes. */
     uint64_t bytes;
-    return i->bits % 8 || i->block > 1 || __builtin_mul_overflow(n, (uint64_t)i->bits / 8, &bytes) ? UINT64_MAX : bytes;
+    return i->bits % 8 || __builtin_mul_overflow(n, (uint64_t)i->bits / 8, &bytes) ? UINT64_MAX : bytes;
   }
-  uint64_t bytes = bits / 8 + (bits % 8 != 0), scales;
-  if (i->block <= 1) return bytes;
-  scales = ny_fmt_bytes(i->scale, n / i->block + (n % i->block != 0));
-  return __builtin_add_overflow(bytes, scales, &bytes) ? UINT64_MAX : bytes;
+  return bits / 8 + (bits % 8 != 0);
 }
