@@ -57,6 +57,8 @@ typedef struct cli_array {
 } cli_array;
 nyb_status cli_npy_read(const char *path, ny_fmt expected, cli_array *out,
                         ny_diag *d); /* expected: among formats NumPy cannot tell apart */
+nyb_status cli_npy_read_bytes(const void *data, size_t bytes, const char *name, ny_fmt expected, cli_array *out,
+                              ny_diag *d);
 nyb_status cli_npy_write(const char *path, const nyb_tensor *t, ny_diag *d);
 void cli_array_free(cli_array *a);
 int64_t cli_count(const nyb_tensor *t); /* elements */
@@ -66,6 +68,25 @@ nyb_status cli_array_new(const nyb_value_info *v, const int64_t *shape, cli_arra
 uint64_t cli_bytes_of(const nyb_value_info *v, const int64_t *shape); /* UINT64_MAX: cannot be addressed */
 /* Seeded: floats are normal, integers 0 to 9, bools fair. */
 void cli_array_random(cli_array *a, uint64_t seed);
+
+/* ---- npz.c: archives of arrays, stored or deflated */
+typedef struct cli_npz {
+  cli_array *array;
+  char **name; /* without .npy */
+  size_t n;
+} cli_npz;
+nyb_status cli_npz_read(const char *path, cli_npz *out, ny_diag *d);
+void cli_npz_free(cli_npz *z);
+
+/* ---- samples.c: calibration data: one .npz, or a folder of .npz (and .npy where there is one input) */
+typedef struct cli_samples {
+  ny_arena a;
+  cli_npz *file;
+  size_t n_file, cap_file, n, cap, n_in;
+  nyb_tensor *in; /* [n][n_in] */
+} cli_samples;
+nyb_status cli_samples_read(const char *path, const nyb_module_info *info, cli_samples *out, ny_diag *d);
+void cli_samples_free(cli_samples *s);
 
 /* ---- model.c: what run and bench do first */
 typedef struct cli_model_options {

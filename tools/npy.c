@@ -142,6 +142,16 @@ nyb_status cli_npy_read(const char *path, ny_fmt expected, cli_array *out, ny_di
   return s;
 }
 
+nyb_status cli_npy_read_bytes(const void *data, size_t bytes, const char *name, ny_fmt expected, cli_array *out,
+                              ny_diag *d) {
+  *out = (cli_array){0};
+  FILE *f = bytes ? fmemopen((void *)(uintptr_t)data, bytes, "rb") : NULL;
+  if (!f) return ny_fail(d, NYB_E_PARSE, NULL, "%s: not a .npy file", name);
+  nyb_status s = read_all(f, expected, out, name, d);
+  fclose(f);
+  return s;
+}
+
 nyb_status cli_npy_write(const char *path, const nyb_tensor *t, ny_diag *d) {
   const char *descr = npy_name[ny_module_format(t->dtype)];
   char h[512];
