@@ -103,8 +103,15 @@ def read(probabilities, chars):
     return out
 
 
-def score(truth, got):
+def score(truth, got, original):
+    """lines and chars against what was rendered; same and drift against what the original model reads."""
+
+    def error(a, b):
+        return sum(distance(x, y) for x, y in zip(a, b)) / sum(map(len, a))
+
     return {
         "lines": float(np.mean([a == b for a, b in zip(truth, got)])),
-        "chars": sum(distance(a, b) for a, b in zip(truth, got)) / sum(map(len, truth)),
+        "chars": error(truth, got),
+        "same": float(np.mean([a == b for a, b in zip(original, got)])),
+        "drift": error(original, got),
     }
