@@ -1,9 +1,11 @@
-/* A quantised weight in the graph: its codes and scales as constants under dequantize, in place of the numbers it was made of. */
+/* A quantised weight in the graph: its codes and scales as constants under dequantize, in place of the numbers it was
+ * made of. */
 #include <string.h>
 
 #include "qmodel.h"
 
-static ny_value *constant(ny_builder *b, ny_fmt f, int rank, const ny_dim *dim, uint64_t bytes, uint8_t **data, const char *name, const char *what) {
+static ny_value *constant(ny_builder *b, ny_fmt f, int rank, const ny_dim *dim, uint64_t bytes, uint8_t **data,
+                          const char *name, const char *what) {
   ny_unit *u = b->g->unit;
   *data = ny_alloc(&u->arena, bytes + 1);
   ny_value *v = ny_b_const(b, ny_tensor_type(b->g->cx, f, rank, dim), ny_blob_new(u, *data, bytes, NULL, 0));

@@ -1,4 +1,5 @@
-/* Rows of inputs as a weight meets them: those of a product as they are, those of a convolution window by window in the order of its weight. */
+/* Rows of inputs as a weight meets them: those of a product as they are, those of a convolution window by window in the
+ * order of its weight. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,9 +49,11 @@ static void window(const windows *w, const float *x, int64_t t, float *out) {
   }
 }
 
-static nyb_status add_windows(ny_stats *s, ny_pool *pool, const ny_layer *l, const nyb_tensor *f, const nyb_tensor *q, ny_diag *d) {
+static nyb_status add_windows(ny_stats *s, ny_pool *pool, const ny_layer *l, const nyb_tensor *f, const nyb_tensor *q,
+                              ny_diag *d) {
   windows w;
-  if (!windows_of(l, f, &w)) return ny_fail(d, NYB_E_INTERNAL, l->op->loc, "a convolution meets inputs of another size");
+  if (!windows_of(l, f, &w))
+    return ny_fail(d, NYB_E_INTERNAL, l->op->loc, "a convolution meets inputs of another size");
   float *room = malloc(sizeof *room * CHUNK * 2 * (size_t)s->k);
   if (!room) return ny_fail(d, NYB_E_NOMEM, NULL, "out of memory");
   float *rq = room + CHUNK * s->k;
@@ -67,11 +70,13 @@ static nyb_status add_windows(ny_stats *s, ny_pool *pool, const ny_layer *l, con
   return NYB_OK;
 }
 
-nyb_status ny_stats_add_layer(ny_stats *s, ny_pool *pool, const ny_layer *l, const nyb_tensor *f, const nyb_tensor *q, ny_diag *d) {
+nyb_status ny_stats_add_layer(ny_stats *s, ny_pool *pool, const ny_layer *l, const nyb_tensor *f, const nyb_tensor *q,
+                              ny_diag *d) {
   if (l->op->kind == NY_conv) return add_windows(s, pool, l, f, q, d);
   int64_t rows = 1;
   for (int i = 0; i + 1 < f->ndim; i++) rows *= f->shape[i];
-  if (!f->ndim || f->shape[f->ndim - 1] != s->k) return ny_fail(d, NYB_E_INTERNAL, l->op->loc, "a product meets inputs of another size");
+  if (!f->ndim || f->shape[f->ndim - 1] != s->k)
+    return ny_fail(d, NYB_E_INTERNAL, l->op->loc, "a product meets inputs of another size");
   for (int64_t t = 0; t < rows; t += CHUNK) { /* sums of f32 stay short */
     int64_t n = rows - t < CHUNK ? rows - t : CHUNK;
     const float *x = (const float *)f->data + t * s->k;

@@ -1,5 +1,5 @@
-/* The weights of a graph that can be quantised: constant operands of products, convolutions and gathers, also those in bodies (the weights of LSTM and GRU).
-   What is not taken says why. */
+/* The weights of a graph that can be quantised: constant operands of products, convolutions and gathers, also those in
+   bodies (the weights of LSTM and GRU). What is not taken says why. */
 #include <string.h>
 
 #include "qmodel.h"

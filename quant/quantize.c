@@ -1,4 +1,5 @@
-/* A model, layer after layer: in the order of the graph, those with the same inputs together, so that the inputs of each are what the layers before leave. */
+/* A model, layer after layer: in the order of the graph, those with the same inputs together, so that the inputs of
+ * each are what the layers before leave. */
 #include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,9 +13,11 @@ typedef struct work {
   ny_pool *pool;
   ny_runner *runner;
   ny_arena *a;
-  ny_recipe recipe, blind; /* blind: for layers whose inputs are not known */
+  ny_recipe recipe, blind;         /* blind: for layers whose inputs are not known */
   const ny_scheme *scheme, *table; /* table NULL: tables stay */
   size_t done, total;
+  bool any;        /* layer is quantised */
+  ny_probe *probe; /* while layers are tried */
 } work;
 
 /* ---- what is done with each layer */
@@ -50,7 +53,10 @@ static nyb_status choose(work *w) {
   NY_TRY(ny_recipe_parse(recipe, &w->recipe, d));
   NY_TRY(ny_recipe_parse("sweep", &w->blind, d));
   if (!ny_recipe_needs_data(&w->recipe)) w->blind = w->recipe;
-  if (ny_recipe_needs_data(&w->recipe) && !o->samples.n) return ny_fail(d, NYB_E_ARGUMENT, NULL, "recipe %s needs calibration data", recipe);
+  if (ny_recipe_needs_data(&w->recipe) && !o->samples.n)
+    return ny_fail(d, NYB_E_ARGUMENT, NULL, "recipe %s needs calibration data", recipe);
+  if ((o->bits > 0 || o->max_error > 0) && !o->samples.n)
+    return ny_fail(d, NYB_E_ARGUMENT, NULL, "mixed precision needs calibration data: what hurts is measured on it");
   if (o->damping > 0) w->recipe.damping = o->damping;
   for (size_t i = 0; i < w->ls->n; i++) {
     decide(w, &w->ls->v[i]);
@@ -61,11 +67,14 @@ static nyb_status choose(work *w) {
 
 /* ---- calibration */
 static bool same_inputs(const ny_layer *a, const ny_layer *b) {
-  if (a->skip || b->skip || a->uncalibrated || b->uncalibrated || a->x != b->x || a->op->kind != b->op->kind || a->weight.k != b->weight.k) return false;
+  if (a->skip || b->skip || a->uncalibrated || b->uncalibrated || a->x != b->x || a->op->kind != b->op->kind ||
+      a->weight.k != b->weight.k)
+    return false;
   if (a->op->kind != NY_conv) return true;
   for (int i = NY_AT(conv, kernel); i <= NY_AT(conv, dilation); i++) {
     const ny_attr *p = &a->op->attr[i], *q = &b->op->attr[i];
-    if (p->dims.n != q->dims.n || (p->dims.n && memcmp(p->dims.v, q->dims.v, sizeof *p->dims.v * p->dims.n))) return false;
+    if (p->dims.n != q->dims.n || (p->dims.n && memcmp(p->dims.v, q->dims.v, sizeof *p->dims.v * p->dims.n)))
+      return false;
   }
   return true;
 }
@@ -80,15 +89,15 @@ static void inputs_of(const work *w, const ny_layer *l, size_t i, const nyb_tens
     return;
   }
   *f = &wire->f[i];
-  if (wire->q[i].data) *q = &wire->q[i];
+  if (wire->q && wire->q[i].data) *q = &wire->q[i];
 }
 
 static nyb_status factor(work *w, ny_layer *l, ny_factor *out) {
   ny_stats st;
   ny_diag *d = &w->cx->diag;
   const ny_recipe *r = &l->recipe;
-  NY_TRY(ny_runner_advance(w->runner, w->ls->place[l->at->id], r->asym && w->done));
-  NY_TRY(ny_stats_new(l->weight.k, r->asym, &st, d));
+  NY_TRY(ny_runner_advance(w->runner, w->ls->place[l->at->id], r->asym && w->any && !w->probe));
+  NY_TRY(ny_stats_new(l->weight.k, r->asym && !w->probe, &st, d));
   nyb_status s = NYB_OK;
   for (size_t i = 0; i < w->o->samples.n && !s; i++) {
     const nyb_tensor *f, *q;
@@ -100,15 +109,38 @@ static nyb_status factor(work *w, ny_layer *l, ny_factor *out) {
   return s;
 }
 
+/* The scheme asked for, and what a layer that hurts gets instead. */
+static nyb_status try_schemes(work *w, ny_layer *l, const ny_factor *f) {
+  static const char *const other[] = {"mxfp8", "int8"};
+  l->n_trial = 0;
+  for (size_t i = 0; i <= NY_COUNT(other); i++) {
+    const ny_scheme *s = i ? ny_scheme_by_name(other[i - 1]) : l->scheme;
+    ny_quantized q;
+    if (i && s == l->scheme) continue;
+    NY_TRY(ny_quantize(&l->weight, s, &l->recipe, f, w->pool, &q, &w->cx->diag));
+    l->trial[l->n_trial].scheme = s;
+    nyb_status st = ny_probe_error(w->probe, l, &q, &l->trial[l->n_trial++].error);
+    ny_quantized_free(&q);
+    NY_TRY(st);
+  }
+  return NYB_OK;
+}
+
 static nyb_status one(work *w, ny_layer *l, const ny_factor *f) {
   double t0 = ny_now();
   nyb_status s = ny_layer_load(w->ls, l, w->a);
   if (s) return ny_model_hand_over(w->cx, w->ls->g->cx, NULL, s);
-  NY_TRY(ny_quantize(&l->weight, l->scheme, &l->recipe, f, w->pool, &l->q, &w->cx->diag));
+  NY_TRY(w->probe ? try_schemes(w, l, f)
+                  : ny_quantize(&l->weight, l->scheme, &l->recipe, f, w->pool, &l->q, &w->cx->diag));
   l->seconds += ny_now() - t0;
-  w->done++;
-  if (w->cx->options.progress) w->cx->options.progress(w->cx->options.user, l->name, (double)w->done / (double)w->total);
+  w->done++, w->any = !w->probe;
+  if (w->cx->options.progress)
+    w->cx->options.progress(w->cx->options.user, l->name, (double)w->done / (double)w->total);
   return NYB_OK;
+}
+
+static bool done_with(const work *w, const ny_layer *l) {
+  return l->skip || (w->probe ? l->n_trial > 0 : l->q.r != NULL);
 }
 
 static nyb_status together(work *w, size_t first) {
@@ -120,17 +152,39 @@ static nyb_status together(work *w, size_t first) {
   lead->seconds = ny_now() - t0;
   nyb_status s = one(w, lead, data ? &f : NULL);
   for (size_t i = first + 1; i < w->ls->n && !s && data; i++)
-    if (!w->ls->v[i].q.r && same_inputs(lead, &w->ls->v[i])) s = one(w, &w->ls->v[i], &f);
+    if (!done_with(w, &w->ls->v[i]) && same_inputs(lead, &w->ls->v[i])) s = one(w, &w->ls->v[i], &f);
   ny_factor_free(&f);
   return s;
+}
+
+static nyb_status all_layers(work *w) {
+  if (w->o->samples.n) NY_TRY(ny_runner_new(w->cx, w->ls, &w->o->samples, w->o->threads, &w->runner));
+  for (size_t i = 0; i < w->ls->n; i++)
+    if (!done_with(w, &w->ls->v[i])) NY_TRY(together(w, i));
+  ny_runner_free(w->runner);
+  w->runner = NULL;
+  return NYB_OK;
+}
+
+/* Every layer alone first, then the budget decides. */
+static nyb_status mix(work *w) {
+  for (size_t i = 0; i < w->ls->n; i++)
+    if (!w->ls->v[i].skip)
+      NY_TRY(ny_model_hand_over(w->cx, w->ls->g->cx, NULL, ny_layer_load(w->ls, &w->ls->v[i], w->a)));
+  NY_TRY(ny_probe_new(w->cx, w->ls, &w->o->samples, w->o->threads, &w->probe));
+  w->total *= 2;
+  NY_TRY(all_layers(w));
+  ny_probe_free(w->probe);
+  w->probe = NULL;
+  ny_budget_spend(w->ls, w->o->bits, w->o->max_error);
+  return NYB_OK;
 }
 
 static nyb_status run(work *w) {
   NY_TRY(choose(w));
   NY_TRY(ny_pool_new(w->o->threads, 50, &w->pool, &w->cx->diag));
-  if (w->o->samples.n) NY_TRY(ny_runner_new(w->cx, w->ls, &w->o->samples, w->o->threads, &w->runner));
-  for (size_t i = 0; i < w->ls->n; i++)
-    if (!w->ls->v[i].skip && !w->ls->v[i].q.r) NY_TRY(together(w, i));
+  if (w->o->bits > 0 || w->o->max_error > 0) NY_TRY(mix(w));
+  NY_TRY(all_layers(w));
   for (size_t i = 0; i < w->ls->n; i++)
     if (w->ls->v[i].q.r) NY_TRY(ny_model_hand_over(w->cx, w->ls->g->cx, NULL, ny_layer_apply(w->ls->g, &w->ls->v[i])));
   ny_drop_dead(&w->ls->g->body);
@@ -142,6 +196,7 @@ nyb_status ny_quantize_model(nyb_model *m, const ny_quantize_options *o, ny_aren
   ny_diag_clear(&m->cx->diag);
   nyb_status s = ny_layers_find(m->unit->first, a, out);
   if (!s) s = run(&w);
+  ny_probe_free(w.probe);
   ny_runner_free(w.runner);
   ny_pool_free(w.pool);
   for (size_t i = 0; i < out->n; i++) ny_quantized_free(&out->v[i].q);

@@ -9,7 +9,7 @@ typedef struct base {
 } base;
 static const base bases[] = {
 #define BASE(name, cand, how, fed, down, text)                                                                         \
-  {#name, text, {.candidates = NY_CAND_##cand, .by = NY_BY_##how, .feed = fed, .descent = down, .damping = 0.01}},
+  {#name, text, {.candidates = NY_CAND_##cand, .by = NY_BY_##how, .feed = fed, .descent = down, .damping = 0.05}},
 #define EXTRA(name, text)
 #include "recipes.def"
 #undef BASE

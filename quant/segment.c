@@ -1,37 +1,12 @@
-/* Running a graph piece by piece over all calibration samples. A piece is compiled as a module of its own whose inputs are the model's inputs, what earlier
-   pieces left, and the weights that are quantised by now: so the same module gives values as the original has them and as the quantised model has them, and the
-   whole model is run once or twice altogether, not once a layer. */
+/* Running a graph piece by piece over all calibration samples. A piece is compiled as a module of its own whose inputs
+   are the model's inputs, what earlier pieces left, and the weights that are quantised by now: so the same module gives
+   values as the original has them and as the quantised model has them, and the whole model is run once or twice
+   altogether, not once a layer. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "qmodel.h"
-
-struct ny_runner {
-  nyb_context *cx;
-  ny_layers *ls;
-  const ny_samples *s;
-  int threads;
-  uint32_t place;
-  ny_wire *wire;
-  size_t n_wire;
-  ny_arena a; /* shapes */
-  uint64_t bytes, limit;
-};
-typedef struct piece {
-  ny_runner *r;
-  ny_unit *copy;
-  ny_arena a;
-  ny_op **op; /* of the copy, in the original's order */
-  ny_wire *out;
-  size_t n_out;
-  ny_value **with_bias; /* by place: the result of an op once a bias is added, or NULL */
-  ny_layer **weight, **bias; /* layers whose weights and biases are inputs */
-  size_t n_weight, n_bias;
-  nyb_module *module;
-  nyb_session *session;
-  bool both;
-} piece;
+#include "segment.h"
 
 static void drop_wire(ny_runner *r, ny_wire *w) {
   for (size_t i = 0; i < r->s->n; i++) {
@@ -68,35 +43,38 @@ static size_t live_at(const ny_layers *ls, uint32_t place, ny_arena *a, ny_wire 
   return n;
 }
 
-/* ---- the graph of a piece */
-static ny_value *copied(const piece *p, const ny_value *v) {
+/* ---- the graph of a ny_piece */
+static ny_value *copied(const ny_piece *p, const ny_value *v) {
   if (!v->def) return p->copy->first->body.arg[v->index];
   uint32_t at = p->r->ls->place[v->def->id];
   return p->with_bias[at] ? p->with_bias[at] : p->op[at]->out[v->index];
 }
 
-static ny_value *input(piece *p, const ny_type *t, const char *stem, size_t i) {
+static ny_value *input(ny_piece *p, const ny_type *t, const char *stem, size_t i) {
   ny_graph *g = p->copy->first;
   return ny_block_arg(g, &g->body, t, ny_intern(&g->cx->names, ny_strf(&p->a, "%s_%zu", stem, i)));
 }
 
-static void take_weights(piece *p, uint32_t from, uint32_t to) {
+static void take_weights(ny_piece *p, uint32_t from, uint32_t to) {
   ny_layers *ls = p->r->ls;
   for (size_t i = 0; i < ls->n; i++) {
     ny_layer *l = &ls->v[i];
-    if (!l->q.r || l->w->def->parent != &ls->g->body || !needed(ls, l->w, from, to)) continue;
+    if (!(p->probe ? l->weight.w && !l->skip : l->q.r != NULL) || l->w->def->parent != &ls->g->body ||
+        !needed(ls, l->w, from, to))
+      continue;
     ny_replace(copied(p, l->w), input(p, l->w->type, "weight", p->n_weight));
     p->weight[p->n_weight++] = l;
   }
 }
 
-static void take_biases(piece *p, uint32_t from, uint32_t to) {
+static void take_biases(ny_piece *p, uint32_t from, uint32_t to) {
   ny_layers *ls = p->r->ls;
   ny_graph *g = p->copy->first;
   for (size_t i = 0; i < ls->n; i++) {
     ny_layer *l = &ls->v[i];
     uint32_t at = ls->place[l->at->id];
-    if (!l->q.bias || l->op != l->at || at < from || at >= to) continue;
+    if (!(p->probe ? l->weight.w && !l->skip && l->x : l->q.bias != NULL) || l->op != l->at || at < from || at >= to)
+      continue;
     ny_dim n = l->weight.n;
     ny_value *y = p->op[at]->out[0], *b = input(p, ny_tensor_type(g->cx, NY_f32, 1, &n), "bias", p->n_bias);
     ny_builder build = {.g = g, .block = &g->body, .before = p->op[at]->next};
@@ -109,7 +87,7 @@ static void take_biases(piece *p, uint32_t from, uint32_t to) {
   }
 }
 
-static void take_results(piece *p) {
+static void take_results(ny_piece *p) {
   ny_graph *g = p->copy->first;
   ny_erase(g->body.last);
   ny_value **v = NY_NEW_ARRAY(&p->a, ny_value *, p->n_out + 1);
@@ -123,7 +101,7 @@ static void take_results(piece *p) {
   ret->attr[NY_AT(ret, names)].names.n = (uint32_t)p->n_out;
 }
 
-static nyb_status make_graph(piece *p, uint32_t to) {
+nyb_status ny_piece_graph(ny_piece *p, uint32_t to) {
   ny_runner *r = p->r;
   NY_TRY(ny_unit_copy(r->ls->g->unit, &p->copy));
   ny_graph *g = p->copy->first;
@@ -138,13 +116,13 @@ static nyb_status make_graph(piece *p, uint32_t to) {
     ny_replace(v, input(p, v->type, "wire", i));
   }
   if (p->both) take_weights(p, r->place, to), take_biases(p, r->place, to);
-  take_results(p);
+  if (!p->probe) take_results(p);
   ny_drop_dead(&g->body);
   return g->cx->diag.code ? g->cx->diag.code : ny_verify(g);
 }
 
 /* ---- compiled and run */
-static void largest_dims(const piece *p, nyb_dim *dims, size_t *n) {
+static void largest_dims(const ny_piece *p, nyb_dim *dims, size_t *n) {
   const ny_samples *s = p->r->s;
   const ny_graph *g = p->r->ls->g;
   nyb_module_info info = {.size = sizeof info};
@@ -154,7 +132,8 @@ static void largest_dims(const piece *p, nyb_dim *dims, size_t *n) {
     for (size_t j = 0; j < s->n_in; j++)
       for (int a = 0; a < g->body.arg[j]->type->rank; a++) {
         ny_dim d = g->body.arg[j]->type->dim[a];
-        if (d >= 0 || ny_dim_get(g->cx, d)->kind != NY_DIM_SYM || strcmp(ny_dim_get(g->cx, d)->name, info.symbols[k])) continue;
+        if (d >= 0 || ny_dim_get(g->cx, d)->kind != NY_DIM_SYM || strcmp(ny_dim_get(g->cx, d)->name, info.symbols[k]))
+          continue;
         for (size_t i = 0; i < s->n; i++)
           if (s->in[i * s->n_in + j].shape[a] > most) most = s->in[i * s->n_in + j].shape[a];
       }
@@ -162,7 +141,7 @@ static void largest_dims(const piece *p, nyb_dim *dims, size_t *n) {
   }
 }
 
-static nyb_status compile(piece *p) {
+nyb_status ny_piece_compile(ny_piece *p) {
   nyb_context *cx = p->r->cx;
   const char *dir = getenv("TMPDIR");
   char *path = ny_strf(&p->a, "%s/nybble-XXXXXX", dir && *dir ? dir : "/tmp");
@@ -187,7 +166,7 @@ static nyb_status compile(piece *p) {
   return nyb_session_open(p->module, &so, &p->session);
 }
 
-static nyb_status keep(piece *p, const nyb_tensor *from, nyb_tensor *to) {
+static nyb_status keep(ny_piece *p, const nyb_tensor *from, nyb_tensor *to) {
   ny_runner *r = p->r;
   uint64_t bytes = tensor_bytes(from);
   *to = *from;
@@ -196,7 +175,9 @@ static nyb_status keep(piece *p, const nyb_tensor *from, nyb_tensor *to) {
   r->bytes += bytes;
   if (r->bytes > r->limit || posix_memalign(&to->data, 64, bytes + 64)) {
     to->data = NULL;
-    return ny_fail(&r->cx->diag, NYB_E_LIMIT, NULL, "the calibration data takes more than %llu MB between two layers: give fewer samples", (unsigned long long)(r->limit >> 20));
+    return ny_fail(&r->cx->diag, NYB_E_LIMIT, NULL,
+                   "the calibration data takes more than %llu MB between two layers: give fewer samples",
+                   (unsigned long long)(r->limit >> 20));
   }
   memcpy(to->data, (const char *)from->data + from->byte_offset, bytes);
   to->byte_offset = 0;
@@ -206,45 +187,59 @@ static nyb_status keep(piece *p, const nyb_tensor *from, nyb_tensor *to) {
 static nyb_tensor floats(const float *data, const ny_type *t, int64_t n, int64_t *shape) {
   for (int i = 0; t && i < t->rank; i++) shape[i] = t->dim[i];
   if (!t) shape[0] = n;
-  return (nyb_tensor){.data = (void *)(uintptr_t)data, .device = {1, 0}, .ndim = t ? t->rank : 1, .dtype = {NYB_FLOAT, 32, 1}, .shape = shape};
+  return (nyb_tensor){.data = (void *)(uintptr_t)data,
+                      .device = {1, 0},
+                      .ndim = t ? t->rank : 1,
+                      .dtype = {NYB_FLOAT, 32, 1},
+                      .shape = shape};
 }
 
-static nyb_status run_sample(piece *p, size_t i, bool quantised, const float *zeros) {
+nyb_status ny_piece_run(ny_piece *p, size_t i, bool quantised, const float *const *weight, const float *const *bias,
+                        nyb_tensor *out, size_t n_out) {
   ny_runner *r = p->r;
   const ny_samples *s = r->s;
   size_t n_in = s->n_in + r->n_wire + p->n_weight + p->n_bias, at = 0;
   ny_arena a = {0};
-  nyb_tensor *in = NY_NEW_ARRAY(&a, nyb_tensor, n_in + 1), *out = NY_NEW_ARRAY(&a, nyb_tensor, p->n_out + 1);
+  nyb_tensor *in = NY_NEW_ARRAY(&a, nyb_tensor, n_in + 1);
   int64_t *shape = NY_NEW_ARRAY(&a, int64_t, (p->n_weight + p->n_bias + 1) * NY_MAX_RANK);
   for (size_t j = 0; j < s->n_in; j++) in[at++] = s->in[i * s->n_in + j];
   for (size_t j = 0; j < r->n_wire; j++)
-    in[at++] = quantised && r->wire[j].q[i].data ? r->wire[j].q[i] : r->wire[j].f[i];
+    in[at++] = quantised && r->wire[j].q && r->wire[j].q[i].data ? r->wire[j].q[i] : r->wire[j].f[i];
   for (size_t j = 0; j < p->n_weight; j++, shape += NY_MAX_RANK)
-    in[at++] = floats(quantised ? p->weight[j]->q.r : p->weight[j]->weight.w, p->weight[j]->w->type, 0, shape);
+    in[at++] = floats(weight[j], p->weight[j]->w->type, 0, shape);
   for (size_t j = 0; j < p->n_bias; j++, shape += NY_MAX_RANK)
-    in[at++] = floats(quantised ? p->bias[j]->q.bias : zeros, NULL, p->bias[j]->weight.n, shape);
-  nyb_status st = nyb_run(p->session, in, n_in, out, p->n_out);
-  for (size_t j = 0; !st && j < p->n_out; j++) st = keep(p, &out[j], quantised ? &p->out[j].q[i] : &p->out[j].f[i]);
+    in[at++] = floats(bias[j], NULL, p->bias[j]->weight.n, shape);
+  memset(out, 0, sizeof *out * n_out);
+  nyb_status st = nyb_run(p->session, in, n_in, out, n_out);
   ny_arena_free(&a);
   return st;
 }
 
-static nyb_status run_all(piece *p) {
-  const ny_samples *s = p->r->s;
+void ny_piece_weights(ny_piece *p, bool quantised, const float **weight, const float **bias) {
   int64_t most = 1;
   for (size_t j = 0; j < p->n_bias; j++) most = p->bias[j]->weight.n > most ? p->bias[j]->weight.n : most;
-  float *zeros = NY_NEW_ARRAY(&p->a, float, most);
+  const float *zeros = NY_NEW_ARRAY(&p->a, float, most);
+  for (size_t j = 0; j < p->n_weight; j++) weight[j] = quantised ? p->weight[j]->q.r : p->weight[j]->weight.w;
+  for (size_t j = 0; j < p->n_bias; j++) bias[j] = quantised ? p->bias[j]->q.bias : zeros;
+}
+
+static nyb_status run_all(ny_piece *p, bool quantised) {
+  const ny_samples *s = p->r->s;
+  const float **w = NY_NEW_ARRAY(&p->a, const float *, p->n_weight + 1),
+              **b = NY_NEW_ARRAY(&p->a, const float *, p->n_bias + 1);
+  nyb_tensor *out = NY_NEW_ARRAY(&p->a, nyb_tensor, p->n_out + 1);
+  ny_piece_weights(p, quantised, w, b);
   for (size_t j = 0; j < p->n_out; j++)
-    p->out[j].f = NY_NEW_ARRAY(&p->r->a, nyb_tensor, s->n), p->out[j].q = NY_NEW_ARRAY(&p->r->a, nyb_tensor, s->n);
+    *(quantised ? &p->out[j].q : &p->out[j].f) = NY_NEW_ARRAY(&p->r->a, nyb_tensor, s->n);
   for (size_t i = 0; i < s->n; i++) {
-    NY_TRY(run_sample(p, i, false, zeros));
-    if (p->both) NY_TRY(run_sample(p, i, true, zeros));
+    NY_TRY(ny_piece_run(p, i, quantised, w, b, out, p->n_out));
+    for (size_t j = 0; j < p->n_out; j++) NY_TRY(keep(p, &out[j], quantised ? &p->out[j].q[i] : &p->out[j].f[i]));
   }
   return NYB_OK;
 }
 
 /* A wire that goes on moves; what is not needed any more goes. */
-static void hand_on(ny_runner *r, piece *p, ny_wire *next, size_t n) {
+static void hand_on(ny_runner *r, ny_piece *p, ny_wire *next, size_t n) {
   for (size_t i = 0; i < r->n_wire; i++) {
     size_t k = 0;
     while (k < n && next[k].v != r->wire[i].v) k++;
@@ -254,7 +249,7 @@ static void hand_on(ny_runner *r, piece *p, ny_wire *next, size_t n) {
     }
     for (size_t j = 0; j < r->s->n; j++) {
       if (r->wire[i].f[j].data) r->bytes -= tensor_bytes(&r->wire[i].f[j]);
-      if (r->wire[i].q[j].data) r->bytes -= tensor_bytes(&r->wire[i].q[j]);
+      if (r->wire[i].q && r->wire[i].q[j].data) r->bytes -= tensor_bytes(&r->wire[i].q[j]);
     }
     drop_wire(r, &r->wire[i]);
   }
@@ -265,7 +260,7 @@ static void hand_on(ny_runner *r, piece *p, ny_wire *next, size_t n) {
   r->n_wire = n;
 }
 
-static void piece_free(piece *p) {
+void ny_piece_free(ny_piece *p) {
   nyb_session_close(p->session);
   nyb_module_close(p->module);
   if (p->copy) ny_unit_free(p->copy);
@@ -273,14 +268,14 @@ static void piece_free(piece *p) {
 }
 
 /* Results of a piece: what is needed after it and no wire holds yet. */
-static void choose_results(piece *p, const ny_wire *next, size_t n) {
+static void choose_results(ny_piece *p, const ny_wire *next, size_t n) {
   p->out = NY_NEW_ARRAY(&p->a, ny_wire, n + 1);
   for (size_t i = 0; i < n; i++)
     if (!ny_runner_wire(p->r, next[i].v)) p->out[p->n_out++] = next[i];
 }
 
 nyb_status ny_runner_advance(ny_runner *r, uint32_t place, bool both) {
-  piece p = {.r = r, .both = both};
+  ny_piece p = {.r = r, .both = both};
   ny_wire *next;
   if (place <= r->place) return NYB_OK;
   size_t n = live_at(r->ls, place, &r->a, &next);
@@ -288,9 +283,10 @@ nyb_status ny_runner_advance(ny_runner *r, uint32_t place, bool both) {
   nyb_status s = NYB_OK;
   if (p.n_out) {
     ny_ctx *ir = r->ls->g->cx;
-    s = ny_model_hand_over(r->cx, ir, NULL, make_graph(&p, place));
-    if (!s) s = compile(&p);
-    if (!s) s = run_all(&p);
+    s = ny_model_hand_over(r->cx, ir, NULL, ny_piece_graph(&p, place));
+    if (!s) s = ny_piece_compile(&p);
+    if (!s) s = run_all(&p, false);
+    if (!s && both) s = run_all(&p, true);
   }
   if (!s)
     hand_on(r, &p, next, n);
@@ -298,7 +294,7 @@ nyb_status ny_runner_advance(ny_runner *r, uint32_t place, bool both) {
     for (size_t j = 0; j < p.n_out; j++)
       if (p.out[j].f) drop_wire(r, &p.out[j]);
   r->place = place;
-  piece_free(&p);
+  ny_piece_free(&p);
   return s;
 }
 

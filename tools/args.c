@@ -59,6 +59,13 @@ static void take(const char *verb, const cli_option *o, const char *value) {
     if (!integer(value, &v) || v < 0 || v > INT32_MAX) cli_usage(verb, "%s: wants a number from 0", o->name);
     *(int *)o->to = (int)v;
     break;
+  case CLI_NUMBER: {
+    char *end;
+    *(double *)o->to = strtod(value, &end);
+    if (!*value || *end || !(*(double *)o->to >= 0) || *(double *)o->to > 1e300)
+      cli_usage(verb, "%s: wants a number from 0", o->name);
+    break;
+  }
   case CLI_LEVEL:
     if (!integer(value, &v) || v < 0 || v > 3) cli_usage(verb, "%s: wants 0, 1, 2 or 3", o->name);
     *(int *)o->to = (int)v + 1;

@@ -11,6 +11,7 @@ typedef enum cli_kind {
   CLI_FLAG,   /* int: 1 */
   CLI_COUNT,  /* int, from 0 */
   CLI_LEVEL,  /* int: an optimisation level plus one, as nyb_compile_options has it */
+  CLI_NUMBER, /* double, from 0 */
   CLI_STRING, /* const char * */
   CLI_DIM,    /* cli_dims */
   CLI_PAIR    /* cli_pairs */

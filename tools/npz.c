@@ -1,5 +1,5 @@
-/* NumPy's .npz: a zip archive of .npy files. Only the central directory is believed, and every offset and size in it is checked before it is used; what a member
-   says it inflates to is a promise it must keep exactly. */
+/* NumPy's .npz: a zip archive of .npy files. Only the central directory is believed, and every offset and size in it is
+   checked before it is used; what a member says it inflates to is a promise it must keep exactly. */
 #include "cli.h"
 
 #include <stdlib.h>
@@ -25,11 +25,14 @@ static uint64_t le(const uint8_t *p, int n) {
   return v;
 }
 
-static nyb_status bad(const zip *z, const char *what) { return ny_fail(z->d, NYB_E_PARSE, NULL, "%s: %s", z->path, what); }
+static nyb_status bad(const zip *z, const char *what) {
+  return ny_fail(z->d, NYB_E_PARSE, NULL, "%s: %s", z->path, what);
+}
 
 static bool inside(const zip *z, uint64_t at, uint64_t n) { return at <= z->map.bytes && n <= z->map.bytes - at; }
 
-/* Where the directory is and how many entries it has, from the end of the file; its 64-bit form where the short one is full. */
+/* Where the directory is and how many entries it has, from the end of the file; its 64-bit form where the short one is
+ * full. */
 static nyb_status directory(const zip *z, uint64_t *at, uint64_t *count) {
   const uint8_t *p = z->map.data;
   uint64_t n = z->map.bytes, end = n;
@@ -66,8 +69,13 @@ static nyb_status entry(const zip *z, uint64_t *at, member *m) {
   if (!inside(z, *at, ENTRY) || le(z->map.data + *at, 4) != 0x02014b50) return bad(z, "its directory is damaged");
   const uint8_t *p = z->map.data + *at;
   uint64_t extra = le(p + 30, 2), comment = le(p + 32, 2);
-  *m = (member){.packed = le(p + 20, 4), .size = le(p + 24, 4), .offset = le(p + 42, 4), .name_bytes = le(p + 28, 2), .name = (const char *)p + ENTRY,
-                .method = (unsigned)le(p + 10, 2), .flags = (unsigned)le(p + 8, 2)};
+  *m = (member){.packed = le(p + 20, 4),
+                .size = le(p + 24, 4),
+                .offset = le(p + 42, 4),
+                .name_bytes = le(p + 28, 2),
+                .name = (const char *)p + ENTRY,
+                .method = (unsigned)le(p + 10, 2),
+                .flags = (unsigned)le(p + 8, 2)};
   if (!inside(z, *at, ENTRY + m->name_bytes + extra + comment)) return bad(z, "its directory is damaged");
   *at += ENTRY + m->name_bytes + extra + comment;
   return widen(z, p + ENTRY + m->name_bytes, extra, m);
@@ -75,7 +83,8 @@ static nyb_status entry(const zip *z, uint64_t *at, member *m) {
 
 static nyb_status inflate_all(const zip *z, const member *m, const uint8_t *from, uint8_t *to) {
   z_stream s = {0};
-  if (m->packed > UINT32_MAX || m->size > UINT32_MAX) return bad(z, "a compressed array is larger than 4 GB: save it with numpy.savez");
+  if (m->packed > UINT32_MAX || m->size > UINT32_MAX)
+    return bad(z, "a compressed array is larger than 4 GB: save it with numpy.savez");
   if (inflateInit2(&s, -MAX_WBITS) != Z_OK) return bad(z, "zlib cannot start");
   s.next_in = (uint8_t *)(uintptr_t)from, s.avail_in = (uInt)m->packed;
   s.next_out = to, s.avail_out = (uInt)m->size;
@@ -87,15 +96,20 @@ static nyb_status inflate_all(const zip *z, const member *m, const uint8_t *from
 
 static nyb_status read_member(const zip *z, const member *m, const char *name, cli_array *out) {
   const uint8_t *p = z->map.data;
-  if (!inside(z, m->offset, LOCAL) || le(p + m->offset, 4) != 0x04034b50) return bad(z, "an array is not where the directory says");
+  if (!inside(z, m->offset, LOCAL) || le(p + m->offset, 4) != 0x04034b50)
+    return bad(z, "an array is not where the directory says");
   uint64_t data = m->offset + LOCAL + le(p + m->offset + 26, 2) + le(p + m->offset + 28, 2);
   if (!inside(z, data, m->packed)) return bad(z, "an array ends after the file");
   if (m->flags & 1) return bad(z, "an array is encrypted");
-  if (m->method == 0) return m->packed == m->size ? cli_npy_read_bytes(p + data, m->size, name, NY_none, out, z->d) : bad(z, "an array has two sizes");
+  if (m->method == 0)
+    return m->packed == m->size ? cli_npy_read_bytes(p + data, m->size, name, NY_none, out, z->d)
+                                : bad(z, "an array has two sizes");
   if (m->method != 8) return bad(z, "an array is compressed in another way than by deflate");
   if (m->size / 1032 > m->packed) return bad(z, "an array promises more than its bytes can hold"); /* deflate's limit */
   uint8_t *room = malloc(m->size + 1);
-  if (!room) return ny_fail(z->d, NYB_E_NOMEM, NULL, "%s: no memory for an array of %llu bytes", z->path, (unsigned long long)m->size);
+  if (!room)
+    return ny_fail(z->d, NYB_E_NOMEM, NULL, "%s: no memory for an array of %llu bytes", z->path,
+                   (unsigned long long)m->size);
   nyb_status s = inflate_all(z, m, p + data, room);
   if (!s) s = cli_npy_read_bytes(room, m->size, name, NY_none, out, z->d);
   free(room);

@@ -9,7 +9,8 @@
 typedef struct options {
   cli_dims dims;
   const char *out, *format, *recipe, *calib, *embeddings, *layers;
-  int threads, json, weights_only, activations, least, samples, damping;
+  int threads, json, weights_only, least, samples;
+  double bits, max_error, damping;
 } options;
 
 static void row(const ny_layer *l, ny_text *t, bool json) {
@@ -20,17 +21,20 @@ static void row(const ny_layer *l, ny_text *t, bool json) {
     if (l->skip)
       ny_text_addf(t, "stays: %s\n", l->skip);
     else
-      ny_text_addf(t, "%-7s %5.2f %10.3g %10.3g%s%s\n", l->scheme->name, bits, l->q.mse, l->q.error, l->uncalibrated ? "  " : "", l->uncalibrated ? l->uncalibrated : "");
+      ny_text_addf(t, "%-7s %5.2f %10.3g %10.3g%s%s\n", l->scheme->name, bits, l->q.mse, l->q.error,
+                   l->uncalibrated ? "  " : "", l->uncalibrated ? l->uncalibrated : "");
     return;
   }
   ny_text_add(t, "{\"name\":");
   ny_text_json(t, l->name);
-  ny_text_addf(t, ",\"op\":\"%s\",\"outputs\":%lld,\"inputs\":%lld,\"bits\":%.4f", ny_kinds[l->op->kind].name, (long long)w->n, (long long)w->k, bits);
+  ny_text_addf(t, ",\"op\":\"%s\",\"outputs\":%lld,\"inputs\":%lld,\"bits\":%.4f", ny_kinds[l->op->kind].name,
+               (long long)w->n, (long long)w->k, bits);
   if (l->skip) {
     ny_text_add(t, ",\"skipped\":");
     ny_text_json(t, l->skip);
   } else
-    ny_text_addf(t, ",\"scheme\":\"%s\",\"weight_error\":%.9g,\"output_error\":%.9g,\"calibrated\":%s,\"seconds\":%.3f", l->scheme->name, l->q.mse, l->q.error, l->uncalibrated ? "false" : "true", l->seconds);
+    ny_text_addf(t, ",\"scheme\":\"%s\",\"weight_error\":%.9g,\"output_error\":%.9g,\"calibrated\":%s,\"seconds\":%.3f",
+                 l->scheme->name, l->q.mse, l->q.error, l->uncalibrated ? "false" : "true", l->seconds);
   ny_text_add(t, "}");
 }
 
@@ -44,14 +48,21 @@ static void report(const ny_layers *ls, const options *o, double seconds) {
     if (l->skip) continue;
     n++, elements += e, bits += e * ny_scheme_bits(l->scheme, l->weight.k);
   }
-  if (o->json) ny_text_addf(&t, "{\"seconds\":%.3f,\"quantized\":%zu,\"weights\":%.0f,\"bits\":%.4f,\"layers\":[", seconds, n, elements, elements ? bits / elements : 0);
-  else ny_text_addf(&t, "%-48s %6s   %-6s %-7s %5s %10s %10s\n", "weight", "out", "in", "scheme", "bits", "error", "on data");
+  if (o->json)
+    ny_text_addf(&t, "{\"seconds\":%.3f,\"quantized\":%zu,\"weights\":%.0f,\"bits\":%.4f,\"layers\":[", seconds, n,
+                 elements, elements ? bits / elements : 0);
+  else
+    ny_text_addf(&t, "%-48s %6s   %-6s %-7s %5s %10s %10s\n", "weight", "out", "in", "scheme", "bits", "error",
+                 "on data");
   for (size_t i = 0; i < ls->n; i++) {
     if (o->json && i) ny_text_add(&t, ",\n");
     row(&ls->v[i], &t, o->json);
   }
-  if (o->json) ny_text_add(&t, "]}\n");
-  else ny_text_addf(&t, "\n%s: %zu of %zu weights, %.0f elements at %.3f bits, in %.1f s\n", o->out, n, ls->n, elements, elements ? bits / elements : 0, seconds);
+  if (o->json)
+    ny_text_add(&t, "]}\n");
+  else
+    ny_text_addf(&t, "\n%s: %zu of %zu weights, %.0f elements at %.3f bits, in %.1f s\n", o->out, n, ls->n, elements,
+                 elements ? bits / elements : 0, seconds);
   fputs(t.s, stdout);
   ny_text_free(&t);
 }
@@ -87,9 +98,19 @@ static int quantize(const char *file, options *o, nyb_context *cx, nyb_model *m,
   if (o->calib && cli_samples_read(o->calib, &info, samples, &d)) return cli_diag(&d);
   size_t n = o->samples && (size_t)o->samples < samples->n ? (size_t)o->samples : samples->n;
   const char *glob[CLI_MAX_DIMS];
-  ny_quantize_options q = {.format = o->format, .recipe = o->recipe, .embeddings = o->embeddings, .glob = glob, .least = o->least, .damping = o->damping * 1e-3,
-                           .threads = o->threads ? o->threads : host.n_cpu, .samples = {n, samples->n_in, samples->in}};
-  for (char *s = ny_strdup(a, o->layers ? o->layers : ""), *save = NULL; q.n_glob < CLI_MAX_DIMS && (s = strtok_r(s, ",", &save)); s = NULL) glob[q.n_glob++] = s;
+  ny_quantize_options q = {.format = o->format,
+                           .recipe = o->recipe,
+                           .embeddings = o->embeddings,
+                           .glob = glob,
+                           .least = o->least,
+                           .damping = o->damping,
+                           .bits = o->bits,
+                           .max_error = o->max_error,
+                           .threads = o->threads ? o->threads : host.n_cpu,
+                           .samples = {n, samples->n_in, samples->in}};
+  for (char *s = ny_strdup(a, o->layers ? o->layers : ""), *save = NULL;
+       q.n_glob < CLI_MAX_DIMS && (s = strtok_r(s, ",", &save)); s = NULL)
+    glob[q.n_glob++] = s;
   double t0 = ny_now();
   nyb_status s = ny_quantize_model(m, &q, a, &ls);
   cli_progress_end();
@@ -105,10 +126,13 @@ int verb_quantize(int argc, char **argv) {
       {"-o", CLI_STRING, &o.out, "FILE", "where the result goes: .nyb (compiled for this machine) or .nyt (text)"},
       {"--format", CLI_STRING, &o.format, "F", "nvfp4 (default), mxfp4, int4, mxfp8, fp8, int8"},
       {"--weights-only", CLI_FLAG, &o.weights_only, NULL, "activations stay as they are (default)"},
-      {"--calib", CLI_STRING, &o.calib, "PATH", "calibration data: an .npz with an array an input, or a folder of them"},
+      {"--calib", CLI_STRING, &o.calib, "PATH",
+       "calibration data: an .npz with an array an input, or a folder of them"},
       {"--samples", CLI_COUNT, &o.samples, "N", "use the first N samples (default: all)"},
       {"--recipe", CLI_STRING, &o.recipe, "R", "how scales and codes are chosen (default: the best the data allows)"},
-      {"--damping", CLI_COUNT, &o.damping, "N", "of Hessians, in thousandths (default 10)"},
+      {"--damping", CLI_NUMBER, &o.damping, "X", "added to Hessians, as a part of their mean diagonal (default 0.05)"},
+      {"--bits", CLI_NUMBER, &o.bits, "B", "mixed precision: layers that hurt get 8 bits, B a weight on average"},
+      {"--max-error", CLI_NUMBER, &o.max_error, "E", "mixed precision: until the results' relative squared error is E"},
       {"--layers", CLI_STRING, &o.layers, "GLOB,..", "only weights of these names"},
       {"--embeddings", CLI_STRING, &o.embeddings, "F", "format of tables that are gathered from (default: none)"},
       {"--least", CLI_COUNT, &o.least, "N", "leave weights of fewer elements as they are (default 1024)"},
@@ -118,7 +142,8 @@ int verb_quantize(int argc, char **argv) {
   const char *file;
   cli_parse("quantize", opt, NY_COUNT(opt), argc, argv, &file, 1, 1);
   if (!o.out) cli_usage("quantize", "-o FILE is missing");
-  if (!ny_ends_with(o.out, ".nyb") && !ny_ends_with(o.out, ".nyt")) cli_usage("quantize", "-o %s: wants a .nyb or .nyt file", o.out);
+  if (!ny_ends_with(o.out, ".nyb") && !ny_ends_with(o.out, ".nyt"))
+    cli_usage("quantize", "-o %s: wants a .nyb or .nyt file", o.out);
   nyb_context *cx = cli_open(NULL);
   nyb_model *m = NULL;
   cli_samples samples = {0};

@@ -1,5 +1,6 @@
-/* Calibration data. An archive has an array for every input of the model: of the input's rank, and it is one sample, or of one rank more, and its first dimension
-   counts samples. A folder has archives, or, for a model of one input, arrays. */
+/* Calibration data. An archive has an array for every input of the model: of the input's rank, and it is one sample, or
+   of one rank more, and its first dimension counts samples. A folder has archives, or, for a model of one input,
+   arrays. */
 #include "cli.h"
 
 #include <dirent.h>
@@ -19,17 +20,18 @@ static nyb_tensor *room_for(cli_samples *s) {
 
 static nyb_status check(const char *path, const nyb_value_info *v, const nyb_tensor *t, int lead, ny_diag *d) {
   if (memcmp(&t->dtype, &v->dtype, sizeof t->dtype))
-    return ny_fail(d, NYB_E_TYPE, NULL, "%s: input %s is of type %s, the array of %s", path, v->name, ny_fmts[ny_module_format(v->dtype)].name,
-                   ny_fmts[ny_module_format(t->dtype)].name);
+    return ny_fail(d, NYB_E_TYPE, NULL, "%s: input %s is of type %s, the array of %s", path, v->name,
+                   ny_fmts[ny_module_format(v->dtype)].name, ny_fmts[ny_module_format(t->dtype)].name);
   for (int i = 0; i < v->ndim; i++)
     if (v->shape[i] >= 0 && v->shape[i] != t->shape[lead + i])
-      return ny_fail(d, NYB_E_SHAPE, NULL, "%s: dimension %d of input %s is %lld, that of the array %lld", path, i, v->name, (long long)v->shape[i],
-                     (long long)t->shape[lead + i]);
+      return ny_fail(d, NYB_E_SHAPE, NULL, "%s: dimension %d of input %s is %lld, that of the array %lld", path, i,
+                     v->name, (long long)v->shape[i], (long long)t->shape[lead + i]);
   return NYB_OK;
 }
 
 /* For each input its array in z, and how many samples they hold. */
-static nyb_status match(const char *path, const cli_npz *z, const nyb_module_info *info, const cli_array **of, int *lead, int64_t *count, ny_diag *d) {
+static nyb_status match(const char *path, const cli_npz *z, const nyb_module_info *info, const cli_array **of,
+                        int *lead, int64_t *count, ny_diag *d) {
   for (size_t i = 0; i < info->n_inputs; i++) {
     const nyb_value_info *v = &info->inputs[i];
     size_t k = 0;
@@ -37,9 +39,13 @@ static nyb_status match(const char *path, const cli_npz *z, const nyb_module_inf
     if (k == z->n) return ny_fail(d, NYB_E_ARGUMENT, NULL, "%s: it has no array %s", path, v->name);
     of[i] = &z->array[k];
     int more = of[i]->t.ndim - v->ndim;
-    if (more < 0 || more > 1) return ny_fail(d, NYB_E_SHAPE, NULL, "%s: the array for input %s has %d dimensions, %d or %d are expected", path, v->name, of[i]->t.ndim, v->ndim, v->ndim + 1);
+    if (more < 0 || more > 1)
+      return ny_fail(d, NYB_E_SHAPE, NULL, "%s: the array for input %s has %d dimensions, %d or %d are expected", path,
+                     v->name, of[i]->t.ndim, v->ndim, v->ndim + 1);
     int64_t n = more ? of[i]->shape[0] : 1;
-    if (i && (more != *lead || n != *count)) return ny_fail(d, NYB_E_SHAPE, NULL, "%s: arrays of %lld and %lld samples", path, (long long)*count, (long long)n);
+    if (i && (more != *lead || n != *count))
+      return ny_fail(d, NYB_E_SHAPE, NULL, "%s: arrays of %lld and %lld samples", path, (long long)*count,
+                     (long long)n);
     *lead = more, *count = n;
     nyb_tensor t = of[i]->t;
     t.shape = (int64_t *)(uintptr_t)of[i]->shape;
@@ -60,7 +66,8 @@ static nyb_status take(const char *path, const cli_npz *z, const nyb_module_info
       in[i].shape = (int64_t *)(uintptr_t)of[i]->shape + lead;
       in[i].ndim -= lead;
       uint64_t bytes = cli_tensor_bytes(&in[i]);
-      if (in[i].dtype.bits < 8 && count > 1) return ny_fail(d, NYB_E_UNSUPPORTED, NULL, "%s: samples of packed elements: one file each, please", path);
+      if (in[i].dtype.bits < 8 && count > 1)
+        return ny_fail(d, NYB_E_UNSUPPORTED, NULL, "%s: samples of packed elements: one file each, please", path);
       in[i].data = (char *)in[i].data + (uint64_t)k * bytes;
     }
   }
@@ -82,7 +89,9 @@ static nyb_status read_file(const char *path, const nyb_module_info *info, cli_s
   return take(path, z, info, s, d);
 }
 
-static int is_data(const struct dirent *e) { return ny_ends_with(e->d_name, ".npz") || ny_ends_with(e->d_name, ".npy"); }
+static int is_data(const struct dirent *e) {
+  return ny_ends_with(e->d_name, ".npz") || ny_ends_with(e->d_name, ".npy");
+}
 
 static nyb_status read_folder(const char *path, const nyb_module_info *info, cli_samples *s, ny_diag *d) {
   struct dirent **e;
