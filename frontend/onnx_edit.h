@@ -34,7 +34,7 @@ typedef struct ny_edit_node {
   ny_name *in, *out;
   uint32_t n_in, n_out, n_attr;
   ny_edit_attr *attr;
-  ny_bytes proto; /* as read; p NULL: made here */
+  ny_bytes proto, field; /* as read, without and with its tag; p NULL: made here */
   bool changed;
   ny_edit_graph *graph; /* the one it stands in */
   struct ny_edit_node *prev, *next;
@@ -42,7 +42,7 @@ typedef struct ny_edit_node {
 
 typedef struct ny_edit_init {
   ny_name name;
-  ny_bytes proto; /* as read; p NULL: `tensor` is new */
+  ny_bytes proto, field; /* as read; p NULL: `tensor` is new */
   bool sparse, dropped;
   ny_edit_tensor tensor;
   struct ny_edit_init *next;
@@ -50,6 +50,7 @@ typedef struct ny_edit_init {
 
 struct ny_edit_graph { /* of the model, of an attribute, of a function (that has no initializers) */
   ny_bytes proto;
+  bool is_function;
   ny_name name;
   ny_edit_node *first, *last;
   ny_edit_init *init, *last_init;
@@ -84,17 +85,24 @@ struct ny_edit {
 
 /* ---- Reading and writing */
 nyb_status ny_edit_open(ny_ctx *cx, const char *path, ny_edit **out);
+/* The same from memory that outlives the edit; external data is refused. */
+nyb_status ny_edit_open_memory(ny_ctx *cx, const void *data, size_t bytes, const char *name, ny_edit **out);
 void ny_edit_close(ny_edit *e);
 /* Writes `path` (and PATH.data for what is external or would make the file larger than `inline_limit` bytes; 0: the 2 GiB
-   that protobuf can hold), each complete or not at all. Nodes are sorted if they are not; initializers that nothing
-   reads any more are left out. `path` may be the file that was read. */
+   that protobuf can hold), each complete or not at all. Nodes are sorted if they are not. `path` may be the file that was
+   read. */
 nyb_status ny_edit_write(ny_edit *e, const char *path, uint64_t inline_limit);
+
+/* Every node of the main graph after what it needs; nodes that are in order keep it. onnx_edit_sort.c. */
+nyb_status ny_edit_sort(ny_edit *e);
 
 /* ---- Looking */
 int64_t ny_edit_version(const ny_edit *e, const char *domain); /* 0: not imported */
 ny_edit_init *ny_edit_find_init(const ny_edit *e, const char *name); /* of the main graph; NULL without failing */
 /* Its element type, shape and bytes, where they lie. */
 nyb_status ny_edit_tensor_of(ny_edit *e, const ny_edit_init *in, ny_edit_tensor *out);
+bool ny_edit_graph_reads(const ny_edit_graph *g, const char *name); /* its nodes, their bodies, its results */
+bool ny_edit_body_reads(const ny_edit_node *n, const char *name); /* whether a graph in its attributes does */
 ny_edit_node *ny_edit_producer(const ny_edit *e, const char *value); /* in the main graph; NULL: an input or initializer */
 /* Readers in the main graph, one entry a use; bodies that read it count as reads of the node that owns them, input -1. */
 typedef struct ny_edit_use {
@@ -124,11 +132,13 @@ void ny_edit_set_int(ny_edit *e, ny_edit_node *n, const char *name, int64_t v); 
 void ny_edit_set_ints(ny_edit *e, ny_edit_node *n, const char *name, const int64_t *v, uint32_t count);
 void ny_edit_set_float(ny_edit *e, ny_edit_node *n, const char *name, double v);
 void ny_edit_set_string(ny_edit *e, ny_edit_node *n, const char *name, const char *v);
+void ny_edit_set_tensor(ny_edit *e, ny_edit_node *n, const char *name, const ny_edit_tensor *t); /* copied */
 /* A new initializer of g (NULL: the main graph), or new contents for the one of this name. */
 void ny_edit_set_init(ny_edit *e, ny_edit_graph *g, const char *name, const ny_edit_tensor *t);
 /* A copy of `count` numbers as a new initializer; gives its name, made of `stem`. */
 ny_name ny_edit_add_ints(ny_edit *e, ny_edit_graph *g, const char *stem, int rank, const int64_t *v, int64_t count);
 void ny_edit_drop_init(ny_edit *e, ny_edit_graph *g, const char *name);
+void ny_edit_drop_unread(ny_edit *e, const char *name); /* an initializer of the main graph, unless something reads it */
 
 /* ---- Operator sets (onnx_upgrade.c). Every operator whose definition changed on the way is carried over by its rule:
    attributes that became inputs, defaults that changed. One that cannot be is refused by name, and then the
