@@ -260,6 +260,19 @@ static nyb_status add_require(ny_module_builder *b, ny_op *op) {
   return b->d->code;
 }
 
+static nyb_status add_precision(ny_module_builder *b, ny_op *op) {
+  const ny_loc *loc = op->loc;
+  const ny_attr *at = op->attr;
+  ny_name asked = at[NY_AT(precision, asked)].s, done = at[NY_AT(precision, done)].s, why = at[NY_AT(precision, why)].s;
+  NY_PUSH_ROOM(&b->a, b->m.precision, b->m.n_precision, b->cap_precision);
+  b->m.precision[b->m.n_precision++] = (ny_mod_precision){.node = loc && loc->node ? loc->node : "",
+                                                          .op = loc && loc->op_type ? loc->op_type : "",
+                                                          .asked = asked ? asked : "",
+                                                          .done = done ? done : "",
+                                                          .why = why ? why : ""};
+  return NYB_OK;
+}
+
 static nyb_status add_constant(ny_module_builder *b,
                                ny_op *op) { /* in the file already: ny_rows_build gave it a buffer */
   if (op->kind == NY_const || ny_is_const_group(op)) return NYB_OK;
@@ -271,7 +284,8 @@ typedef nyb_status add_fn(ny_module_builder *b, ny_op *op);
 static add_fn *const adders[NY_N_KINDS] = {
     [NY_launch] = add_launch, [NY_if] = add_if,           [NY_loop] = add_loop,
     [NY_ret] = add_ret,       [NY_require] = add_require, [NY_reshape] = add_alias,
-    [NY_bitcast] = add_alias, [NY_const] = add_constant,  [NY_group] = add_constant};
+    [NY_bitcast] = add_alias, [NY_const] = add_constant,  [NY_group] = add_constant,
+    [NY_precision] = add_precision};
 
 static nyb_status add_block(ny_module_builder *b, ny_block *block, const uint32_t *to, int n_plain) {
   for (ny_op *op = block->first; op; op = op->next) {

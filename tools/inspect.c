@@ -91,6 +91,24 @@ static void kernel_lines(ny_text *t, const ny_mod *q) {
   }
 }
 
+static void precision_rows(ny_text *t, const ny_mod *q, bool json) {
+  if (json) ny_text_add(t, ",\"precision\":[");
+  for (uint32_t i = 0; i < q->n_precision; i++) {
+    const ny_mod_precision *p = &q->precision[i];
+    const char *const field[] = {p->node, p->op, p->asked, p->done, p->why};
+    static const char *const name[] = {"node", "op", "asked", "done", "why"};
+    if (!json)
+      ny_text_addf(t, "  %-8s %s (%s): %s asked, %s done%s%s\n", i ? "" : "precision", *p->node ? p->node : "?", p->op,
+                   p->asked, p->done, *p->why ? ": " : "", p->why);
+    for (size_t k = 0; json && k < NY_COUNT(field); k++) {
+      ny_text_addf(t, "%s\"%s\":", k ? "," : i ? ",{" : "{", name[k]);
+      ny_text_json(t, field[k]);
+    }
+    if (json) ny_text_add(t, "}");
+  }
+  ny_text_add(t, json ? "]" : q->n_precision ? "           all other products as asked\n" : "  precision all products as asked\n");
+}
+
 /* What a device would run of this file; false: nothing, and d says why. */
 static bool choose(nyb_module *m, const char *device, ny_diag *d) {
   ny_device *dev;
@@ -128,7 +146,7 @@ static void module_text(ny_text *t, const nyb_module *m, const nyb_module_info *
                cli_bytes((double)in->file_bytes, f));
 }
 
-static int module_report(const char *path, const char *device, bool verify, bool json) {
+static int module_report(const char *path, const char *device, bool verify, bool precision, bool json) {
   nyb_context *cx = cli_open(NULL);
   nyb_module *m;
   nyb_module_info in = {.size = sizeof in};
@@ -141,7 +159,10 @@ static int module_report(const char *path, const char *device, bool verify, bool
   json ? module_json(&t, m, &in, device) : module_text(&t, m, &in, device, not .message);
   values(&t, "inputs", in.inputs, in.n_inputs, json);
   values(&t, "outputs", in.outputs, in.n_outputs, json);
-  if (!json) kernel_lines(&t, &m->mod);
+  if (precision)
+    precision_rows(&t, &m->mod, json);
+  else if (!json)
+    kernel_lines(&t, &m->mod);
   if (json)
     ny_text_add(&t, "}\n");
   else if (verify)
@@ -199,16 +220,17 @@ static void graph_report(nyb_model *m, bool json) {
 
 int verb_inspect(int argc, char **argv) {
   const char *file, *device = NULL;
-  int bad = CLI_OK, json = 0, verify = 0;
+  int bad = CLI_OK, json = 0, verify = 0, precision = 0;
   cli_dims dims = {0};
   const cli_option opt[] = {
       {"--dim", CLI_DIM, &dims, "NAME=N", "replace a symbolic dimension by a number"},
       {"--device", CLI_STRING, &device, "D",
        "of a .nyb: what cpu (default), cuda[:N] or sim[:PROFILE] would run of it"},
       {"--verify", CLI_FLAG, &verify, NULL, "of a .nyb: read the whole file and compare every segment with its digest"},
+      {"--precision", CLI_FLAG, &precision, NULL, "of a .nyb: what its products do with their operands, beside what was asked"},
       {"--json", CLI_FLAG, &json, NULL, "the same as JSON"}};
   cli_parse("inspect", opt, NY_COUNT(opt), argc, argv, &file, 1, 1);
-  if (ny_ends_with(file, ".nyb")) return module_report(file, device, verify, json);
+  if (ny_ends_with(file, ".nyb")) return module_report(file, device, verify, precision, json);
   nyb_context *cx = cli_open(NULL);
   nyb_import_options io = {.size = sizeof io, .dims = dims.v, .n_dims = dims.n};
   nyb_model *m = NULL;
