@@ -255,8 +255,8 @@ static nyb_status ny_up_softmax(up *u) {
   ny_edit *e = u->e;
   ny_edit_node *n = u->n;
   int64_t axis = ny_edit_attr_int(n, "axis", 1);
-  int rank = n->n_in && n->n_out ? rank_of(u, n->in[0]) : -1;
-  if (rank < 0 && n->n_out) rank = rank_of(u, n->out[0]);
+  int rank = rank_of(u, n->in[0]);
+  if (rank < 0) rank = rank_of(u, n->out[0]);
   if (axis == -1 || (rank > 0 && axis == rank - 1)) {
     ny_edit_set_int(e, n, "axis", -1);
     return NYB_OK;
@@ -303,6 +303,7 @@ static nyb_status raise_graph(ny_edit *e, ny_edit_graph *g, int64_t from, int64_
     up u = {e, g, n, 0};
     for (u.version = from + 1; u.version <= to; u.version++) {
       rule *fn = rule_of(n->op_type, u.version);
+      if (fn && (!n->n_in || !n->n_out)) return refuse(&u, "it has no inputs or no results");
       if (fn) NY_TRY(fn(&u));
     }
   }
