@@ -148,7 +148,7 @@ void ny_edit_import_domain(ny_edit *e, const char *domain, int64_t version); /* 
 
 /* ---- Quantised tensors (onnx_edit_quant.c) */
 typedef struct ny_edit_quant {
-  ny_edit_tensor codes;        /* f4e2m1, f8e4m3, i4, u4, i8, u8 */
+  ny_edit_tensor codes;        /* f4e2m1, f8e4m3, integers of 2, 4 and 8 bits */
   ny_edit_tensor scale;        /* f32, f16, bf16, f8e4m3, f8e8m0: codes' shape with ceil(n/block) on axis; or, without blocks, [n] or [] */
   ny_edit_tensor tensor_scale; /* f32[]; fmt NY_none: none. What f8e4m3 scales are multiplied with (required for them) */
   ny_edit_tensor zero;         /* in the codes' format and the scale's shape; fmt NY_none: none */
@@ -162,7 +162,7 @@ typedef struct ny_edit_quant {
 } ny_edit_quant;
 /* In place of the initializer `name`: its codes and scales as new initializers, and DequantizeLinear nodes (one, or two
    for NVFP4), then Reshape and Transpose if asked for, whose result takes over the name. Raises the operator set to what
-   these need: 23 for f4e2m1, 24 for f8e8m0, 21 for blocks of integers. */
+   these need: 23 for f4e2m1, 24 for f8e8m0, 25 for 2 bits, 21 for blocks of integers. */
 nyb_status ny_edit_quantize(ny_edit *e, const char *name, const ny_edit_quant *q);
 /* What reads `value` reads op(value, t) instead: "Mul" by channel scales, "Add" of a correction. The new node takes over
    the name, so results of the model keep theirs. For an input of the model, its readers are changed (refused when a body

@@ -10,6 +10,7 @@ static nyb_status bad(ny_edit *e, const char *name, const char *why) {
 
 static int64_t needed_opset(const ny_edit_quant *q) {
   ny_fmt c = q->codes.fmt, s = q->scale.fmt;
+  if (ny_fmts[c].bits < 4) return 25;
   if (s == NY_f8e8m0) return 24;
   if (c == NY_f4e2m1 || (s != q->fmt && s != NY_f8e4m3) || q->tensor_scale.fmt) return 23;
   if (q->block || ny_fmts[c].bits < 8) return 21;
@@ -18,7 +19,7 @@ static int64_t needed_opset(const ny_edit_quant *q) {
 
 static nyb_status check(ny_edit *e, const char *name, const ny_edit_quant *q) {
   const ny_edit_tensor *c = &q->codes, *s = &q->scale;
-  if (ny_fmts[c->fmt].bits > 8 || ny_fmts[c->fmt].bits < 4 || c->fmt == NY_bool) return bad(e, name, "no codes");
+  if (ny_fmts[c->fmt].bits > 8 || !ny_fmts[c->fmt].bits || c->fmt == NY_bool) return bad(e, name, "no codes");
   if ((s->fmt == NY_f8e4m3) != (q->tensor_scale.fmt == NY_f32))
     return bad(e, name, "f8e4m3 scales come with an f32 tensor scale, others without");
   if (q->block < 0 || (q->block && (q->axis < 0 || q->axis >= c->rank || s->rank != c->rank)))
