@@ -27,7 +27,8 @@ int64_t ny_convert_count(const ny_edit_tensor *t) {
   return n;
 }
 
-ny_edit_tensor ny_convert_codes(ny_edit *e, const ny_edit_tensor *t, int64_t have, int64_t keep, ny_fmt f, int64_t add) {
+ny_edit_tensor ny_convert_codes(ny_edit *e, const ny_edit_tensor *t, int64_t have, int64_t keep, ny_fmt f,
+                                int64_t add) {
   int64_t rows = have ? ny_convert_count(t) / have : 0;
   ny_edit_tensor out = {.fmt = f, .rank = 2, .dim = {rows, keep}};
   void *p = ny_alloc(&e->a, ny_fmt_bytes(f, (uint64_t)(rows * keep)) + 8);
@@ -40,7 +41,7 @@ ny_edit_tensor ny_convert_codes(ny_edit *e, const ny_edit_tensor *t, int64_t hav
 
 ny_edit_tensor ny_convert_as(const ny_edit_tensor *t, ny_fmt f, int rank, const int64_t *dim) {
   ny_edit_tensor out = {.fmt = f, .rank = rank, .data = t->data};
-  memcpy(out.dim, dim, (size_t)rank * sizeof *dim);
+  if (rank) memcpy(out.dim, dim, (size_t)rank * sizeof *dim);
   return out;
 }
 
@@ -93,8 +94,8 @@ static void become_matmul(ny_edit *e, ny_edit_node *n, ny_name w, const char *bi
 static int last_first[] = {1, 0};
 
 static nyb_status nbits(ny_edit *e, ny_edit_node *n) {
-  int64_t k = ny_edit_attr_int(n, "K", 0), rows = ny_edit_attr_int(n, "N", 0), block = ny_edit_attr_int(n, "block_size", 0),
-          bits = ny_edit_attr_int(n, "bits", 4);
+  int64_t k = ny_edit_attr_int(n, "K", 0), rows = ny_edit_attr_int(n, "N", 0),
+          block = ny_edit_attr_int(n, "block_size", 0), bits = ny_edit_attr_int(n, "bits", 4);
   ny_edit_tensor b, s, z;
   if (ny_edit_attr_int(n, "weight_prepacked", 0)) return ny_convert_refuse(e, n, "weight_prepacked is not 0");
   if (ny_convert_has(n, 4)) return ny_convert_refuse(e, n, "it has group indices");
@@ -114,7 +115,8 @@ static nyb_status nbits(ny_edit *e, ny_edit_node *n) {
     NY_TRY(ny_convert_init(e, n, 3, &z));
     int64_t padded = (blocks + per - 1) / per * per;
     if (z.fmt != NY_u8) return ny_convert_refuse(e, n, "its zero points are %s", ny_fmts[z.fmt].name);
-    if (ny_convert_count(&z) * per != rows * padded) return ny_convert_refuse(e, n, "its zero points have another size");
+    if (ny_convert_count(&z) * per != rows * padded)
+      return ny_convert_refuse(e, n, "its zero points have another size");
     z = ny_convert_as(&z, u, 2, (int64_t[]){rows, padded});
     q.codes = ny_convert_codes(e, &b, wide, k, u, 0), q.zero = ny_convert_codes(e, &z, padded, blocks, u, 0);
   } else {
@@ -177,7 +179,13 @@ static nyb_status fp8_weight(ny_edit *e, ny_edit_node *n) {
   if (!f) return ny_convert_refuse(e, n, "the model does not say whether its activations are f16 or bf16");
   NY_TRY(ny_convert_init(e, n, 1, &b));
   NY_TRY(ny_convert_init(e, n, 2, &s));
-  ny_edit_quant q = {.axis = 1, .block = ny_edit_attr_int(n, "block_size", 128), .fmt = f, .rank = -1, .perm = last_first, .codes = b, .scale = s};
+  ny_edit_quant q = {.axis = 1,
+                     .block = ny_edit_attr_int(n, "block_size", 128),
+                     .fmt = f,
+                     .rank = -1,
+                     .perm = last_first,
+                     .codes = b,
+                     .scale = s};
   ny_name w, bias = ny_convert_has(n, 4) ? n->in[4] : "";
   NY_TRY(expression(e, n, &q, &w));
   become_matmul(e, n, w, bias);
@@ -199,7 +207,8 @@ static nyb_status gather(ny_edit *e, ny_edit_node *n) {
     ny_fmt u = bits == 2 ? NY_u2 : NY_u4, i = bits == 2 ? NY_i2 : NY_i4;
     ny_edit_tensor c = ny_convert_as(&x, u, x.rank, x.dim);
     c.dim[x.rank - 1] = wide;
-    x = z.fmt ? ny_convert_codes(e, &c, wide, wide, u, 0) : ny_convert_codes(e, &c, wide, wide, i, -(INT64_C(1) << (bits - 1)));
+    x = z.fmt ? ny_convert_codes(e, &c, wide, wide, u, 0)
+              : ny_convert_codes(e, &c, wide, wide, i, -(INT64_C(1) << (bits - 1)));
     x = ny_convert_as(&x, x.fmt, c.rank, c.dim);
     if (z.fmt) {
       ny_edit_tensor zu = ny_convert_as(&z, u, s.rank, z.dim);
@@ -227,10 +236,12 @@ static nyb_status gather(ny_edit *e, ny_edit_node *n) {
 /* ---- Operators of the trt domain that differ from standard ones in name and type only */
 static nyb_status trt_dq(ny_edit *e, ny_edit_node *n) {
   ny_edit_tensor x = {0}, s = {0};
-  const ny_edit_init *in = n->n_in > 1 ? ny_edit_find_init(e, n->in[0]) : NULL, *scale = in ? ny_edit_find_init(e, n->in[1]) : NULL;
+  const ny_edit_init *in = n->n_in > 1 ? ny_edit_find_init(e, n->in[0]) : NULL,
+                     *scale = in ? ny_edit_find_init(e, n->in[1]) : NULL;
   if (in) NY_TRY(ny_edit_tensor_of(e, in, &x));
   if (scale) NY_TRY(ny_edit_tensor_of(e, scale, &s));
-  if (in && ny_is_float(x.fmt) && ny_fmts[x.fmt].bits > 8) return ny_convert_refuse(e, n, "its weight is not quantised yet");
+  if (in && ny_is_float(x.fmt) && ny_fmts[x.fmt].bits > 8)
+    return ny_convert_refuse(e, n, "its weight is not quantised yet");
   bool f4 = x.fmt == NY_f4e2m1, blocks = ny_edit_find_attr(n, "block_size") != NULL;
   NY_TRY(ny_edit_raise_opset(e, s.fmt == NY_f8e8m0 ? 24 : f4 || !in ? 23 : blocks ? 21 : 19));
   become(e, n, "DequantizeLinear");
@@ -311,7 +322,8 @@ nyb_status ny_convert_trt(ny_edit *e, uint32_t *changed) {
 const ny_dialect ny_dialects[] = {
     {"standard", "DequantizeLinear of the ai.onnx domain in front of plain operators", ny_convert_standard},
     {"trt", "the same with weights' DequantizeLinear in the trt domain", ny_convert_trt},
-    {"microsoft", "MatMulNBits, MatMulBlockQuantizedFp4Weight and GatherBlockQuantized of com.microsoft", ny_convert_microsoft},
+    {"microsoft", "MatMulNBits, MatMulBlockQuantizedFp4Weight and GatherBlockQuantized of com.microsoft",
+     ny_convert_microsoft},
 };
 const int ny_n_dialects = (int)NY_COUNT(ny_dialects);
 

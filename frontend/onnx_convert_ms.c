@@ -1,5 +1,5 @@
-/* To ONNX Runtime's own operators: a product or a gather and the DequantizeLinear that gives its weight become one node.
-   What they do not fit stays as it is, which is standard ONNX. */
+/* To ONNX Runtime's own operators: a product or a gather and the DequantizeLinear that gives its weight become one
+   node. What they do not fit stays as it is, which is standard ONNX. */
 #include "onnx_convert.h"
 
 #include <string.h>
@@ -12,7 +12,9 @@ typedef struct weight { /* [rows, width], blocks along width */
   ny_fmt fmt; /* the product's */
 } weight;
 
-static bool is(const ny_edit_node *n, const char *op) { return n && !strcmp(n->op_type, op) && (!*n->domain || !strcmp(n->domain, "trt")); }
+static bool is(const ny_edit_node *n, const char *op) {
+  return n && !strcmp(n->op_type, op) && (!*n->domain || !strcmp(n->domain, "trt"));
+}
 
 static bool init(ny_edit *e, const char *name, ny_edit_tensor *out) {
   const ny_edit_init *in = ny_edit_find_init(e, name);
@@ -47,7 +49,9 @@ static bool product_weight(ny_edit *e, const ny_edit_node *n, weight *w) {
   ny_name name = n->in[1];
   bool gemm = is(n, "Gemm"), turned = gemm && ny_edit_attr_int(n, "transB", 0) != 0;
   ny_fmt cast = NY_none;
-  if (gemm && (ny_edit_attr_int(n, "transA", 0) || ny_edit_attr_float(n, "alpha", 1) != 1 || ny_edit_attr_float(n, "beta", 1) != 1)) return false;
+  if (gemm && (ny_edit_attr_int(n, "transA", 0) || ny_edit_attr_float(n, "alpha", 1) != 1 ||
+               ny_edit_attr_float(n, "beta", 1) != 1))
+    return false;
   for (int i = 0; i < 4; i++) {
     const ny_edit_node *from = ny_edit_producer(e, name);
     if (is(from, "Transpose")) {
@@ -69,7 +73,11 @@ static ny_edit_tensor upright(ny_edit *e, const ny_edit_tensor *t, int axis) {
   if (axis == 1) return *t;
   ny_edit_tensor out = {.fmt = t->fmt, .rank = 2, .dim = {t->dim[1], t->dim[0]}};
   uint8_t *p = ny_alloc(&e->a, ny_fmt_bytes(t->fmt, (uint64_t)ny_convert_count(t)) + 8);
-  ny_fmt raw = ny_fmts[t->fmt].bits == 4 ? NY_u4 : ny_fmts[t->fmt].bits == 2 ? NY_u2 : ny_fmts[t->fmt].bits == 8 ? NY_u8 : ny_fmts[t->fmt].bits == 16 ? NY_u16 : NY_u32;
+  ny_fmt raw = ny_fmts[t->fmt].bits == 4    ? NY_u4
+               : ny_fmts[t->fmt].bits == 2  ? NY_u2
+               : ny_fmts[t->fmt].bits == 8  ? NY_u8
+               : ny_fmts[t->fmt].bits == 16 ? NY_u16
+                                            : NY_u32;
   for (int64_t r = 0; r < out.dim[0]; r++)
     for (int64_t k = 0; k < out.dim[1]; k++) {
       int64_t code = ny_get_i(raw, t->data, (uint64_t)(k * out.dim[0] + r));
@@ -126,7 +134,8 @@ static void to_nbits(ny_edit *e, ny_edit_node *n, weight *w, const char *bias) {
   ny_fmt u = bits == 4 ? NY_u4 : bits == 2 ? NY_u2 : NY_u8;
   ny_edit_tensor b = packed(e, &q, wide, add, u);
   b = ny_convert_as(&b, NY_u8, 3, (int64_t[]){rows, blocks, w->block * bits / 8});
-  const char *stem = n->out[0], *in[6] = {n->in[0], put(e, stem, "codes", &b), put(e, stem, "scales", &s), "", "", bias};
+  const char *stem = n->out[0],
+             *in[6] = {n->in[0], put(e, stem, "codes", &b), put(e, stem, "scales", &s), "", "", bias};
   if (w->zero.fmt || !is_signed) {
     z = w->zero.fmt ? upright(e, &w->zero, w->axis) : (ny_edit_tensor){.fmt = u, .rank = 2, .dim = {rows, blocks}};
     if (!z.data) z.data = ny_alloc(&e->a, (size_t)(rows * blocks) + 8);
@@ -145,7 +154,9 @@ static void to_fp4(ny_edit *e, ny_edit_node *n, weight *w, const char *bias) {
   q = ny_convert_as(&q, NY_u8, 2, (int64_t[]){q.dim[0], q.dim[1] / 2});
   s.fmt = NY_u8;
   ny_edit_tensor all = ny_convert_as(&w->tensor_scale, NY_f32, 0, NULL);
-  const char *stem = n->out[0], *in[6] = {n->in[0], put(e, stem, "codes", &q), put(e, stem, "scales", &s), put(e, stem, "scale", &all), "", bias};
+  const char *stem = n->out[0],
+             *in[6] = {n->in[0], put(e, stem, "codes", &q), put(e, stem, "scales", &s), put(e, stem, "scale", &all), "",
+                       bias};
   replace(e, n, "MatMulBlockQuantizedFp4Weight", in, *bias ? 6 : 4);
   ny_edit_set_int(e, n, "block_size", w->block);
 }
@@ -160,7 +171,8 @@ static bool convert_product(ny_edit *e, ny_edit_node *n) {
   if (*bias && (!init(e, bias, &b) || b.rank != 1)) return false;
   if (ny_is_int(w.codes.fmt) && !w.tensor_scale.fmt && w.scale.fmt == w.fmt)
     to_nbits(e, n, &w, bias);
-  else if (w.codes.fmt == NY_f4e2m1 && w.scale.fmt == NY_f8e4m3 && w.tensor_scale.fmt == NY_f32 && half && width % 2 == 0)
+  else if (w.codes.fmt == NY_f4e2m1 && w.scale.fmt == NY_f8e4m3 && w.tensor_scale.fmt == NY_f32 && half &&
+           width % 2 == 0)
     to_fp4(e, n, &w, bias);
   else
     return false;
@@ -180,7 +192,8 @@ static bool convert_gather(ny_edit *e, ny_edit_node *n) {
     double all = w.tensor_scale.fmt ? ny_get_f(w.tensor_scale.fmt, w.tensor_scale.data, 0) : 1;
     void *p = ny_alloc(&e->a, (size_t)count * 4 + 8);
     if (w.fmt != NY_f32) return false;
-    for (int64_t i = 0; i < count; i++) ny_put_f(NY_f32, p, (uint64_t)i, (double)(float)(ny_get_f(s.fmt, s.data, (uint64_t)i) * all), false);
+    for (int64_t i = 0; i < count; i++)
+      ny_put_f(NY_f32, p, (uint64_t)i, (double)(float)(ny_get_f(s.fmt, s.data, (uint64_t)i) * all), false);
     s.fmt = NY_f32, s.data = p;
   }
   const char *stem = n->out[0], *in[3] = {put(e, stem, "codes", &w.codes), n->in[1], put(e, stem, "scales", &s)};
@@ -199,6 +212,7 @@ nyb_status ny_convert_microsoft(ny_edit *e, uint32_t *changed) {
     NY_PUSH_ROOM(&e->a, list, n, cap);
     list[n++] = nd;
   }
-  for (uint32_t i = 0; i < n; i++) *changed += is(list[i], "Gather") ? convert_gather(e, list[i]) : convert_product(e, list[i]);
+  for (uint32_t i = 0; i < n; i++)
+    *changed += is(list[i], "Gather") ? convert_gather(e, list[i]) : convert_product(e, list[i]);
   return e->cx->diag.code;
 }

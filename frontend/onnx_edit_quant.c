@@ -28,7 +28,8 @@ static nyb_status check(ny_edit *e, const char *name, const ny_edit_quant *q) {
     int64_t want = i == q->axis ? c->dim[i] / q->block + (c->dim[i] % q->block != 0) : c->dim[i];
     if (s->dim[i] != want) return bad(e, name, "the scales do not fit the codes");
   }
-  if (q->zero.fmt && (q->zero.fmt != c->fmt || ny_is_float(c->fmt))) return bad(e, name, "zero points in another format");
+  if (q->zero.fmt && (q->zero.fmt != c->fmt || ny_is_float(c->fmt)))
+    return bad(e, name, "zero points in another format");
   int64_t n = 1, m = 1;
   for (int i = 0; i < c->rank; i++) n *= c->dim[i];
   for (int i = 0; i < q->rank; i++) m *= q->dim[i];
@@ -52,7 +53,10 @@ typedef struct chain {
 static ny_edit_node *link(chain *c, const char *op, const char *a, const char *b, const char *z, const char *out) {
   const char *in[3] = {a, b, z}, *outs[1] = {out};
   return ny_edit_add_node(c->e, c->e->graph, c->before, "", op, ny_strf(&c->e->a, "%s_%s", c->name, op), in,
-                          z ? 3 : b ? 2 : 1, outs, 1);
+                          z   ? 3
+                          : b ? 2
+                              : 1,
+                          outs, 1);
 }
 
 nyb_status ny_edit_quantize(ny_edit *e, const char *name, const ny_edit_quant *q) {

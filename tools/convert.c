@@ -29,10 +29,11 @@ static nyb_status convert(ny_ctx *cx, const char *from, const char *to, const ny
 int verb_convert(int argc, char **argv) {
   const char *file, *to = NULL, *out = NULL;
   int opset = 0, outside = 0;
-  const cli_option opt[] = {{"--to", CLI_STRING, &to, "DIALECT", "standard, trt or microsoft: how quantised weights are spelled"},
-                            {"--opset", CLI_COUNT, &opset, "N", "raise the operator set to at least this"},
-                            {"--external", CLI_FLAG, &outside, NULL, "put tensors into OUT.onnx.data"},
-                            {"-o", CLI_STRING, &out, "OUT.onnx", "where the result goes"}};
+  const cli_option opt[] = {
+      {"--to", CLI_STRING, &to, "DIALECT", "standard, trt or microsoft: how quantised weights are spelled"},
+      {"--opset", CLI_COUNT, &opset, "N", "raise the operator set to at least this"},
+      {"--external", CLI_FLAG, &outside, NULL, "put tensors into OUT.onnx.data"},
+      {"-o", CLI_STRING, &out, "OUT.onnx", "where the result goes"}};
   cli_parse("convert", opt, NY_COUNT(opt), argc, argv, &file, 1, 1);
   if (!out) cli_usage("convert", "wants -o OUT.onnx");
   const ny_dialect *d = to ? dialect_of(to) : NULL;
