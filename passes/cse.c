@@ -39,6 +39,7 @@ static void merge(scope *s, ny_block *b) {
     next = op->next;
     for (int i = 0; i < op->n_body; i++)
       if (op->kind != NY_group) merge(s, op->body[i]);
+    if (op->kind == NY_dequantize) continue; /* every reader decodes for itself */
     if (op->kind != NY_require && (!ny_is_pure(op) || op->n_body || !op->n_out)) continue;
     uint64_t h = ny_op_hash(op);
     ny_op *same = find(s, op, h);

@@ -101,35 +101,33 @@ static ny_value *lower_attention(ny_builder *b, ny_op *op) {
   return ny_b_cast(b, ny_b_matmul(b, softmax(b, s, s->type->rank - 1), values), f);
 }
 
-/* Every scale as often as there are codes in its block. */
-static ny_value *spread_blocks(ny_builder *b, ny_value *s, const ny_type *x, int axis, int64_t block) {
-  ny_ctx *cx = b->g->cx;
-  ny_dim outer = 1, inner = 1, n = s->type->dim[axis], d[NY_MAX_RANK];
-  for (int i = 0; i < x->rank; i++) d[i] = i == axis ? n : x->dim[i];
-  s = ny_b_broadcast(b, s, x->rank, d);
-  for (int i = 0; i < axis; i++) outer = ny_dim_mul(cx, outer, x->dim[i]);
-  for (int i = axis + 1; i < x->rank; i++) inner = ny_dim_mul(cx, inner, x->dim[i]);
-  s = ny_b_reshape(b, s, 4, (ny_dim[]){outer, n, 1, inner});
-  s = ny_b_broadcast(b, s, 4, (ny_dim[]){outer, n, block, inner});
-  s = ny_b_reshape(b, s, 3, (ny_dim[]){outer, ny_dim_mul(cx, n, block), inner});
-  s = ny_b_slice(b, s, (ny_dim[]){0, 0, 0}, NULL, (ny_dim[]){outer, x->dim[axis], inner});
-  return ny_b_reshape(b, s, x->rank, x->dim);
+static ny_value *lower_dequantize(ny_builder *b, ny_op *op) {
+  ny_value *in[3];
+  for (int i = 0; i < op->n_in; i++) in[i] = ny_b_cast(b, ny_in(op, i), NY_f32);
+  ny_value *x = op->n_in > 2 ? ny_b_ew2(b, NY_sub, in[0], in[2]) : in[0];
+  return ny_b_cast(b, ny_b_ew2(b, NY_mul, x, in[1]), (ny_fmt)op->out[0]->type->fmt);
 }
 
-static ny_value *lower_dequantize(ny_builder *b, ny_op *op) {
-  const ny_type *x = ny_in(op, 0)->type;
-  int64_t axis = op->attr[NY_AT(dequantize, axis)].i, block = op->attr[NY_AT(dequantize, block)].i;
-  if (axis < 0) axis += x->rank;
-  ny_value *part[2] = {0};
-  for (int i = 1; i < op->n_in; i++) {
-    ny_value *s = ny_in(op, i);
-    bool blocks = block && s->type->dim[axis] != 1;
-    part[i - 1] = ny_b_cast(b, blocks ? spread_blocks(b, s, x, (int)axis, block) : s, NY_f32);
-  }
-  ny_value *y = ny_b_cast(b, ny_in(op, 0), NY_f32);
-  if (part[1]) y = ny_b_ew2(b, NY_sub, y, part[1]);
-  return ny_b_cast(b, ny_b_ew2(b, NY_mul, y, part[0]), (ny_fmt)op->out[0]->type->fmt);
+static bool keeps_codes(const ny_op *op);
+
+/* Weights of a contraction stay codes: its kernel decodes them. So does a scale that is a product itself. */
+static bool reads_codes(const ny_use *u) {
+  const ny_op *op = u->user;
+  bool contracts = op->kind == NY_matmul || op->kind == NY_conv;
+  if (contracts && u == &op->in[1]) return true;
+  return op->kind == NY_dequantize && u == &op->in[1] && keeps_codes(op);
 }
+
+static bool keeps_codes(const ny_op *op) {
+  for (int i = 0; i < op->n_in; i++)
+    if (!ny_is_constant(ny_in(op, i)) && !(i == 1 && ny_def(ny_in(op, i), NY_dequantize))) return false;
+  for (const ny_use *u = op->out[0]->uses; u; u = u->next)
+    if (!reads_codes(u)) return false;
+  return true;
+}
+
+/* Without blocks it is arithmetic like any other. */
+static bool has_blocks_or_reader(const ny_op *op) { return op->attr[NY_AT(dequantize, block)].i || keeps_codes(op); }
 
 /* conv over pad(interior = k-1, lo = hi = k-1), a transposed convolution whose windows do not overlap: every input
    pixel becomes its own block of k x k results, so it is a matrix product and a rearrangement. */
@@ -216,7 +214,7 @@ static const row rows[] = {
     {NY_softmax, lower_softmax, NULL},       {NY_layer_norm, lower_layer_norm, NULL},
     {NY_rms_norm, lower_rms_norm, NULL},     {NY_attention, lower_attention, known_heads},
     {NY_conv, lower_block_deconv, overlaps}, {NY_concat, lower_concat, few_pieces},
-    {NY_dequantize, lower_dequantize, NULL},
+    {NY_dequantize, lower_dequantize, has_blocks_or_reader},
 };
 
 typedef struct state {
@@ -225,8 +223,19 @@ typedef struct state {
   bool changed;
 } state;
 
+/* A kernel decodes what it reads, so every reader gets an op of its own. */
+static void one_each(state *s, ny_op *op) {
+  for (ny_use *u = op->out[0]->uses, *next; u; u = next) {
+    next = u->next;
+    ny_value *in[3];
+    for (int i = 0; i < op->n_in; i++) in[i] = ny_in(op, i);
+    if (next) ny_set_in(u->user, (int)(u - u->user->in), ny_clone(s->g, op->parent, op, op, in)->out[0]);
+  }
+}
+
 static nyb_status visit(void *user, ny_op *op) {
   state *s = user;
+  if (op->kind == NY_dequantize && keeps_codes(op)) one_each(s, op);
   for (size_t i = 0; i < NY_COUNT(rows); i++) {
     if (rows[i].kind != op->kind || (rows[i].has_family && rows[i].has_family(op))) continue;
     ny_builder b = ny_before(s->g, op);

@@ -8,6 +8,7 @@ enum { MAX_BYTES = 65536, MAX_INPUT_BYTES = 64 << 20 };
 
 static bool foldable(ny_graph *g, const ny_op *op) {
   if (!ny_is_pure(op) || op->n_body || !op->n_out || op->kind == NY_const || op->kind == NY_launch) return false;
+  if (op->kind == NY_dequantize) return false; /* quantised weights stay codes */
   int64_t n;
   for (int i = 0; i < op->n_out; i++) {
     const ny_type *t = op->out[i]->type;

@@ -11,6 +11,7 @@ int ny_op_cost(const ny_op *op) {
       [NY_S_sinh_small] = 10, [NY_S_erf] = 20, [NY_S_erfc] = 24, [NY_S_pow] = 30,
   };
   if (op->kind == NY_cast) return 1;
+  if (op->kind == NY_dequantize) return op->n_in;
   if (!ny_is_map(op)) return 0;
   const ny_expr *e = ny_expr_of((ny_kind)op->kind);
   int cost = 0;
@@ -28,7 +29,7 @@ bool ny_is_expression(const ny_op *op) {
       [NY_transpose] = true, [NY_broadcast] = true,       [NY_slice] = true,
       [NY_pad] = true,       [NY_concat] = true,          [NY_gather] = true,
       [NY_gather_nd] = true, [NY_gather_elements] = true, [NY_dims] = true,
-      [NY_iota] = true,
+      [NY_iota] = true,      [NY_dequantize] = true,
   };
   return ny_is_map(op) || yes[op->kind];
 }
@@ -69,10 +70,19 @@ static bool attention_reads(const ny_cluster *c, const ny_op *op) {
   return ny_is_ew(op) && op->n_in == 2 && ny_op_cost(op) <= 2 && (ny_is_uniform(ny_in(op, 0)) || ny_is_uniform(ny_in(op, 1))) && leads_to_queries(c, op);
 }
 
+/* Codes that become the weights of a contraction: they are decoded as they are read. */
+static bool leads_to_weights(const ny_cluster *c, const ny_op *op) {
+  const ny_use *u = op->out[0]->uses;
+  if (!ny_one_use(op->out[0])) return false;
+  if (u->user == c->seed) return u == &c->seed->in[1];
+  return u->user->kind == NY_dequantize && u == &u->user->in[1];
+}
+
 /* Attention turns its operands round anyway, and an unpacked matmul copies a right operand whose columns are not
    adjacent. On a GPU attention reads parts of a larger tensor, and heads that several queries share, where they lie. */
 bool ny_accept_operand(const ny_fuse *f, const ny_cluster *c, const ny_op *op) {
   if (op->kind == NY_pad) return checks_frame(f, c, op);
+  if (op->kind == NY_dequantize) return leads_to_weights(c, op);
   bool attends = c->seed->kind == NY_attention;
   if (attends && ny_on_gpu(f->px->target) && attention_reads(c, op)) return true;
   if (op->kind != NY_transpose) return false;

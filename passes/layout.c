@@ -33,7 +33,7 @@ static bool reordered(ny_builder *b, const ny_op *t, ny_value *v, bool dry, ny_v
     still = still && inv[i] > last;
     last = inv[i];
   }
-  if (!still && !ny_is_constant(v)) return false;
+  if (!still && !ny_is_constant(v) && !ny_def(v, NY_dequantize)) return false;
   if (dry) return true;
   v = ny_b_reshape(b, v, rank, full);
   *out = v ? ny_b_transpose(b, v, inv) : NULL;

@@ -17,6 +17,21 @@ static ny_value *matmul_panels(ny_builder *b, ny_value *w, int64_t p) {
   return ny_b_transpose(b, w, (int[]){1, 0, 2});
 }
 
+/* Of what a dequantised weight is made of: [k or 1 or blocks of k, n or 1]. */
+static ny_value *matmul_codes(ny_builder *b, const ny_op *q, int64_t p);
+static ny_value *panels_of(ny_builder *b, ny_value *v, int64_t p) {
+  if (ny_def(v, NY_dequantize)) return matmul_codes(b, v->def, p);
+  return v->type->dim[1] == 1 ? ny_b_reshape(b, v, 3, (ny_dim[]){1, v->type->dim[0], 1}) : matmul_panels(b, v, p);
+}
+
+static ny_value *matmul_codes(ny_builder *b, const ny_op *q, int64_t p) {
+  ny_value *in[3] = {0};
+  int64_t axis = q->attr[NY_AT(dequantize, axis)].i;
+  for (int i = 0; i < q->n_in; i++) in[i] = panels_of(b, ny_in(q, i), p);
+  return ny_b_dequantize(b, (ny_fmt)q->out[0]->type->fmt, in[0], in[1], in[2], axis < 0 ? (int)axis : (int)axis + 1,
+                         q->attr[NY_AT(dequantize, block)].i);
+}
+
 static ny_value *conv_panels(ny_builder *b, ny_value *w, int64_t group, int64_t p) {
   const ny_type *t = w->type;
   ny_dim k = 1, m = t->dim[t->rank - 1] / group, panels = (m + p - 1) / p;
@@ -33,15 +48,24 @@ typedef struct state {
   bool changed;
 } state;
 
+/* Blocks of codes go down the panels, as the sum does. */
+static bool is_weight(const ny_op *op) {
+  const ny_value *w = ny_in(op, 1);
+  const ny_op *q = op->kind == NY_matmul && w->type->rank == 2 ? ny_def(w, NY_dequantize) : NULL;
+  if (!q) return ny_is_constant(w);
+  int64_t axis = q->attr[NY_AT(dequantize, axis)].i;
+  return !q->attr[NY_AT(dequantize, block)].i || axis == 0 || axis == -2;
+}
+
 static nyb_status visit(void *user, ny_op *op) {
   state *s = user;
-  if ((op->kind != NY_matmul && op->kind != NY_conv) || !ny_is_constant(ny_in(op, 1))) return NYB_OK;
+  if ((op->kind != NY_matmul && op->kind != NY_conv) || !is_weight(op)) return NYB_OK;
   int64_t p = ny_pack_width(s->px->target, op);
   if (p <= 0) return NYB_OK;
   ny_builder b = ny_before(s->g, op);
   bool conv = op->kind == NY_conv;
   ny_value *w =
-      conv ? conv_panels(&b, ny_in(op, 1), op->attr[NY_AT(conv, group)].i, p) : matmul_panels(&b, ny_in(op, 1), p);
+      conv ? conv_panels(&b, ny_in(op, 1), op->attr[NY_AT(conv, group)].i, p) : panels_of(&b, ny_in(op, 1), p);
   if (!w) return s->g->cx->diag.code;
   ny_set_in(op, 1, w);
   op->attr[conv ? NY_AT(conv, packed) : NY_AT(matmul, packed)].i = p;

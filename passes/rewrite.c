@@ -92,6 +92,7 @@ static bool constant(const ny_value *v, int depth, int *visits, cone *c) {
   }
   if (op->n_in == 0 || op->kind == NY_broadcast)
     return false; /* dims, iota and stretching are cheaper computed than read */
+  if (op->kind == NY_dequantize) return false; /* quantised weights stay codes */
   cone own = {0, work_of(op)};
   for (int i = 0; i < op->n_in; i++)
     if (!constant(ny_in(op, i), depth + 1, visits, &own)) return false;

@@ -26,6 +26,26 @@ static ny_value *at_cast(ny_emit *e, ny_op *op, const ny_coord *at) {
   return x;
 }
 
+static ny_value *at_dequantize(ny_emit *e, ny_op *op, const ny_coord *at) {
+  const ny_type *t = op->out[0]->type;
+  int64_t block = op->attr[NY_AT(dequantize, block)].i;
+  int axis = ny_axis(op->attr[NY_AT(dequantize, axis)].i, t->rank);
+  ny_value *in[3];
+  for (int i = 0; i < op->n_in; i++) {
+    ny_coord c[NY_MAX_RANK], part[2];
+    ny_coord_broadcast(t, at, ny_in(op, i)->type, c);
+    if (i && block && ny_in(op, i)->type->dim[axis] != 1) {
+      ny_coord_split(e, at[axis], (ny_dim[]){ny_in(op, i)->type->dim[axis], block}, 2, part);
+      c[axis] = part[0];
+    }
+    in[i] = ny_emit_at(e, ny_in(op, i), c);
+    if (!in[i]) return NULL;
+    in[i] = ny_emit_cast(e, in[i], NY_f32);
+  }
+  ny_value *x = op->n_in > 2 ? ny_b_ew2(&e->b, NY_sub, in[0], in[2]) : in[0];
+  return ny_emit_cast(e, ny_b_ew2(&e->b, NY_mul, x, in[1]), (ny_fmt)t->fmt);
+}
+
 static ny_value *at_bitcast(ny_emit *e, ny_op *op, const ny_coord *at) {
   ny_value *x = ny_emit_at(e, ny_in(op, 0), at);
   if (!x) return NULL;
@@ -310,6 +330,7 @@ static ny_value *at_iota(ny_emit *e, ny_op *op, const ny_coord *at) {
 static ny_at_fn *const rows[NY_N_KINDS] = {
     [NY_cast] = at_cast,
     [NY_bitcast] = at_bitcast,
+    [NY_dequantize] = at_dequantize,
     [NY_reshape] = at_reshape,
     [NY_transpose] = at_transpose,
     [NY_broadcast] = at_broadcast,
