@@ -142,9 +142,10 @@ static nyb_status build_node(ny_node *n) {
   if (f) return call_function(n, f);
   const char *domain = *n->domain ? n->domain : "ai.onnx";
   const ny_onnx_row *row = ny_find_row(im, n->domain, n->op_type, n->version);
-  if (!n->version && row)
+  if (!n->version && row && !strncmp(domain, "ai.onnx", 7))
     return ny_node_fail(n, NYB_E_PARSE, "the model does not say which version of domain %s it uses", domain);
   if (!row) return ny_node_fail(n, NYB_E_UNSUPPORTED, "operator %s of domain %s is not supported", n->op_type, domain);
+  if (!n->version) n->version = 1; /* vendors' domains have had one version, and exporters forget to say so */
   if (n->version < row->first || n->version > row->last)
     return ny_node_fail(n, NYB_E_UNSUPPORTED,
                         "operator %s is supported from version %d to %d of domain %s; the model uses version %d",

@@ -1,7 +1,7 @@
 /* Elementwise operators: each is one EW row of the IR or a short composite of them. Cast, CastLike and BitCast too: the
    IR's cast saturates where ONNX leaves the result open; two targets need more: integers of 2 and 4 bits keep the low
    bits of a wider integer, and e8m0 has rounding modes of its own. */
-#include "onnx.h"
+#include "onnx_quant.h"
 #include <math.h>
 #include <string.h>
 
@@ -153,9 +153,8 @@ static ny_value *same_bits(ny_node *n, ny_value *x, ny_fmt f) {
 }
 
 /* Exponents only: f32 bits, rounded as the mode says, sign dropped. Infinity and NaN are NaN. */
-static ny_value *to_e8m0(ny_node *n, ny_value *x, bool saturate) {
+ny_value *ny_to_e8m0(ny_node *n, ny_value *x, int mode, bool saturate) {
   enum { UP, NEAREST, DOWN };
-  int mode = ny_attr_choice(n, "round_mode", "up", "up|nearest|down");
   ny_value *raw = same_bits(n, ny_cast_to(n, x, NY_f32), NY_u32);
   ny_value *e = ny_ew2s(n, NY_and, ny_ew2s(n, NY_shr, raw, 23), 255), *frac = ny_ew2s(n, NY_and, raw, 0x7fffff);
   ny_value *more = ny_ew2s(n, NY_gt, frac, mode == NEAREST ? 0x400000 : 0);
@@ -174,7 +173,8 @@ static nyb_status cast(ny_node *n, ny_fmt f) {
   ny_value *x = n->in[0];
   bool saturate = ny_attr_int(n, "saturate", 1) != 0, from_float = ny_is_float(ny_fmt_of(x));
   if (f == ny_fmt_of(x)) return ny_out(n, 0, x);
-  if (f == NY_f8e8m0) return ny_out(n, 0, to_e8m0(n, x, saturate));
+  if (f == NY_f8e8m0)
+    return ny_out(n, 0, ny_to_e8m0(n, x, ny_attr_choice(n, "round_mode", "up", "up|nearest|down"), saturate));
   if (from_float && ny_is_int(f) && ny_fmts[f].bits < 8) x = ny_cast_to(n, x, NY_i32);
   ny_value *y = ny_cast_to(n, x, f);
   if (y && !saturate && ny_is_float(f) && ny_fmts[f].bits <= 8) y->def->attr[NY_AT(cast, saturate)].i = 0;

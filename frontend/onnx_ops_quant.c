@@ -1,7 +1,7 @@
 /* Quantisation. Scales are one number, one per slice of an axis, or one per block of an axis. Integer results are
    exact: sums in i32, the rescaling of QLinear operators in f64, as the operator definitions compute it. */
-#include "onnx.h"
 #include "onnx_conv.h"
+#include "onnx_quant.h"
 #include <math.h>
 
 /* A scale or zero point that is one number, or a vector along `axis` of a tensor of `rank`. */
@@ -48,7 +48,7 @@ static ny_value *to_int(ny_node *n, ny_value *x, ny_value *zero, ny_fmt f) {
 nyb_status ny_op_quantize(ny_node *n) {
   ny_value *x = n->in[0], *zero = ny_opt(n, 2);
   ny_fmt f, precision, natural = ny_is_float(ny_fmt_of(x)) ? ny_fmt_of(x) : ny_fmt_of(n->in[1]);
-  if (!ny_attr_fmt(n, "output_dtype", NY_u8, &f) || !ny_attr_fmt(n, "precision", natural, &precision))
+  if (!ny_attr_fmt(n, "output_dtype", (ny_fmt)n->arg, &f) || !ny_attr_fmt(n, "precision", natural, &precision))
     return ny_failed(n);
   if (zero) f = ny_fmt_of(zero);
   zero = spread(n, 2);
@@ -64,27 +64,14 @@ nyb_status ny_op_quantize(ny_node *n) {
   return ny_out(n, 0, y);
 }
 
-/* Input i with as many dimensions as x; NULL when it is absent or fails. */
-static ny_value *of_blocks(ny_node *n, int i, int axis, int64_t block) {
-  ny_value *v = ny_opt(n, i);
-  ny_dim one[NY_MAX_RANK];
-  int64_t count;
-  int rank = ny_rank(n->in[0]);
-  for (int d = 0; d < rank; d++) one[d] = 1;
-  if (v && ny_type_static_count(n->cx, v->type, &count) && count == 1) return ny_reshape_to(n, v, rank, one);
-  if (v && !block && ny_rank(v) == 1) return ny_along(n, v, axis, rank);
-  if (!v || ny_rank(v) == rank) return v;
-  return ny_refuse_value(n, NYB_E_SHAPE, "the %s has rank %d for an input of rank %d", i == 1 ? "scale" : "zero point",
-                         ny_rank(v), rank);
-}
-
 /* Weights and what is quantised by blocks keep their codes: passes and kernels know what to do with them. */
 static nyb_status keep_codes(ny_node *n, ny_fmt f) {
   ny_value *x = n->in[0];
   int64_t block = ny_attr_int(n, "block_size", 0);
   int axis = 0;
   if (ny_rank(x) && !ny_attr_axis(n, 1, ny_rank(x), &axis)) return ny_failed(n);
-  ny_value *scale = of_blocks(n, 1, axis, block), *zero = narrow_float(ny_fmt_of(x)) ? NULL : of_blocks(n, 2, axis, block);
+  ny_value *scale = ny_scale_of(n, x, 1, axis, block);
+  ny_value *zero = narrow_float(ny_fmt_of(x)) ? NULL : ny_scale_of(n, x, 2, axis, block);
   return ny_out(n, 0, scale ? ny_b_dequantize(&n->b, f, x, scale, zero, axis, block) : NULL);
 }
 
