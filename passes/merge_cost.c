@@ -1,5 +1,5 @@
-/* How long one block takes for a kernel that many could run: what its grid points load, store and compute, counted in the tile program, and how often the block's
-   threads have to come again. See merge.h for the numbers. */
+/* How much longer one block takes for a kernel that many could run: from what its grid points load, store and compute, counted in the tile program, and how often the
+   block's threads have to come again. See merge.h for the numbers. */
 #include "merge.h"
 
 #include <string.h>
@@ -80,19 +80,28 @@ static void grid(count *c) {
   }
 }
 
+/* Of `points` in `turns`: what they wait for, or what the multiprocessor can do. */
+static ny_dim time_of(const count *c, ny_dim points, ny_dim turns, ny_dim turn) {
+  ny_ctx *cx = c->cx;
+  ny_dim memory = ny_dim_ceildiv(cx, ny_dim_mul(cx, points, c->bytes), NY_MERGE_BYTES);
+  ny_dim arithmetic = ny_dim_ceildiv(cx, ny_dim_mul(cx, points, c->ops), NY_MERGE_OPS);
+  return ny_dim_max(cx, ny_dim_mul(cx, turns, turn), ny_dim_max(cx, memory, arithmetic));
+}
+
 ny_dim ny_merge_cost(ny_graph *k, ny_arena *a) {
   count c = {.k = k, .cx = k->cx, .a = a};
   ny_ctx *cx = k->cx;
-  int64_t threads = ny_knob(k, "threads", 1), each = threads < NY_MERGE_BLOCK ? NY_MERGE_BLOCK / (threads < 1 ? 1 : threads) : 1;
+  int64_t threads = ny_knob(k, "threads", 1), alone = threads > 32 ? 1 : 256 / threads; /* points of a block that is launched */
+  int64_t at_once = threads < NY_MERGE_BLOCK ? NY_MERGE_BLOCK / threads : 1;
   grid(&c);
   block(&c, &k->body, 1);
   ny_dim points = ny_dim_max(cx, ny_kernel_extent(k), 0);
   if (c.unknown || points == NY_DIM_INVALID || !of_symbols(&c, points)) return NY_DIM_INVALID;
-  ny_dim again = ny_dim_max(cx, ny_dim_sub(cx, ny_dim_ceildiv(cx, points, each), 1), 0);
   ny_dim turn = ny_dim_add(cx, NY_MERGE_TURN, ny_dim_mul(cx, c.steps, NY_MERGE_STEP));
-  ny_dim ns = ny_dim_ceildiv(cx, ny_dim_mul(cx, points, c.bytes), NY_MERGE_BYTES);
-  ns = ny_dim_add(cx, ns, ny_dim_ceildiv(cx, ny_dim_mul(cx, points, c.ops), NY_MERGE_OPS));
-  return ny_dim_add(cx, ns, ny_dim_mul(cx, again, turn));
+  turn = ny_dim_add(cx, turn, ny_dim_ceildiv(cx, ny_dim_mul(cx, c.ops, NY_MERGE_ISSUE), threads));
+  ny_dim merged = time_of(&c, points, ny_dim_ceildiv(cx, points, at_once), turn);
+  ny_dim launched = time_of(&c, ny_dim_min(cx, points, alone), 1, turn);
+  return ny_dim_max(cx, ny_dim_sub(cx, merged, launched), 0);
 }
 
 static int ops(const ny_block *b) {
