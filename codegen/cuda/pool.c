@@ -16,6 +16,7 @@ enum { UNIT_KERNELS = 8, UNIT_BYTES = 12000, MAX_THREADS = 64, MAX_IMAGE = 1 << 
 static const char *const options[] = {"--fmad=false", "--std=c++17", "-lineinfo", "-diag-suppress=177,550"};
 
 typedef struct unit {
+  size_t turn; /* the unit that is compiled as this many-eth */
   ny_text source;
   char *name;
   ny_diag diag;
@@ -239,8 +240,9 @@ static nyb_status texts(job *j, ny_arena *a, ny_diag *d) {
 /* ---- threads */
 static void *work(void *user) {
   job *j = user;
-  for (size_t i; (i = atomic_fetch_add(&j->next, 1)) < j->out->n_image;) {
+  for (size_t turn; (turn = atomic_fetch_add(&j->next, 1)) < j->out->n_image;) {
     if (atomic_load(&j->failed)) break;
+    size_t i = j->unit[turn].turn;
     unit *u = &j->unit[i];
     if (ny_cuda_compile_source(u->source.s, u->name, j->arch, &j->out->image[i], &u->diag)) atomic_store(&j->failed, true);
     size_t done = atomic_fetch_add(&j->done, 1) + 1;
@@ -252,9 +254,19 @@ static void *work(void *user) {
   return NULL;
 }
 
+/* Long ones first, so that none is waited for at the end. */
+static void order(const job *j) {
+  for (size_t i = 0; i < j->out->n_image; i++) {
+    size_t at = i;
+    for (; at > 0 && j->unit[j->unit[at - 1].turn].source.n < j->unit[i].source.n; at--) j->unit[at].turn = j->unit[at - 1].turn;
+    j->unit[at].turn = i;
+  }
+}
+
 static void run(job *j) {
   pthread_t thread[MAX_THREADS];
   int want = j->r->threads, n = 0;
+  order(j);
   if (want < 1) {
     ny_host_facts h;
     ny_host_read(&h);
