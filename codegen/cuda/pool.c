@@ -201,6 +201,10 @@ static nyb_status check_pins(const job *j, ny_diag *d) {
   for (size_t i = 0; i < r->n_pin; i++) {
     bool found = false;
     for (size_t k = 0; k < r->n; k++) found |= pin_of(r, r->kernel[k]) == &r->pin[i];
+    for (size_t k = 0; k < r->n && !found; k++)
+      for (const ny_op *op = r->kernel[k]->body.first; op; op = op->next)
+        if (op->kind == NY_call && !strcmp(op->attr[NY_AT(call, kernel)].s, r->pin[i].kernel))
+          return ny_fail(d, NYB_E_ARGUMENT, NULL, "for %s kernel %s is part of %s: edit that one, or compile with --off merge", r->target->name, r->pin[i].kernel, r->kernel[k]->name);
     if (!found)
       return ny_fail(d, NYB_E_ARGUMENT, NULL, "for %s the model has no kernel %s (another target, other sizes or another version of nybble named it so)",
                      r->target->name, r->pin[i].kernel);
