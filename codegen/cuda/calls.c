@@ -5,7 +5,10 @@
 
 #include <string.h>
 
-enum { MAX_PARTS = 15 }; /* barriers of a block, less the one of all its threads */
+enum {
+  MAX_PARTS = 15,       /* barriers of a block, less the one of all its threads */
+  MAX_SHARED = 96 << 10 /* for points that run beside one another: what a block has on every device, so that PTX for an older one runs on all later ones */
+};
 
 typedef struct part {
   const ny_graph *k;
@@ -100,10 +103,10 @@ static const char *arguments(cu *c, const ny_op *op, const part *p, const char *
 /* Points that run beside one another. */
 static int at_once(cu *c, const part *p) {
   int t = p->facts.layout.threads;
-  int64_t n = c->facts->block / t, room = p->facts.shared ? (int64_t)(c->target->shared / p->facts.shared) : n, points;
+  int64_t n = c->facts->block / t, room = p->facts.shared ? (int64_t)(MAX_SHARED / p->facts.shared) : n, points;
   if (t > 32 && n > MAX_PARTS) n = MAX_PARTS;
   if (t > 1 && ny_dim_is_const(c->cx, ny_kernel_extent(p->k), &points) && points > 0 && points < n) n = points;
-  if (c->target->shared && room < n) n = room;
+  if (room < n) n = room;
   return n < 1 ? 1 : (int)n;
 }
 
@@ -113,7 +116,7 @@ static void call(calls *s, const ny_op *op, const part *p) {
   uint32_t room = p->facts.shared;
   int64_t points = INT64_MAX;
   ny_dim extent = ny_kernel_extent(p->k);
-  if (c->cx && !ny_dim_is_const(c->cx, extent, &points)) points = INT64_MAX;
+  if (!ny_dim_is_const(c->cx, extent, &points)) points = INT64_MAX;
   if (room && room * (uint32_t)n > c->shared) c->shared = room * (uint32_t)n;
   const char *first = t == 1 ? "(ix)threadIdx.x" : t == c->facts->block ? "0" : CU_F(c, "(ix)threadIdx.x / %d", t);
   const char *smem = !room ? "nullptr" : n == 1 ? "ny_smem" : CU_F(c, "ny_smem + (int)threadIdx.x / %d * %u", t, room);
