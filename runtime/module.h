@@ -8,7 +8,7 @@
 #include "nybble/kernel.h"
 
 enum {
-  NY_MOD_VERSION = 3,
+  NY_MOD_VERSION = 4,
   NY_MOD_HEADER = 64,
   NY_MOD_PAGE = 4096,
   NY_MOD_RANK = 8,
@@ -39,6 +39,7 @@ typedef enum ny_mod_command_kind {
   NY_MC_IF,
   NY_MC_LOOP,
   NY_MC_CHECK,
+  NY_MC_CHOOSE,
   NY_MC_COUNT
 } ny_mod_command_kind;
 
