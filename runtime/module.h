@@ -39,6 +39,7 @@ typedef enum ny_mod_command_kind {
   NY_MC_IF,
   NY_MC_LOOP,
   NY_MC_CHECK,
+  NY_MC_CHOOSE,
   NY_MC_COUNT
 } ny_mod_command_kind;
 

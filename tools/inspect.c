@@ -48,11 +48,36 @@ static const char *arch_of(const ny_mod *q, int kind) {
   return NULL;
 }
 
+/* Launches of a program, each branch counted: as its commands stand, and where launches are merged in sizes that are small, both ways. */
+typedef struct tally_of_launches {
+  uint32_t n, merged; /* with launches merged; of them, those of kernels of calls */
+  uint32_t alone;     /* without */
+} tally_of_launches;
+
+static tally_of_launches launches_of(const ny_mod *q) {
+  tally_of_launches t = {0};
+  for (uint32_t i = 0; i < q->n_commands; i++) {
+    const ny_mod_command *c = &q->command[i];
+    if (c->kind == NY_MC_CHOOSE) {
+      t.n += c->n_then;
+      t.merged += c->n_then;
+      t.alone += c->n_else;
+      i += c->n_then + c->n_else;
+    } else if (c->kind == NY_MC_LAUNCH) {
+      t.n++;
+      t.alone++;
+      t.merged += !strcmp(q->kernel[c->kernel].family, "merged");
+    }
+  }
+  return t;
+}
+
 static void program_json(ny_text *t, const ny_mod *q, bool first) {
   ny_text_add(t, first ? "{\"target\":" : ",{\"target\":");
   ny_text_json(t, q->target);
-  ny_text_addf(t, ",\"kernels\":%u,\"code_bytes\":%llu,\"images\":[", q->n_kernels,
-               (unsigned long long)code_bytes(q, -1));
+  tally_of_launches l = launches_of(q);
+  ny_text_addf(t, ",\"kernels\":%u,\"launches\":%u,\"merged_launches\":%u,\"launches_at_large_sizes\":%u,\"code_bytes\":%llu,\"images\":[",
+               q->n_kernels, l.n, l.merged, l.alone, (unsigned long long)code_bytes(q, -1));
   for (int kind = 0, n = 0; kind < NY_MI_COUNT; kind++) {
     const char *arch = arch_of(q, kind);
     if (!arch) continue;
@@ -65,8 +90,10 @@ static void program_json(ny_text *t, const ny_mod *q, bool first) {
 
 static void program_line(ny_text *t, const ny_mod *q, bool first) {
   char c[32];
-  ny_text_addf(t, "  %-8s %s: %u kernels, code %s", first ? "targets" : "", q->target, q->n_kernels,
-               cli_bytes((double)code_bytes(q, -1), c));
+  tally_of_launches l = launches_of(q);
+  ny_text_addf(t, "  %-8s %s: %u kernels, %u launches", first ? "targets" : "", q->target, q->n_kernels, l.n);
+  if (l.alone != l.n) ny_text_addf(t, " (%u where sizes are too large for merged ones)", l.alone);
+  ny_text_addf(t, ", code %s", cli_bytes((double)code_bytes(q, -1), c));
   const char *comma = " (";
   for (int kind = 0; kind < NY_MI_COUNT; kind++) {
     const char *arch = arch_of(q, kind);
