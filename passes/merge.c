@@ -258,7 +258,9 @@ static nyb_status flush(merger *m) {
   return cx->diag.code;
 }
 
-static bool passes_by(const ny_op *op) { return is_view(op) || op->kind == NY_const || op->kind == NY_require || op->kind == NY_group; }
+static bool passes_by(const ny_op *op) {
+  return is_view(op) || op->kind == NY_const || op->kind == NY_require || op->kind == NY_precision || op->kind == NY_group;
+}
 
 static nyb_status merge_block(void *user, ny_block *b) {
   merger *m = user;

@@ -116,6 +116,7 @@ nyb_status ny_note_precision(ny_pass_cx *px, const ny_op *group, const ny_graph 
       add_operand(&asked, ny_in(op, i));
     }
     ny_walk((ny_block *)&k->body, see, &done);
+    if (!done.n) ny_text_add(&done.t, ny_fmts[op->out[0]->type->fmt].name); /* products and sums element by element */
   } else {
     add_scheme(&asked, q);
     ny_text_add(&done.t, ny_fmts[q->out[0]->type->fmt].name);
