@@ -130,6 +130,7 @@ static nyb_status pass_options(nyb_context *cx, const nyb_compile_options *in, n
                            .off = in->off,
                            .dump_dir = in->dump_dir,
                            .verify_each = in->verify_each,
+                           .strict = in->strict != 0,
                            .progress = cx->options.progress,
                            .user = cx->options.user};
   return ny_precision_find(in->precision, &out->precision, &cx->diag);

@@ -59,13 +59,9 @@ static nyb_status add_later(job *j, part *p) {
 }
 
 static nyb_status generate(job *j, part *p, const char *dump_dir) {
-  ny_unit *u = p->c.u;
-  size_t n = 0;
-  for (ny_graph *g = u->first; g; g = g->next) n += g->kernel;
-  ny_graph **kernel = NY_NEW_ARRAY(&u->arena, ny_graph *, n + 1);
-  n = 0;
-  for (ny_graph *g = u->first; g; g = g->next)
-    if (g->kernel) kernel[n++] = g;
+  ny_graph **kernel;
+  size_t n;
+  ny_unit_kernels(p->c.u, &j->a, &kernel, &n);
   const ny_pass_options *o = j->options;
   ny_codegen_request r = {.kernel = kernel,
                           .n = n,

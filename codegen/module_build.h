@@ -9,6 +9,7 @@
 
 #include "codegen.h"
 #include "module_file.h"
+#include "rewrite.h"
 
 typedef struct ny_weight { /* a constant of the unit or of the portable graph */
   ny_op *op;               /* const, or group of family const */
@@ -37,7 +38,7 @@ typedef struct ny_module_builder { /* of a program */
   size_t n_weights, cap_weights;
   /* rows */
   ny_mod m;
-  uint32_t cap_exprs, cap_symbols, cap_buffers, cap_commands, cap_requires;
+  uint32_t cap_exprs, cap_symbols, cap_buffers, cap_commands, cap_requires, cap_precision;
   struct ny_dim_slot {
     ny_dim d;
     uint32_t row; /* one more than the expression; 0: free */
@@ -47,10 +48,6 @@ typedef struct ny_module_builder { /* of a program */
   int *output_of;      /* by value id of the main graph: which output's memory a launch writes it to, or -1 */
   ny_graph **kernel;
 } ny_module_builder;
-
-static inline bool ny_is_const_group(const ny_op *op) {
-  return op->kind == NY_group && op->attr[NY_AT(group, family)].s && !strcmp(op->attr[NY_AT(group, family)].s, "const");
-}
 
 /* module_weights.c */
 nyb_status ny_weight_store(ny_module_builder *b, ny_graph *g, ny_op *op, ny_weight_place *out);

@@ -44,6 +44,9 @@ static const char *note_of(ny_module_builder *b, const ny_graph *k, bool pinned)
   ny_text t = {0};
   for (uint32_t i = 0; i < k->n_knob; i++)
     ny_text_addf(&t, "%s%s=%lld", i ? "," : "", k->knob[i].name, (long long)k->knob[i].value);
+  for (const ny_op *op = ny_kernel_calls(k) ? k->body.first : NULL; op; op = op->next)
+    if (op->kind == NY_call)
+      ny_text_addf(&t, "%s%s", op->prev ? "+" : t.n ? ",calls=" : "calls=", op->attr[NY_AT(call, kernel)].s);
   if (pinned) ny_text_add(&t, t.n ? ",pinned" : "pinned");
   const char *s = ny_strdup(&b->a, t.s ? t.s : "");
   ny_text_free(&t);
@@ -65,18 +68,16 @@ static void cuda_entry(ny_module_builder *b, const ny_graph *k, const ny_cuda_ke
 
 static nyb_status add_kernels(ny_module_builder *b) {
   const ny_compiled *p = b->p;
-  size_t n = 0, have = p->cuda ? p->cuda->n : p->native->n;
-  for (ny_graph *k = b->u->first; k; k = k->next) n += k->kernel;
+  size_t n, have = p->cuda ? p->cuda->n : p->native->n;
+  ny_unit_kernels(b->u, &b->a, &b->kernel, &n);
   if (n != have) return ny_fail(b->d, NYB_E_INTERNAL, NULL, "code of %zu kernels for a unit of %zu", have, n);
-  b->kernel = NY_NEW_ARRAY(&b->a, ny_graph *, n);
   b->m.kernel = NY_NEW_ARRAY(&b->a, ny_mod_kernel, n);
-  for (ny_graph *k = b->u->first; k; k = k->next) {
-    if (!k->kernel) continue;
+  for (size_t at = 0; at < n; at++) {
+    const ny_graph *k = b->kernel[at];
     uint32_t i = b->m.n_kernels++;
     ny_name *sym;
     size_t n_sym;
     ny_kernel_symbols(k, &b->a, &sym, &n_sym);
-    b->kernel[i] = k;
     b->m.kernel[i] = (ny_mod_kernel){.name = k->name,
                                      .family = k->family,
                                      .note = note_of(b, k, p->cuda && p->cuda->kernel[i].pinned),

@@ -130,8 +130,7 @@ static void copy(ny_module_builder *b, uint32_t from, uint32_t to, const ny_type
   b->m.command[i].stacked = stacked;
 }
 
-static nyb_status find_kernel(ny_module_builder *b, const ny_op *op, uint32_t *out) {
-  ny_name name = op->attr[NY_AT(launch, kernel)].s;
+static nyb_status find_kernel(ny_module_builder *b, const ny_op *op, ny_name name, uint32_t *out) {
   for (uint32_t i = 0; i < b->m.n_kernels; i++)
     if (b->kernel[i]->name == name) return *out = i, NYB_OK;
   return ny_fail(b->d, NYB_E_VERIFY, op->loc, "there is no kernel %s", name ? name : "(none)");
@@ -143,25 +142,50 @@ static int64_t knob(const ny_graph *k, const char *name, int64_t def) {
   return def;
 }
 
-static nyb_status add_launch(ny_module_builder *b, ny_op *op) {
-  uint32_t k = 0;
-  NY_TRY(find_kernel(b, op, &k));
+static void launch_row(ny_module_builder *b, uint32_t k, const uint32_t *buffer) {
   const ny_graph *kernel = b->kernel[k];
   ny_name *sym;
   size_t n_sym;
   ny_kernel_symbols(kernel, &b->a, &sym, &n_sym);
-  if ((uint32_t)(op->n_in + op->n_out) != kernel->body.n_arg)
-    return ny_fail(b->d, NYB_E_VERIFY, op->loc, "kernel %s takes %u buffers, its launch has %d", kernel->name,
-                   kernel->body.n_arg, op->n_in + op->n_out);
-  for (int i = 0; i < op->n_out; i++) NY_TRY(result_buffer(b, op, NY_AT(launch, off), i, op->out[i]));
   uint32_t c = command(b, NY_MC_LAUNCH, kernel->body.n_arg, (uint32_t)n_sym);
-  for (int i = 0; i < op->n_in; i++) NY_TRY(buffer_of(b, op, ny_in(op, i), &buffers(b, c)[i]));
-  for (int i = 0; i < op->n_out; i++) NY_TRY(buffer_of(b, op, op->out[i], &buffers(b, c)[op->n_in + i]));
+  for (uint32_t i = 0; i < kernel->body.n_arg; i++) buffers(b, c)[i] = buffer[i];
   for (size_t i = 0; i < n_sym; i++)
     ((uint32_t *)(uintptr_t)b->m.command[c].dim)[i] = ny_row_expr(b, ny_dim_sym(b->cx, sym[i]));
   b->m.command[c].kernel = k;
   b->m.command[c].extent = ny_row_expr(b, ny_kernel_extent(kernel));
   b->m.command[c].grain = ny_row_number(b, knob(kernel, "grain", 1));
+}
+
+/* The kernels that a kernel of calls calls, each by a launch of its own. */
+static nyb_status one_by_one(ny_module_builder *b, const ny_op *op, const ny_graph *calls, const uint32_t *buffer) {
+  for (const ny_op *c = calls->body.first; c; c = c->next) {
+    uint32_t k = 0, *part = NY_NEW_ARRAY(&b->a, uint32_t, c->n_in + 1);
+    if (c->kind != NY_call) continue;
+    NY_TRY(find_kernel(b, op, c->attr[NY_AT(call, kernel)].s, &k));
+    for (int i = 0; i < c->n_in; i++) part[i] = buffer[ny_in(c, i)->index];
+    launch_row(b, k, part);
+  }
+  return NYB_OK;
+}
+
+static nyb_status add_launch(ny_module_builder *b, ny_op *op) {
+  uint32_t k = 0, *buffer = NY_NEW_ARRAY(&b->a, uint32_t, op->n_in + op->n_out + 1);
+  NY_TRY(find_kernel(b, op, op->attr[NY_AT(launch, kernel)].s, &k));
+  const ny_graph *kernel = b->kernel[k];
+  if ((uint32_t)(op->n_in + op->n_out) != kernel->body.n_arg)
+    return ny_fail(b->d, NYB_E_VERIFY, op->loc, "kernel %s takes %u buffers, its launch has %d", kernel->name,
+                   kernel->body.n_arg, op->n_in + op->n_out);
+  for (int i = 0; i < op->n_out; i++) NY_TRY(result_buffer(b, op, NY_AT(launch, off), i, op->out[i]));
+  for (int i = 0; i < op->n_in; i++) NY_TRY(buffer_of(b, op, ny_in(op, i), &buffer[i]));
+  for (int i = 0; i < op->n_out; i++) NY_TRY(buffer_of(b, op, op->out[i], &buffer[op->n_in + i]));
+  ny_dim fits = op->attr[NY_AT(launch, fits)].d;
+  if (fits == 1) return launch_row(b, k, buffer), NYB_OK;
+  uint32_t c = command(b, NY_MC_CHOOSE, 0, 0);
+  b->m.command[c].extent = ny_row_expr(b, fits);
+  launch_row(b, k, buffer);
+  b->m.command[c].n_then = b->m.n_commands - c - 1;
+  NY_TRY(one_by_one(b, op, kernel, buffer));
+  b->m.command[c].n_else = b->m.n_commands - c - 1 - b->m.command[c].n_then;
   return NYB_OK;
 }
 
@@ -260,6 +284,19 @@ static nyb_status add_require(ny_module_builder *b, ny_op *op) {
   return b->d->code;
 }
 
+static nyb_status add_precision(ny_module_builder *b, ny_op *op) {
+  const ny_loc *loc = op->loc;
+  const ny_attr *at = op->attr;
+  ny_name asked = at[NY_AT(precision, asked)].s, done = at[NY_AT(precision, done)].s, why = at[NY_AT(precision, why)].s;
+  NY_PUSH_ROOM(&b->a, b->m.precision, b->m.n_precision, b->cap_precision);
+  b->m.precision[b->m.n_precision++] = (ny_mod_precision){.node = loc && loc->node ? loc->node : "",
+                                                          .op = loc && loc->op_type ? loc->op_type : "",
+                                                          .asked = asked ? asked : "",
+                                                          .done = done ? done : "",
+                                                          .why = why ? why : ""};
+  return NYB_OK;
+}
+
 static nyb_status add_constant(ny_module_builder *b,
                                ny_op *op) { /* in the file already: ny_rows_build gave it a buffer */
   if (op->kind == NY_const || ny_is_const_group(op)) return NYB_OK;
@@ -271,7 +308,8 @@ typedef nyb_status add_fn(ny_module_builder *b, ny_op *op);
 static add_fn *const adders[NY_N_KINDS] = {
     [NY_launch] = add_launch, [NY_if] = add_if,           [NY_loop] = add_loop,
     [NY_ret] = add_ret,       [NY_require] = add_require, [NY_reshape] = add_alias,
-    [NY_bitcast] = add_alias, [NY_const] = add_constant,  [NY_group] = add_constant};
+    [NY_bitcast] = add_alias, [NY_const] = add_constant,  [NY_group] = add_constant,
+    [NY_precision] = add_precision};
 
 static nyb_status add_block(ny_module_builder *b, ny_block *block, const uint32_t *to, int n_plain) {
   for (ny_op *op = block->first; op; op = op->next) {

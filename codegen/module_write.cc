@@ -87,6 +87,17 @@ Offset<Vector<Offset<Image>>> images(FlatBufferBuilder &fbb, const ny_mod *m) {
   return fbb.CreateVector(out);
 }
 
+Offset<Vector<Offset<Precision>>> precision(FlatBufferBuilder &fbb, const ny_mod *m) {
+  std::vector<Offset<Precision>> out;
+  for (uint32_t i = 0; i < m->n_precision; i++) {
+    const ny_mod_precision &p = m->precision[i];
+    auto node = fbb.CreateSharedString(p.node), op = fbb.CreateSharedString(p.op);
+    auto asked = fbb.CreateSharedString(p.asked), done = fbb.CreateSharedString(p.done), why = fbb.CreateSharedString(p.why);
+    out.push_back(CreatePrecision(fbb, node, op, asked, done, why));
+  }
+  return fbb.CreateVector(out);
+}
+
 Offset<Vector<const Expr *>> exprs(FlatBufferBuilder &fbb, const ny_mod *m, uint32_t begin, uint32_t end) {
   std::vector<Expr> out;
   for (uint32_t i = begin; i < end; i++)
@@ -110,6 +121,7 @@ Offset<Program> program(FlatBufferBuilder &fbb, const ny_mod *m, uint32_t n_shar
   auto fb_commands = commands(fbb, m);
   auto fb_requires = requires_of(fbb, m);
   auto fb_images = images(fbb, m);
+  auto fb_precision = precision(fbb, m);
   ProgramBuilder b(fbb);
   b.add_target(target);
   b.add_arch(arch);
@@ -123,6 +135,7 @@ Offset<Program> program(FlatBufferBuilder &fbb, const ny_mod *m, uint32_t n_shar
   b.add_requirements(fb_requires);
   b.add_code(&code);
   b.add_images(fb_images);
+  b.add_precision(fb_precision);
   return b.Finish();
 }
 

@@ -334,12 +334,15 @@ int ny_edit_attr_ints(const ny_edit_node *n, const char *name, int64_t *out, int
   ny_pb r = ny_pb_over(a->proto);
   while (ny_pb_next(&r)) {
     if (r.field != 8) continue;
-    const uint8_t *p = r.bytes.p, *end = p + r.bytes.n;
-    uint64_t v = r.value;
-    for (bool more = r.wire == NY_PB_VARINT; more || (r.wire == NY_PB_LEN && p < end); more = false, k++) {
-      if (r.wire == NY_PB_LEN && !ny_pb_varint(&p, end, &v)) return k;
-      if (k < cap) out[k] = (int64_t)v;
+    if (r.wire != NY_PB_LEN) { /* one number */
+      if (k < cap) out[k] = (int64_t)r.value;
+      k++;
+      continue;
     }
+    ny_pb list = ny_pb_over(r.bytes);
+    uint64_t v;
+    for (; list.p < list.end && ny_pb_varint(&list.p, list.end, &v); k++)
+      if (k < cap) out[k] = (int64_t)v;
   }
   return k;
 }

@@ -10,7 +10,8 @@
 typedef struct ny_edit ny_edit;
 typedef struct ny_edit_graph ny_edit_graph;
 
-/* A tensor to be put into a model. The bytes are borrowed until ny_edit_write returns, whether a caller's or a file's. */
+/* A tensor to be put into a model. The bytes are borrowed until ny_edit_write returns, whether a caller's or a file's.
+ */
 typedef struct ny_edit_tensor {
   ny_fmt fmt;
   int rank;
@@ -28,7 +29,8 @@ typedef struct ny_edit_attr {
   ny_name ref; /* of a function's own attribute, or NULL */
 } ny_edit_attr;
 
-/* A node. Inputs, outputs, operator and attributes may be changed in place: set `changed` then. "" is an input left out. */
+/* A node. Inputs, outputs, operator and attributes may be changed in place: set `changed` then. "" is an input left
+ * out. */
 typedef struct ny_edit_node {
   ny_name name, op_type, domain;
   ny_name *in, *out;
@@ -77,7 +79,7 @@ struct ny_edit {
     ny_opset *opset;
     uint32_t n_opset, cap_opset;
     ny_edit_graph *body;
-  } *function;
+  } * function;
   uint32_t n_function;
   ny_name_map names; /* of every value, node and initializer: for ny_edit_fresh */
   bool new_opset;
@@ -88,23 +90,25 @@ nyb_status ny_edit_open(ny_ctx *cx, const char *path, ny_edit **out);
 /* The same from memory that outlives the edit; external data is refused. */
 nyb_status ny_edit_open_memory(ny_ctx *cx, const void *data, size_t bytes, const char *name, ny_edit **out);
 void ny_edit_close(ny_edit *e);
-/* Writes `path` (and PATH.data for what is external or would make the file larger than `inline_limit` bytes; 0: the 2 GiB
-   that protobuf can hold), each complete or not at all. Nodes are sorted if they are not. `path` may be the file that was
-   read. */
+/* Writes `path` (and PATH.data for what is external or would make the file larger than `inline_limit` bytes; 0: the 2
+   GiB that protobuf can hold), each complete or not at all. Nodes are sorted if they are not. `path` may be the file
+   that was read. */
 nyb_status ny_edit_write(ny_edit *e, const char *path, uint64_t inline_limit);
 
 /* Every node of the main graph after what it needs; nodes that are in order keep it. onnx_edit_sort.c. */
 nyb_status ny_edit_sort(ny_edit *e);
 
 /* ---- Looking */
-int64_t ny_edit_version(const ny_edit *e, const char *domain); /* 0: not imported */
+int64_t ny_edit_version(const ny_edit *e, const char *domain);       /* 0: not imported */
 ny_edit_init *ny_edit_find_init(const ny_edit *e, const char *name); /* of the main graph; NULL without failing */
 /* Its element type, shape and bytes, where they lie. */
 nyb_status ny_edit_tensor_of(ny_edit *e, const ny_edit_init *in, ny_edit_tensor *out);
 bool ny_edit_graph_reads(const ny_edit_graph *g, const char *name); /* its nodes, their bodies, its results */
-bool ny_edit_body_reads(const ny_edit_node *n, const char *name); /* whether a graph in its attributes does */
-ny_edit_node *ny_edit_producer(const ny_edit *e, const char *value); /* in the main graph; NULL: an input or initializer */
-/* Readers in the main graph, one entry a use; bodies that read it count as reads of the node that owns them, input -1. */
+bool ny_edit_body_reads(const ny_edit_node *n, const char *name);   /* whether a graph in its attributes does */
+ny_edit_node *ny_edit_producer(const ny_edit *e,
+                               const char *value); /* in the main graph; NULL: an input or initializer */
+/* Readers in the main graph, one entry a use; bodies that read it count as reads of the node that owns them, input -1.
+ */
 typedef struct ny_edit_use {
   ny_edit_node *node;
   int input;
@@ -126,7 +130,8 @@ ny_edit_node *ny_edit_add_node(ny_edit *e, ny_edit_graph *g, ny_edit_node *befor
                                const char *name, const char *const *in, uint32_t n_in, const char *const *out,
                                uint32_t n_out);
 void ny_edit_drop_node(ny_edit_node *n);
-void ny_edit_set_in(ny_edit *e, ny_edit_node *n, uint32_t i, const char *name); /* inputs up to i that are missing become "" */
+void ny_edit_set_in(ny_edit *e, ny_edit_node *n, uint32_t i,
+                    const char *name); /* inputs up to i that are missing become "" */
 void ny_edit_drop_attr(ny_edit_node *n, const char *name);
 void ny_edit_set_int(ny_edit *e, ny_edit_node *n, const char *name, int64_t v); /* set: replace or add */
 void ny_edit_set_ints(ny_edit *e, ny_edit_node *n, const char *name, const int64_t *v, uint32_t count);
@@ -138,7 +143,8 @@ void ny_edit_set_init(ny_edit *e, ny_edit_graph *g, const char *name, const ny_e
 /* A copy of `count` numbers as a new initializer; gives its name, made of `stem`. */
 ny_name ny_edit_add_ints(ny_edit *e, ny_edit_graph *g, const char *stem, int rank, const int64_t *v, int64_t count);
 void ny_edit_drop_init(ny_edit *e, ny_edit_graph *g, const char *name);
-void ny_edit_drop_unread(ny_edit *e, const char *name); /* an initializer of the main graph, unless something reads it */
+void ny_edit_drop_unread(ny_edit *e,
+                         const char *name); /* an initializer of the main graph, unless something reads it */
 
 /* ---- Operator sets (onnx_upgrade.c). Every operator whose definition changed on the way is carried over by its rule:
    attributes that became inputs, defaults that changed. One that cannot be is refused by name, and then the
@@ -148,10 +154,12 @@ void ny_edit_import_domain(ny_edit *e, const char *domain, int64_t version); /* 
 
 /* ---- Quantised tensors (onnx_edit_quant.c) */
 typedef struct ny_edit_quant {
-  ny_edit_tensor codes;        /* f4e2m1, f8e4m3, i4, u4, i8, u8 */
-  ny_edit_tensor scale;        /* f32, f16, bf16, f8e4m3, f8e8m0: codes' shape with ceil(n/block) on axis; or, without blocks, [n] or [] */
-  ny_edit_tensor tensor_scale; /* f32[]; fmt NY_none: none. What f8e4m3 scales are multiplied with (required for them) */
-  ny_edit_tensor zero;         /* in the codes' format and the scale's shape; fmt NY_none: none */
+  ny_edit_tensor codes; /* f4e2m1, f8e4m3, integers of 2, 4 and 8 bits */
+  ny_edit_tensor scale; /* f32, f16, bf16, f8e4m3, f8e8m0: codes' shape with ceil(n/block) on axis; or, without blocks,
+                           [n] or [] */
+  ny_edit_tensor
+      tensor_scale;    /* f32[]; fmt NY_none: none. What f8e4m3 scales are multiplied with (required for them) */
+  ny_edit_tensor zero; /* in the codes' format and the scale's shape; fmt NY_none: none */
   int axis;
   int64_t block; /* 0: per tensor or per slice of axis */
   ny_fmt fmt;    /* of the result: f32, f16, bf16 */
@@ -161,12 +169,12 @@ typedef struct ny_edit_quant {
   const int *perm;
 } ny_edit_quant;
 /* In place of the initializer `name`: its codes and scales as new initializers, and DequantizeLinear nodes (one, or two
-   for NVFP4), then Reshape and Transpose if asked for, whose result takes over the name. Raises the operator set to what
-   these need: 23 for f4e2m1, 24 for f8e8m0, 21 for blocks of integers. */
+   for NVFP4), then Reshape and Transpose if asked for, whose result takes over the name. Raises the operator set to
+   what these need: 23 for f4e2m1, 24 for f8e8m0, 25 for 2 bits, 21 for blocks of integers. */
 nyb_status ny_edit_quantize(ny_edit *e, const char *name, const ny_edit_quant *q);
-/* What reads `value` reads op(value, t) instead: "Mul" by channel scales, "Add" of a correction. The new node takes over
-   the name, so results of the model keep theirs. For an input of the model, its readers are changed (refused when a body
-   reads it). */
+/* What reads `value` reads op(value, t) instead: "Mul" by channel scales, "Add" of a correction. The new node takes
+   over the name, so results of the model keep theirs. For an input of the model, its readers are changed (refused when
+   a body reads it). */
 nyb_status ny_edit_insert(ny_edit *e, const char *value, const char *op, const char *stem, const ny_edit_tensor *t);
 /* The same for one reader only. */
 nyb_status ny_edit_insert_at(ny_edit *e, ny_edit_node *reader, int input, const char *op, const char *stem,

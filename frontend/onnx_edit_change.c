@@ -223,7 +223,8 @@ nyb_status ny_edit_insert_at(ny_edit *e, ny_edit_node *reader, int input, const 
                              const ny_edit_tensor *t) {
   if (input < 0 || (uint32_t)input >= reader->n_in || !*reader->in[input])
     return ny_fail(&e->cx->diag, NYB_E_ARGUMENT, NULL, "node \"%s\" has no input %d", reader->name, input);
-  const char *in[2] = {reader->in[input], add_operand(e, stem, t)}, *out[1] = {ny_edit_fresh(e, ny_strf(&e->a, "%s_out", stem))};
+  const char *in[2] = {reader->in[input], add_operand(e, stem, t)},
+             *out[1] = {ny_edit_fresh(e, ny_strf(&e->a, "%s_out", stem))};
   ny_edit_add_node(e, reader->graph, reader, "", op, stem, in, 2, out, 1);
   ny_edit_set_in(e, reader, (uint32_t)input, out[0]);
   return NYB_OK;

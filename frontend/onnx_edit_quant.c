@@ -10,6 +10,7 @@ static nyb_status bad(ny_edit *e, const char *name, const char *why) {
 
 static int64_t needed_opset(const ny_edit_quant *q) {
   ny_fmt c = q->codes.fmt, s = q->scale.fmt;
+  if (ny_fmts[c].bits < 4) return 25;
   if (s == NY_f8e8m0) return 24;
   if (c == NY_f4e2m1 || (s != q->fmt && s != NY_f8e4m3) || q->tensor_scale.fmt) return 23;
   if (q->block || ny_fmts[c].bits < 8) return 21;
@@ -18,7 +19,7 @@ static int64_t needed_opset(const ny_edit_quant *q) {
 
 static nyb_status check(ny_edit *e, const char *name, const ny_edit_quant *q) {
   const ny_edit_tensor *c = &q->codes, *s = &q->scale;
-  if (ny_fmts[c->fmt].bits > 8 || ny_fmts[c->fmt].bits < 4 || c->fmt == NY_bool) return bad(e, name, "no codes");
+  if (ny_fmts[c->fmt].bits > 8 || !ny_fmts[c->fmt].bits || c->fmt == NY_bool) return bad(e, name, "no codes");
   if ((s->fmt == NY_f8e4m3) != (q->tensor_scale.fmt == NY_f32))
     return bad(e, name, "f8e4m3 scales come with an f32 tensor scale, others without");
   if (q->block < 0 || (q->block && (q->axis < 0 || q->axis >= c->rank || s->rank != c->rank)))
@@ -27,7 +28,8 @@ static nyb_status check(ny_edit *e, const char *name, const ny_edit_quant *q) {
     int64_t want = i == q->axis ? c->dim[i] / q->block + (c->dim[i] % q->block != 0) : c->dim[i];
     if (s->dim[i] != want) return bad(e, name, "the scales do not fit the codes");
   }
-  if (q->zero.fmt && (q->zero.fmt != c->fmt || ny_is_float(c->fmt))) return bad(e, name, "zero points in another format");
+  if (q->zero.fmt && (q->zero.fmt != c->fmt || ny_is_float(c->fmt)))
+    return bad(e, name, "zero points in another format");
   int64_t n = 1, m = 1;
   for (int i = 0; i < c->rank; i++) n *= c->dim[i];
   for (int i = 0; i < q->rank; i++) m *= q->dim[i];
@@ -51,7 +53,10 @@ typedef struct chain {
 static ny_edit_node *link(chain *c, const char *op, const char *a, const char *b, const char *z, const char *out) {
   const char *in[3] = {a, b, z}, *outs[1] = {out};
   return ny_edit_add_node(c->e, c->e->graph, c->before, "", op, ny_strf(&c->e->a, "%s_%s", c->name, op), in,
-                          z ? 3 : b ? 2 : 1, outs, 1);
+                          z   ? 3
+                          : b ? 2
+                              : 1,
+                          outs, 1);
 }
 
 nyb_status ny_edit_quantize(ny_edit *e, const char *name, const ny_edit_quant *q) {

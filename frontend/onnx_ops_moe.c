@@ -29,7 +29,8 @@ static bool static_dims(ny_node *n, const ny_value *v, int rank, const char *wha
   return true;
 }
 static bool one_of(ny_node *n, const char *what, int64_t have, int64_t want) {
-  return have == want || ny_refuse(n, NYB_E_SHAPE, "%s: %lld where %lld is needed", what, (long long)have, (long long)want);
+  return have == want ||
+         ny_refuse(n, NYB_E_SHAPE, "%s: %lld where %lld is needed", what, (long long)have, (long long)want);
 }
 
 /* ---- Reading a layer. `at` is the input with its weights. */
@@ -59,12 +60,14 @@ static bool int_layer(moe *m, layer *l, int at, const char *bits_name, int zero_
   if (!f || !scale || !static_dims(n, n->in[at], 3, "expert weights", d)) return false;
   int64_t per = 8 / ny_fmts[f].bits;
   l->rows = d[1];
-  if (!one_of(n, "experts of a layer", d[0], m->experts) || !one_of(n, "input features of a layer", d[2] * per, l->width))
+  if (!one_of(n, "experts of a layer", d[0], m->experts) ||
+      !one_of(n, "input features of a layer", d[2] * per, l->width))
     return false;
   l->q = ny_codes(n, at, f, 3, (int64_t[]){d[0], d[1], d[2] * per}, "expert weights");
   if (!l->q || !static_dims(n, scale, ny_rank(scale) == 2 ? 2 : 3, "scales", s)) return false;
   l->block = ny_rank(scale) == 3 && s[2] > 1 ? ny_attr_int(n, "block_size", 0) : 0;
-  if (l->block < 0 || (l->block == 0 && s[2] != 1) || (l->block && !one_of(n, "blocks of a row", s[2], parts(l->width, l->block))))
+  if (l->block < 0 || (l->block == 0 && s[2] != 1) ||
+      (l->block && !one_of(n, "blocks of a row", s[2], parts(l->width, l->block))))
     return ny_refuse(n, NYB_E_SHAPE, "%lld scales a row of %lld elements do not fit block_size %lld", (long long)s[2],
                      (long long)l->width, (long long)l->block);
   if (!one_of(n, "rows of scales", s[1], l->rows)) return false;
@@ -75,22 +78,26 @@ static bool int_layer(moe *m, layer *l, int at, const char *bits_name, int zero_
 static bool global_of(moe *m, layer *l, int at) {
   int64_t d[1];
   ny_value *g = ny_need(m->n, at);
-  if (!g || !static_dims(m->n, g, 1, "global scales", d) || !one_of(m->n, "global scales", d[0], m->experts)) return false;
+  if (!g || !static_dims(m->n, g, 1, "global scales", d) || !one_of(m->n, "global scales", d[0], m->experts))
+    return false;
   l->global = g;
   return true;
 }
 
-/* Pairs of codes lie along the rows, [experts, width, rows / 2], unless the sizes or weights_prepacked say otherwise. */
+/* Pairs of codes lie along the rows, [experts, width, rows / 2], unless the sizes or weights_prepacked say otherwise.
+ */
 static bool fp4_layer(moe *m, layer *l, int at, int global_at) {
   ny_node *n = m->n;
   int64_t d[3], s[3];
   ny_value *scale = ny_need(n, at + 1);
   l->block = m->type == FP4 ? 32 : 16;
-  if (!scale || !static_dims(n, n->in[at], 3, "expert weights", d) || !static_dims(n, scale, 3, "scales", s)) return false;
+  if (!scale || !static_dims(n, n->in[at], 3, "expert weights", d) || !static_dims(n, scale, 3, "scales", s))
+    return false;
   int64_t nib = ny_fmt_of(n->in[at]) == NY_f4e2m1 ? 1 : 2;
   l->rows = s[1];
   bool across = d[1] == l->width && d[2] * nib == l->rows, along = d[1] == l->rows && d[2] * nib == l->width;
-  if (!one_of(n, "experts of a layer", d[0], m->experts) || !one_of(n, "blocks of a row", s[2], parts(l->width, l->block)))
+  if (!one_of(n, "experts of a layer", d[0], m->experts) ||
+      !one_of(n, "blocks of a row", s[2], parts(l->width, l->block)))
     return false;
   if (!across && !along)
     return ny_refuse(n, NYB_E_SHAPE, "expert weights of %lld x %lld bytes are not %lld x %lld codes", (long long)d[1],
@@ -114,7 +121,8 @@ static bool fp8_layer(moe *m, layer *l, int at, int global_at) {
   if (block <= 0) return l->q && global_of(m, l, global_at);
   ny_value *scale = ny_need(n, at + 1);
   if (!l->q || !scale || !static_dims(n, scale, 3, "scales", s) ||
-      !one_of(n, "blocks of rows", s[1], parts(l->rows, block)) || !one_of(n, "blocks of a row", s[2], parts(l->width, block)))
+      !one_of(n, "blocks of rows", s[1], parts(l->rows, block)) ||
+      !one_of(n, "blocks of a row", s[2], parts(l->width, block)))
     return false;
   int64_t *of = NY_NEW_ARRAY(n->tmp, int64_t, l->rows + 1);
   for (int64_t i = 0; i < l->rows; i++) of[i] = i / block;
@@ -130,10 +138,12 @@ static bool read_layer(moe *m, int i, int64_t width) {
   int64_t d[2];
   l->width = width;
   if (!ny_need(m->n, at)) return false;
-  bool ok = m->type == INT ? int_layer(m, l, at, bits[i], 11 + i)
-            : m->type == FP8 ? fp8_layer(m, l, at, global) : fp4_layer(m, l, at, global);
+  bool ok = m->type == INT   ? int_layer(m, l, at, bits[i], 11 + i)
+            : m->type == FP8 ? fp8_layer(m, l, at, global)
+                             : fp4_layer(m, l, at, global);
   l->bias = ny_opt(m->n, at + 2);
-  return ok && (!l->bias || (static_dims(m->n, l->bias, 2, "biases", d) && one_of(m->n, "biases of a layer", d[1], l->rows)));
+  return ok &&
+         (!l->bias || (static_dims(m->n, l->bias, 2, "biases", d) && one_of(m->n, "biases of a layer", d[1], l->rows)));
 }
 
 /* ---- One expert */
@@ -223,7 +233,8 @@ static bool read_moe(moe *m, int how, int64_t fusion) {
   ny_node *n = m->n;
   const ny_value *x = n->in[0], *router = n->in[1];
   int rank = ny_rank(x);
-  if (rank < 2 || ny_rank(router) != 2) return ny_refuse(n, NYB_E_SHAPE, "inputs of rank %d and %d", rank, ny_rank(router));
+  if (rank < 2 || ny_rank(router) != 2)
+    return ny_refuse(n, NYB_E_SHAPE, "inputs of rank %d and %d", rank, ny_rank(router));
   if (!ny_need_static(n, x, rank - 1, "the hidden size", &m->hidden) ||
       !ny_need_static(n, router, 1, "the number of experts", &m->experts))
     return false;
@@ -232,7 +243,8 @@ static bool read_moe(moe *m, int how, int64_t fusion) {
   if (!read_layer(m, 0, m->hidden)) return false;
   int64_t inner = m->fc[0].rows;
   if (fusion && inner % 2) return ny_refuse(n, NYB_E_SHAPE, "%lld fused rows are not two halves", (long long)inner);
-  if (!read_layer(m, 1, fusion ? inner / 2 : inner) || !one_of(n, "results of the second layer", m->fc[1].rows, m->hidden))
+  if (!read_layer(m, 1, fusion ? inner / 2 : inner) ||
+      !one_of(n, "results of the second layer", m->fc[1].rows, m->hidden))
     return false;
   bool third = ny_opt(n, 8) != NULL;
   if (third && fusion) return ny_refuse(n, NYB_E_PARSE, "a third layer beside a fused first one");
@@ -242,7 +254,8 @@ static bool read_moe(moe *m, int how, int64_t fusion) {
 }
 
 static bool supported(ny_node *n, int type) {
-  if (ny_attr_int(n, "use_sparse_mixer", 0)) return ny_refuse(n, NYB_E_UNSUPPORTED, "use_sparse_mixer is not supported");
+  if (ny_attr_int(n, "use_sparse_mixer", 0))
+    return ny_refuse(n, NYB_E_UNSUPPORTED, "use_sparse_mixer is not supported");
   for (int i = 17; i <= 20; i++)
     if (ny_opt(n, i)) return ny_refuse(n, NYB_E_UNSUPPORTED, "input %d: scales of activations are not supported", i);
   if (type == INT && ny_attr_int(n, "weights_prepacked", 0))

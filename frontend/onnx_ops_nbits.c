@@ -165,7 +165,8 @@ static bool read_table(ny_node *n, table *t) {
   if (ny_rank(t->scale) != rank || t->block < 0 || t->block > 1 << 30)
     return ny_refuse(n, NYB_E_SHAPE, "scales of rank %d for data of rank %d in blocks of %lld", ny_rank(t->scale), rank,
                      (long long)t->block);
-  if (ny_is_float(f)) return !zeros || ny_refuse(n, NYB_E_PARSE, "zero points are given for data in %s", ny_fmts[f].name);
+  if (ny_is_float(f))
+    return !zeros || ny_refuse(n, NYB_E_PARSE, "zero points are given for data in %s", ny_fmts[f].name);
   if (!t->block) return ny_refuse(n, NYB_E_SHAPE, "blocks of 0 for integers");
   if (f != NY_u8) return true;
   f = ny_code_format(n, "bits", 4);

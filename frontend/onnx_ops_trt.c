@@ -58,8 +58,8 @@ nyb_status ny_op_trt_fp4_qdq(ny_node *n) {
   ny_value *q = ny_blocks_quantized(n, &b, ny_ew2(n, NY_mul, ny_cast_to(n, s, NY_f32), global), NY_f4e2m1);
   ny_dim one[NY_MAX_RANK];
   for (int i = 0; i < ny_rank(x); i++) one[i] = 1;
-  ny_value *scale = ny_b_dequantize(&n->b, NY_f32, ny_blocks_scales(n, &b, s),
-                                    ny_reshape_to(n, global, ny_rank(x), one), NULL, 0, 0);
+  ny_value *scale =
+      ny_b_dequantize(&n->b, NY_f32, ny_blocks_scales(n, &b, s), ny_reshape_to(n, global, ny_rank(x), one), NULL, 0, 0);
   return ny_out(n, 0, ny_b_dequantize(&n->b, ny_fmt_of(x), q, scale, NULL, axis, block));
 }
 
@@ -86,7 +86,8 @@ nyb_status ny_op_trt_dequantize(ny_node *n) {
   if (ny_fmt_of(x) == NY_u8 && n->arg == NY_f8e4m3) x = ny_reinterpret(n, x, NY_f8e4m3);
   if (x && is_wide(x)) {
     if (block < 0) return ny_node_fail(n, NYB_E_SHAPE, "blocks of %lld", (long long)block);
-    if (n->arg == NY_f8e4m3) return ny_node_fail(n, NYB_E_TYPE, "the input is %s, not codes", ny_fmts[ny_fmt_of(x)].name);
+    if (n->arg == NY_f8e4m3)
+      return ny_node_fail(n, NYB_E_TYPE, "the input is %s, not codes", ny_fmts[ny_fmt_of(x)].name);
     x = int4_of(n, x, axis, block);
     ny_value *s = x ? ny_scale_of(n, x, 1, axis, block) : NULL;
     return ny_out(n, 0, s ? ny_b_dequantize(&n->b, ny_fmt_of(n->in[1]), x, s, NULL, axis, block) : NULL);
@@ -113,8 +114,7 @@ nyb_status ny_op_trt_mxfp8_dynamic(ny_node *n) {
   if (!ny_attr_fmt(n, "output_dtype", NY_f8e4m3, &type) || !axis_and_block(n, 32, &axis, &block) ||
       !ny_blocks_of(n, n->in[0], axis, block, &b))
     return ny_failed(n);
-  if (type != NY_f8e4m3)
-    return ny_node_fail(n, NYB_E_UNSUPPORTED, "codes in %s are not supported", ny_fmts[type].name);
+  if (type != NY_f8e4m3) return ny_node_fail(n, NYB_E_UNSUPPORTED, "codes in %s are not supported", ny_fmts[type].name);
   ny_value *s = mxfp8_scales(n, &b);
   NY_TRY(ny_out(n, 0, mxfp8_codes(n, &b, s)));
   return ny_out(n, 1, ny_reinterpret(n, ny_blocks_scales(n, &b, s), NY_u8));
@@ -126,8 +126,7 @@ nyb_status ny_op_trt_mxfp8_dequantize(ny_node *n) {
   ny_fmt f;
   int axis;
   int64_t block;
-  if (!ny_attr_fmt(n, "output_dtype", is_wide(x) ? ny_fmt_of(x) : NY_f32, &f) ||
-      !axis_and_block(n, 32, &axis, &block))
+  if (!ny_attr_fmt(n, "output_dtype", is_wide(x) ? ny_fmt_of(x) : NY_f32, &f) || !axis_and_block(n, 32, &axis, &block))
     return ny_failed(n);
   if (is_wide(x)) { /* before the exporter's last step: the scale is a place holder */
     if (!ny_blocks_of(n, x, axis, block, &b)) return ny_failed(n);
@@ -148,7 +147,8 @@ nyb_status ny_op_dynamic_scale(ny_node *n) {
   ny_fmt f;
   int axis;
   int64_t block = ny_attr_int(n, "group_size", 32);
-  if (!ny_axis(n, ny_attr_int(n, "group_dim", -1), ny_rank(x), &axis) || !ny_attr_fmt(n, "output_dtype", NY_f4e2m1, &f) ||
+  if (!ny_axis(n, ny_attr_int(n, "group_dim", -1), ny_rank(x), &axis) ||
+      !ny_attr_fmt(n, "output_dtype", NY_f4e2m1, &f) ||
       ny_attr_choice(n, "scale_selection_method", "floor", "floor") < 0 ||
       (ny_attr_has(n, "zero_point_selection_method") &&
        ny_attr_choice(n, "zero_point_selection_method", "None", "None") < 0))

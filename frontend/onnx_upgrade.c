@@ -20,8 +20,9 @@ typedef nyb_status rule(up *u);
 static nyb_status refuse(up *u, const char *why) {
   const ny_edit_node *n = u->n;
   const char *name = *n->name ? n->name : n->n_out ? n->out[0] : "";
-  return ny_fail(&u->e->cx->diag, NYB_E_UNSUPPORTED, NULL, "node \"%s\" (%s) cannot be carried to operator set %lld: %s", name,
-                 n->op_type, (long long)u->version, why);
+  return ny_fail(&u->e->cx->diag, NYB_E_UNSUPPORTED, NULL,
+                 "node \"%s\" (%s) cannot be carried to operator set %lld: %s", name, n->op_type, (long long)u->version,
+                 why);
 }
 
 /* Attributes that become inputs must have values of their own. */
@@ -31,7 +32,7 @@ static bool depends(const up *u, const char *name) {
 }
 #define OWN(u, name)                                                                                                   \
   do {                                                                                                                 \
-    if (depends(u, name)) return refuse(u, "attribute \"" name "\" is an argument of a function");                    \
+    if (depends(u, name)) return refuse(u, "attribute \"" name "\" is an argument of a function");                     \
   } while (0)
 
 /* A constant for an input: an initializer, or a node where there are none. */
@@ -88,7 +89,8 @@ static nyb_status ny_up_refuse(up *u) { return refuse(u, "its meaning changed");
 
 static nyb_status ny_up_one_output(up *u) {
   for (uint32_t i = 1; i < u->n->n_out; i++)
-    if (*u->n->out[i] && ny_edit_graph_reads(u->g, u->n->out[i])) return refuse(u, "its further results are not what they were");
+    if (*u->n->out[i] && ny_edit_graph_reads(u->g, u->n->out[i]))
+      return refuse(u, "its further results are not what they were");
   if (u->n->n_out > 1) u->n->n_out = 1, u->n->changed = true;
   return NYB_OK;
 }
@@ -255,8 +257,8 @@ static nyb_status ny_up_softmax(up *u) {
   ny_edit *e = u->e;
   ny_edit_node *n = u->n;
   int64_t axis = ny_edit_attr_int(n, "axis", 1);
-  int rank = n->n_in && n->n_out ? rank_of(u, n->in[0]) : -1;
-  if (rank < 0 && n->n_out) rank = rank_of(u, n->out[0]);
+  int rank = rank_of(u, n->in[0]);
+  if (rank < 0) rank = rank_of(u, n->out[0]);
   if (axis == -1 || (rank > 0 && axis == rank - 1)) {
     ny_edit_set_int(e, n, "axis", -1);
     return NYB_OK;
@@ -303,6 +305,7 @@ static nyb_status raise_graph(ny_edit *e, ny_edit_graph *g, int64_t from, int64_
     up u = {e, g, n, 0};
     for (u.version = from + 1; u.version <= to; u.version++) {
       rule *fn = rule_of(n->op_type, u.version);
+      if (fn && (!n->n_in || !n->n_out)) return refuse(&u, "it has no inputs or no results");
       if (fn) NY_TRY(fn(&u));
     }
   }
@@ -331,14 +334,15 @@ nyb_status ny_edit_raise_opset(ny_edit *e, int64_t version) {
   }
   if (have >= version) return NYB_OK;
   if (have < OLDEST || version > NEWEST)
-    return ny_fail(d, NYB_E_UNSUPPORTED, NULL, "operator set %lld cannot be raised to %lld: sets %d to %d can", (long long)have,
-                   (long long)version, (int)OLDEST, (int)NEWEST);
+    return ny_fail(d, NYB_E_UNSUPPORTED, NULL, "operator set %lld cannot be raised to %lld: sets %d to %d can",
+                   (long long)have, (long long)version, (int)OLDEST, (int)NEWEST);
   NY_TRY(raise_graph(e, e->graph, have, version));
   for (uint32_t i = 0; i < e->n_function; i++) {
     struct ny_edit_function *f = &e->function[i];
     int64_t own = version_in(f->opset, f->n_opset);
     if (!own || own >= version) continue;
-    if (own < OLDEST) return ny_fail(d, NYB_E_UNSUPPORTED, NULL, "function \"%s\" uses operator set %lld", f->name, (long long)own);
+    if (own < OLDEST)
+      return ny_fail(d, NYB_E_UNSUPPORTED, NULL, "function \"%s\" uses operator set %lld", f->name, (long long)own);
     NY_TRY(raise_graph(e, f->body, own, version));
     raise_import(f->opset, f->n_opset, version);
   }

@@ -319,8 +319,8 @@ nyb_status ny_edit_write(ny_edit *e, const char *path, uint64_t inline_limit) {
     w = (writer){.e = e, .external = true, .location = ny_strf(&a, "%s.data", slash ? slash + 1 : path)};
     s = put_model(&w, &o);
     if (!s && o.n > PROTOBUF_MAX)
-      s = ny_fail(d, NYB_E_LIMIT, NULL, "%s: the model has %llu bytes without its weights, more than protobuf can hold", path,
-                  (unsigned long long)o.n);
+      s = ny_fail(d, NYB_E_LIMIT, NULL, "%s: the model has %llu bytes without its weights, more than protobuf can hold",
+                  path, (unsigned long long)o.n);
   }
   if (!s) s = write_parts(&w, ny_strf(&a, "%s.data", path));
   if (!s) s = write_model(&o, path, d);

@@ -28,8 +28,8 @@ uint64_t ny_pb_count_numbers(const ny_pb *r, ny_pb_wire element);
 /* How often fields 0..n-1 occur; false when malformed. */
 bool ny_pb_count_fields(ny_bytes b, uint64_t *count, uint32_t n);
 
-/* ---- pb_write.c: a message being made, as runs of bytes: what is copied from a file stays where it is mapped until the
-   message is written. Made in an arena; a child that was put is used up. */
+/* ---- pb_write.c: a message being made, as runs of bytes: what is copied from a file stays where it is mapped until
+   the message is written. Made in an arena; a child that was put is used up. */
 typedef struct ny_pb_run {
   const uint8_t *p;
   uint64_t n;

@@ -22,6 +22,7 @@ static ny_eval_fn *const eval_fn[NY_N_KINDS] = {
     [NY_const] = ny_ev_const,
     [NY_dims] = ny_ev_dims,
     [NY_require] = ny_ev_require,
+    [NY_precision] = ny_ev_precision,
     [NY_launch] = ny_ev_launch,
     [NY_reshape] = ny_ev_reshape,
     [NY_transpose] = ny_ev_transpose,

@@ -34,7 +34,7 @@ typedef nyb_status ny_eval_fn(ny_ev *ev, const ny_op *op, const ny_tensor *in,
 ny_eval_fn ny_ev_reshape, ny_ev_transpose, ny_ev_broadcast, ny_ev_slice, ny_ev_pad, ny_ev_concat, ny_ev_gather,
     ny_ev_gather_elements, ny_ev_gather_nd, ny_ev_scatter_elements, ny_ev_scatter_nd;
 /* eval_gen.c */
-ny_eval_fn ny_ev_const, ny_ev_dims, ny_ev_iota, ny_ev_random, ny_ev_require;
+ny_eval_fn ny_ev_const, ny_ev_dims, ny_ev_iota, ny_ev_random, ny_ev_require, ny_ev_precision;
 /* eval_map.c */
 ny_eval_fn ny_ev_map, ny_ev_cast, ny_ev_dequantize;
 /* eval_reduce.c, eval_rows.c */

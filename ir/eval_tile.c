@@ -363,6 +363,31 @@ static nyb_status run_for(machine *m, ny_op *op) {
   return s;
 }
 
+/* The called kernel sees the same memory under its own types; every call is a machine of its own. */
+static nyb_status run_call(machine *m, ny_op *op) {
+  ny_graph *k = ny_callee(m->k, op);
+  if (!k || k->body.n_arg != op->n_in || ny_kernel_calls(k))
+    return FAIL(m, op, NYB_E_VERIFY, "%s cannot be called so", k ? k->name : "a kernel that is not there");
+  ny_tensor *buffer = NY_NEW_ARRAY(&m->arena, ny_tensor, op->n_in + 1);
+  for (int i = 0; i < op->n_in; i++) {
+    const cell *c = in(m, op, i);
+    ny_type t = *k->body.arg[i]->type;
+    for (int d = 0; d < t.rank; d++) NY_TRY(dim(m, op, t.dim[d], &t.dim[d]));
+    buffer[i] = (ny_tensor){ny_type_get(m->k->cx, t), c->data};
+    if (!c->data || ny_fmt_bytes((ny_fmt)t.fmt, (uint64_t)ny_count(buffer[i].type)) > ny_fmt_bytes(c->fmt, (uint64_t)c->count))
+      return FAIL(m, op, NYB_E_VERIFY, "operand %d is smaller than the buffer of %s", i, k->name);
+    if (c->read_only && ny_kernel_stores(k, (uint32_t)i))
+      return FAIL(m, op, NYB_E_VERIFY, "%s stores to operand %d, which is an input", k->name, i);
+  }
+  ny_ev *ev = m->ev;
+  ny_binding *env = ev->env;
+  size_t n_env = ev->n_env;
+  ev->env = m->env, ev->n_env = m->n_env; /* symbols are the caller's */
+  nyb_status s = ny_kernel_run(ev, k, buffer, op->n_in, 0, where(m, op));
+  ev->env = env, ev->n_env = n_env;
+  return s;
+}
+
 static nyb_status nothing(machine *m, ny_op *op) { return (void)m, (void)op, NYB_OK; }
 
 static tile_fn *const tile_fns[NY_N_KINDS] = {
@@ -379,6 +404,7 @@ static tile_fn *const tile_fns[NY_N_KINDS] = {
     [NY_index] = run_index,     [NY_mma] = run_mma,
     [NY_cast] = run_cast,       [NY_reduce] = run_reduce,
     [NY_bitcast] = run_bitcast, [NY_barrier] = nothing, /* one grid point is run by one thread */
+    [NY_call] = run_call,
 };
 
 static nyb_status run_block(machine *m, ny_block *b) {
@@ -432,7 +458,7 @@ static uint64_t local_bytes(const machine *m, const ny_type *t, int64_t *count) 
 static nyb_status measure(void *user, ny_op *op) {
   sizes *s = user;
   for (int i = 0; i < op->n_in; i++) {
-    bool buffer = i == 0 && (op->kind == NY_load || op->kind == NY_store);
+    bool buffer = op->kind == NY_call || (i == 0 && (op->kind == NY_load || op->kind == NY_store));
     if (buffer == (in(s->m, op, i)->rows > 0))
       return FAIL(s->m, op, NYB_E_VERIFY, "operand %d is not a %s", i, buffer ? "buffer" : "tile");
   }

@@ -311,6 +311,11 @@ nyb_status ny_unit_copy(const ny_unit *u, ny_unit **out); /* through text, shari
 /* Symbols the kernel reads at run time (those of its types, offsets, limits and extents that are not its own loop variables), in order of first appearance. */
 void ny_kernel_symbols(const ny_graph *k, ny_arena *a, ny_name **out, size_t *n);
 ny_dim ny_kernel_extent(const ny_graph *k);          /* grid points: the product of the extents */
+bool ny_kernel_calls(const ny_graph *k);             /* it consists of calls of other kernels */
+ny_graph *ny_callee(const ny_graph *k, const ny_op *call); /* NULL: the unit has no such kernel */
+bool ny_kernel_stores(const ny_graph *k, uint32_t arg);    /* to this argument, itself or by a call */
+/* Kernels that need code, as they stand in the unit: not those that are only called. */
+void ny_unit_kernels(const ny_unit *u, ny_arena *a, ny_graph ***out, size_t *n);
 uint64_t ny_kernel_local_bytes(const ny_graph *k);   /* all `local` buffers, each rounded up to 64 */
 
 /* ---- scalar.c: an EW row's expression as a DAG of scalar ops (scalars.def), shared by the evaluator and the back ends. */

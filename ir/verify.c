@@ -209,16 +209,61 @@ static nyb_status check_launch(void *user, ny_op *op) {
   if (k->body.n_arg != (uint32_t)op->n_in + op->n_out)
     return ny_fail(&g->cx->diag, NYB_E_VERIFY, op->loc, "launch: %d inputs and %d results for the %u arguments of %s",
                    op->n_in, op->n_out, k->body.n_arg, name);
+  if (op->attr[NY_AT(launch, fits)].d != 1 && !ny_kernel_calls(k))
+    return ny_fail(&g->cx->diag, NYB_E_VERIFY, op->loc, "launch: fits is for kernels of calls, %s is none", name);
   uint32_t n_off = op->attr[NY_AT(launch, off)].dims.n;
   if (n_off && n_off != op->n_out)
     return ny_fail(&g->cx->diag, NYB_E_VERIFY, op->loc, "launch: %u offsets for %d results", n_off, op->n_out);
   return NYB_OK;
 }
 
+/* One level of calls, of whole buffers: so nothing recurses, and what a call touches is what its operands are. */
+static nyb_status check_call(const ny_graph *g, const ny_op *op) {
+  ny_name name = op->attr[NY_AT(call, kernel)].s;
+  ny_diag *d = &g->cx->diag;
+  const ny_graph *k = ny_callee(g, op);
+  if (!k) return ny_fail(d, NYB_E_VERIFY, op->loc, "call: there is no kernel %s", name ? name : "");
+  if (ny_kernel_calls(k)) return ny_fail(d, NYB_E_VERIFY, op->loc, "call: kernel %s calls others itself", name);
+  if (k->body.n_arg != op->n_in)
+    return ny_fail(d, NYB_E_VERIFY, op->loc, "call: %d buffers for the %u arguments of %s", op->n_in, k->body.n_arg,
+                   name);
+  for (int i = 0; i < op->n_in; i++) {
+    const ny_value *v = ny_in(op, i);
+    int64_t have, want;
+    if (v->type->space != NY_GLOBAL)
+      return ny_fail(d, NYB_E_VERIFY, op->loc, "call: operand %d is no buffer of the caller", i);
+    if (ny_dim_is_const(g->cx, ny_type_bytes(g->cx, v->type), &have) &&
+        ny_dim_is_const(g->cx, ny_type_bytes(g->cx, k->body.arg[i]->type), &want) && have != want)
+      return ny_fail(d, NYB_E_VERIFY, op->loc, "call: operand %d has %lld bytes, %s takes %lld", i, (long long)have,
+                     name, (long long)want);
+  }
+  return NYB_OK;
+}
+
+static nyb_status check_calls(const ny_graph *g) {
+  for (const ny_op *op = g->body.first; op; op = op->next) {
+    if (op->kind == NY_call)
+      NY_TRY(check_call(g, op));
+    else if (ny_kernel_calls(g) && op->kind != NY_ret)
+      return ny_fail(&g->cx->diag, NYB_E_VERIFY, op->loc, "%s: kernel %s calls others, so it can hold nothing else",
+                     ny_kinds[op->kind].name, g->name ? g->name : "?");
+  }
+  return NYB_OK;
+}
+
+/* A call behind something else, or in a loop, is found here. */
+static nyb_status first_call(void *user, ny_op *op) {
+  const ny_graph *g = user;
+  if (op->kind != NY_call || (g->kernel && op->parent == &g->body && ny_kernel_calls(g))) return NYB_OK;
+  return ny_fail(&g->cx->diag, NYB_E_VERIFY, op->loc, "call: kernel %s does other things too", g->name ? g->name : "?");
+}
+
 nyb_status ny_verify_unit(ny_unit *u) {
   for (ny_graph *g = u->first; g; g = g->next) {
     NY_TRY(ny_verify(g));
     NY_TRY(ny_walk(&g->body, check_launch, g));
+    NY_TRY(ny_walk(&g->body, first_call, g));
+    if (g->kernel) NY_TRY(check_calls(g));
   }
   return NYB_OK;
 }

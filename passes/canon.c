@@ -249,6 +249,7 @@ static nyb_status visit(void *user, ny_op *op) {
   if (op->n_out != 1 || op->n_body || !ny_is_pure(op)) return NYB_OK;
   s->changed |= apply_rows(s->g, op, rules, NY_COUNT(rules), fast, &gone);
   if (!gone) s->changed |= apply_rows(s->g, op, ny_view_rules, (size_t)ny_n_view_rules, fast, &gone);
+  if (!gone) s->changed |= apply_rows(s->g, op, ny_code_rules, (size_t)ny_n_code_rules, fast, &gone);
   return s->g->cx->diag.code;
 }
 

@@ -12,4 +12,6 @@ typedef struct ny_rule {
 } ny_rule;
 extern const ny_rule ny_view_rules[];
 extern const int ny_n_view_rules;
+extern const ny_rule ny_code_rules[];
+extern const int ny_n_code_rules;
 #endif

@@ -164,61 +164,6 @@ static ny_value *gather_rising(ny_builder *b, ny_op *op, bool fast) {
   return lo >= 0 ? ny_b_slice(b, x, start, NULL, count) : NULL;
 }
 
-static bool may_move_codes(const ny_op *q) { return ny_one_use(q->out[0]) || ny_is_constant(ny_in(q, 0)); }
-
-static int block_axis(const ny_op *q) {
-  int64_t axis = q->attr[NY_AT(dequantize, axis)].i;
-  return (int)(axis < 0 ? axis + q->out[0]->type->rank : axis);
-}
-
-static ny_value *put_together(ny_builder *b, const ny_op *q, ny_fmt f, ny_value *const *in, int axis) {
-  return ny_b_dequantize(b, f, in[0], in[1], q->n_in > 2 ? in[2] : NULL, axis, q->attr[NY_AT(dequantize, block)].i);
-}
-
-/* What rearranges a dequantised tensor rearranges its codes and scales. */
-static ny_value *transpose_codes(ny_builder *b, ny_op *op, bool fast) {
-  (void)fast;
-  const ny_op *q = ny_in(op, 0)->def;
-  int perm[NY_MAX_RANK], axis = 0;
-  if (!may_move_codes(q)) return NULL;
-  for (int i = 0; i < op->out[0]->type->rank; i++) {
-    perm[i] = perm_at(op, i);
-    if (perm[i] == block_axis(q)) axis = i;
-  }
-  ny_value *in[3];
-  for (int i = 0; i < q->n_in; i++) in[i] = ny_b_transpose(b, ny_in(q, i), perm);
-  return put_together(b, q, (ny_fmt)op->out[0]->type->fmt, in, axis);
-}
-
-/* Rows of a quantised table are looked up as codes. */
-static ny_value *gather_codes(ny_builder *b, ny_op *op, bool fast) {
-  (void)fast;
-  const ny_op *q = ny_in(op, 0)->def;
-  ny_value *index = ny_in(op, 1), *in[3];
-  int rank = q->out[0]->type->rank, more = index->type->rank - 1, along = block_axis(q);
-  int64_t axis = op->attr[NY_AT(gather, axis)].i;
-  if (axis < 0) axis += rank;
-  if (!may_move_codes(q) || (q->attr[NY_AT(dequantize, block)].i && axis == along)) return NULL;
-  for (int i = 0; i < q->n_in; i++) {
-    const ny_type *t = ny_in(q, i)->type;
-    ny_dim d[NY_MAX_RANK];
-    for (int k = 0; k < rank + more; k++)
-      d[k] = k < axis ? t->dim[k] : k <= axis + more ? 1 : t->dim[k - more];
-    bool shared = i && t->dim[axis] == 1;
-    in[i] = shared ? ny_b_reshape(b, ny_in(q, i), rank + more, d) : ny_b_gather(b, ny_in(q, i), index, (int)axis);
-  }
-  return put_together(b, q, (ny_fmt)op->out[0]->type->fmt, in, along < axis ? along : along + more);
-}
-
-static ny_value *cast_codes(ny_builder *b, ny_op *op, bool fast) {
-  (void)fast;
-  const ny_op *q = ny_in(op, 0)->def;
-  ny_fmt to = (ny_fmt)op->out[0]->type->fmt;
-  ny_value *in[3] = {ny_in(q, 0), ny_in(q, 1), q->n_in > 2 ? ny_in(q, 2) : NULL};
-  if (q->out[0]->type->fmt != NY_f32 || (to != NY_f16 && to != NY_bf16) || !may_move_codes(q)) return NULL;
-  return put_together(b, q, to, in, block_axis(q));
-}
-
 /* A spatial dim of size 1 under a kernel of 1 is no dim: what is left are longer rows. */
 static ny_value *conv_thin(ny_builder *b, ny_op *op, bool fast) {
   (void)fast;
@@ -273,9 +218,6 @@ const ny_rule ny_view_rules[] = {
     {NY_broadcast, NY_broadcast, ANY, of_same_view, false},
     {NY_transpose, NY_transpose, ANY, transpose_transpose, false},
     {NY_transpose, ANY, ANY, transpose_still, false},
-    {NY_transpose, NY_dequantize, ANY, transpose_codes, false},
-    {NY_gather, NY_dequantize, ANY, gather_codes, false},
-    {NY_cast, NY_dequantize, ANY, cast_codes, false},
     {NY_slice, ANY, ANY, slice_whole, false},
     {NY_slice, NY_slice, ANY, slice_slice, false},
     {NY_slice, NY_concat, ANY, slice_concat, false},

@@ -144,6 +144,10 @@ void ny_group_open(ny_graph *g, ny_op *group) {
 }
 
 /* ---- constants */
+bool ny_is_const_group(const ny_op *op) {
+  return op->kind == NY_group && op->attr[NY_AT(group, family)].s && !strcmp(op->attr[NY_AT(group, family)].s, "const");
+}
+
 /* Does this use need v as bytes in memory, rather than as part of a constant expression or copied into a group? */
 static bool needs_bytes(const ny_use *u, bool cones) {
   const ny_op *op = u->user;

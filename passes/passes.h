@@ -25,6 +25,7 @@ typedef struct ny_pass_options {
   const ny_target *target;
   int opt;                         /* -O level, 0 to 3 */
   bool fast;                       /* rules that change float results may run */
+  bool strict;                     /* an operand that is less than the model asks for is an error */
   ny_precision precision;
   const char *only, *until, *off;  /* comma-separated names, or NULL */
   const char *dump_dir;            /* NN-pass.nyt of every stage; an unchanged one says so */

@@ -34,6 +34,7 @@ bool ny_same_attrs(const ny_op *a, const ny_op *b);
    in rather than moved. */
 ny_op *ny_group_new(ny_graph *g, ny_op *const *ops, int n, ny_op *const *clone, int n_clone, const char *family,
                     const ny_loc *loc);
+bool ny_is_const_group(const ny_op *op); /* family const: evaluated when the module is written */
 /* The ops of a group move back before it, the group goes. */
 void ny_group_open(ny_graph *g, ny_op *group);
 /* Is v's op copied into every group that reads it? */
@@ -48,4 +49,7 @@ typedef nyb_status ny_block_fn(void *user, ny_block *b);
 nyb_status ny_each_block(ny_block *b, void *user, ny_block_fn *fn);
 /* Drops pure ops nothing uses, inside out. */
 bool ny_drop_dead(ny_block *b);
+
+/* ---- precision.c: called before a group becomes a launch of k */
+nyb_status ny_note_precision(ny_pass_cx *px, const ny_op *group, const ny_graph *k);
 #endif

@@ -200,6 +200,7 @@ static nyb_status blame(tiler *s, const ny_op *group) {
 static nyb_status tile_group(tiler *s, ny_op *group) {
   ny_graph *k = NULL;
   nyb_status st = lower(s, group, &k);
+  if (!st) st = ny_note_precision(s->px, group, k);
   if (!st) {
     launch(s, group, shared(s, group, k));
     return s->g->cx->diag.code;
@@ -212,8 +213,7 @@ static nyb_status tile_group(tiler *s, ny_op *group) {
 
 static nyb_status collect(void *user, ny_op *op) {
   tiler *s = user;
-  ny_name f = op->kind == NY_group ? op->attr[NY_AT(group, family)].s : NULL;
-  if (op->kind != NY_group || (f && !strcmp(f, "const"))) return NYB_OK;
+  if (op->kind != NY_group || ny_is_const_group(op)) return NYB_OK;
   NY_PUSH_ROOM(&s->px->scratch, s->group, s->n, s->cap);
   s->group[s->n++] = op;
   return NYB_OK;

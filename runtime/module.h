@@ -8,7 +8,7 @@
 #include "nybble/kernel.h"
 
 enum {
-  NY_MOD_VERSION = 3,
+  NY_MOD_VERSION = 4,
   NY_MOD_HEADER = 64,
   NY_MOD_PAGE = 4096,
   NY_MOD_RANK = 8,
@@ -39,6 +39,7 @@ typedef enum ny_mod_command_kind {
   NY_MC_IF,
   NY_MC_LOOP,
   NY_MC_CHECK,
+  NY_MC_CHOOSE,
   NY_MC_COUNT
 } ny_mod_command_kind;
 
@@ -102,6 +103,10 @@ typedef struct ny_mod_require {
   bool always; /* else where a check says so */
 } ny_mod_require;
 
+typedef struct ny_mod_precision { /* none is NULL */
+  const char *node, *op, *asked, *done, *why;
+} ny_mod_precision;
+
 typedef struct ny_mod {
   /* of the file */
   const char *name, *producer;
@@ -120,8 +125,9 @@ typedef struct ny_mod {
   ny_mod_command *command;
   ny_mod_require *require;
   ny_mod_image *image; /* CUDA */
+  ny_mod_precision *precision;
   ny_mod_segment code; /* CPU */
-  uint32_t n_features, n_exprs, n_buffers, n_kernels, n_commands, n_requires, n_images, n_units;
+  uint32_t n_features, n_exprs, n_buffers, n_kernels, n_commands, n_requires, n_images, n_units, n_precision;
   uint32_t arena; /* expression */
 } ny_mod;
 

@@ -167,6 +167,10 @@ static nyb_status check_plain(check *c, uint32_t i, bool in_loop) {
     IN_RANGE("command", i, "requirement", q->require, c->m->n_requires);
     return NYB_OK;
   }
+  if (q->kind == NY_MC_CHOOSE) {
+    IN_RANGE("command", i, "condition", q->extent, c->m->n_exprs);
+    return NYB_OK;
+  }
   uint32_t least = q->kind == NY_MC_COPY ? 2 : 1, most = q->kind == NY_MC_IF ? 1 : 2;
   if (q->n_buffers < least || q->n_buffers > most)
     return ny_fail(c->d, NYB_E_PARSE, NULL, "command %u has %u buffers, %u to %u are expected", i, q->n_buffers, least,
@@ -198,8 +202,8 @@ static nyb_status check_commands(check *c, uint32_t begin, uint32_t end, int dep
   for (uint32_t i = begin; i < end; i++) {
     NY_TRY(check_plain(c, i, in_loop));
     const ny_mod_command *q = &c->m->command[i];
-    if (q->kind != NY_MC_IF && q->kind != NY_MC_LOOP) continue;
-    uint64_t n_then = q->n_then, n_else = q->kind == NY_MC_IF ? q->n_else : 0;
+    if (q->kind != NY_MC_IF && q->kind != NY_MC_LOOP && q->kind != NY_MC_CHOOSE) continue;
+    uint64_t n_then = q->n_then, n_else = q->kind != NY_MC_LOOP ? q->n_else : 0;
     if (n_then + n_else > end - i - 1)
       return ny_fail(c->d, NYB_E_PARSE, NULL, "command %u has bodies of %u and %u commands, only %u follow", i,
                      q->n_then, q->n_else, end - i - 1);

@@ -132,6 +132,15 @@ void requires_of(const Program *m, ny_arena *a, ny_mod *out) {
   }
 }
 
+void precision(const Program *m, ny_arena *a, ny_mod *out) {
+  out->n_precision = count(m->precision());
+  out->precision = rows<ny_mod_precision>(a, out->n_precision);
+  for (uint32_t i = 0; i < out->n_precision; i++) {
+    const Precision *p = m->precision()->Get(i);
+    out->precision[i] = {text(p->node()), text(p->op()), text(p->asked()), text(p->done()), text(p->why())};
+  }
+}
+
 void images(const Program *m, ny_arena *a, ny_mod *out) {
   out->n_images = count(m->images());
   out->image = rows<ny_mod_image>(a, out->n_images);
@@ -176,7 +185,7 @@ void segments(const Module *m, ny_arena *a, ny_mod *out) {
 
 /* Programs may share their vectors, so what counts is the sum. */
 bool too_many(const Module *m) {
-  enum { FEATURES, EXPRS, BUFFERS, KERNELS, COMMANDS, REQUIREMENTS, IMAGES, N };
+  enum { FEATURES, EXPRS, BUFFERS, KERNELS, COMMANDS, REQUIREMENTS, IMAGES, PRECISION, N };
   uint64_t sum[N] = {};
   for (uint32_t i = 0; i < count(m->programs()); i++) {
     const Program *p = m->programs()->Get(i);
@@ -187,6 +196,7 @@ bool too_many(const Module *m) {
     sum[COMMANDS] += count(p->commands());
     sum[REQUIREMENTS] += count(p->requirements());
     sum[IMAGES] += count(p->images());
+    sum[PRECISION] += count(p->precision());
   }
   bool over = count(m->symbols()) > NY_MOD_MAX_ROWS || count(m->inputs()) > NY_MOD_MAX_ROWS ||
               count(m->outputs()) > NY_MOD_MAX_ROWS || count(m->segments()) > NY_MOD_MAX_ROWS;
@@ -205,6 +215,7 @@ void program(const Module *m, const Program *p, ny_arena *a, ny_mod *out) {
   commands(p, a, out);
   requires_of(p, a, out);
   images(p, a, out);
+  precision(p, a, out);
   out->arena = p->arena();
   out->code = segment(p->code());
 }

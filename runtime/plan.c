@@ -137,6 +137,12 @@ static nyb_status check_commands(const ny_mod *m, uint32_t begin, uint32_t end, 
       return ny_fail(d, NYB_E_SHAPE, NULL, "kernel %s would run over %lld points", m->kernel[q->kernel].name,
                      (long long)val[q->extent]);
     if (q->kind == NY_MC_COPY) NY_TRY(check_copy(m, i, trips, val, d));
+    if (q->kind == NY_MC_CHOOSE) {
+      uint32_t middle = i + 1 + q->n_then, last = middle + q->n_else;
+      bool yes = val[q->extent] != 0;
+      NY_TRY(check_commands(m, yes ? i + 1 : middle, yes ? middle : last, trips, total, val, d));
+      i = last - 1;
+    }
     if (q->kind == NY_MC_IF) {
       NY_TRY(room_for(m, i, 0, 1, val, d));
       NY_TRY(check_commands(m, i + 1, i + 1 + q->n_then + q->n_else, trips, total, val, d));

@@ -166,8 +166,12 @@ static nyb_status run_commands(nyb_session *s, uint32_t begin, uint32_t end, int
     case NY_MC_LAUNCH: NY_TRY(run_launch(s, q)); break;
     case NY_MC_COPY: NY_TRY(run_copy(s, q, iteration)); break;
     case NY_MC_CHECK: NY_TRY(ny_plan_require(s->mod, q->require, s->val, &s->diag)); break;
+    case NY_MC_CHOOSE:
     case NY_MC_IF:
-      NY_TRY(is_true(s, q->buffer[0], &yes));
+      if (q->kind == NY_MC_CHOOSE)
+        yes = s->val[q->extent] != 0;
+      else
+        NY_TRY(is_true(s, q->buffer[0], &yes));
       NY_TRY(run_commands(s, yes ? i + 1 : middle, yes ? middle : last, iteration));
       i = last - 1;
       break;

@@ -111,6 +111,23 @@ prints "both are listed" "x86-64-v2: [0-9]* kernels" "$nybble" inspect "$dir/two
 prints "the choice is told" "runs     on cpu: code for" "$nybble" inspect "$dir/two.nyb" --verify
 two() { "$nybble" inspect "$dir/two.nyb" --json | python -c 'import json, sys; m = json.load(sys.stdin); sys.exit(len(m["programs"]) != 2 or not m["choice"])'; }
 ok "inspect of two programs as JSON" two
+# Precision: a product reads its codes; a TopK of quantised weights cannot.
+cat >"$dir/codes.nyt" <<'NYT'
+graph codes(%x: f32[2,8]) {
+  %c = const data=[1,2,3,4,5,6,7,-1,-2,-3,1,2,3,4,5,6,7,-1,-2,-3,1,2,3,4] : i4[8,3]
+  %s = const data=[0.5,1,2,4,8,16] : f16[2,3]
+  %w = dequantize %c, %s axis=0 block=4 : f32[8,3]
+  %y = matmul %x, %w : f32[2,3] loc("product","MatMul",1,0)
+  ret %y names=[y]
+}
+NYT
+sed -e 's/%y = matmul.*/%y, %i = topk %w axis=0 : f32[2,3], i64[2,3] loc("best","TopK",1,0)/' "$dir/codes.nyt" >"$dir/unpacked.nyt"
+ok "codes are read by a product" "$nybble" compile "$dir/codes.nyt" -o "$dir/codes.nyb" --strict
+prints "what a product was asked for is told" "product (MatMul): f32 x i4/4 asked, .* done: codes are decoded" "$nybble" inspect "$dir/codes.nyb" --precision
+told() { "$nybble" inspect "$dir/codes.nyb" --precision --json | python -c 'import json, sys; p = json.load(sys.stdin)["precision"]; sys.exit(len(p) != 1 or p[0]["node"] != "product")'; }
+ok "and as JSON" told
+exits "--strict refuses to unpack" 1 "i4/4 becomes f32: no kernel reads these codes" "$nybble" compile "$dir/unpacked.nyt" -o "$dir/unpacked.nyb" --strict
+ok "without it they are unpacked" "$nybble" compile "$dir/unpacked.nyt" -o "$dir/unpacked.nyb"
 ok "run of the one that fits" "$nybble" run "$dir/two.nyb" --input x="$dir/x.npy" --output-dir "$dir/out5"
 ok "outputs of that one match" same "$dir/out5/a_y.npy"
 exits "a plain FP4 target names the fix" 1 "use sm_120f" "$nybble" compile "$dir/small.onnx" -o "$dir/t.nyb" --target cpu,sm_120

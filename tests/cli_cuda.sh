@@ -99,7 +99,7 @@ PY
 kernels() { "$nybble" kernels "$@"; }
 prints "help" "replay" "$nybble" kernels --help
 exits "no subcommand" 2 "usage: nybble kernels" "$nybble" kernels
-prints "dump" "2 of 2 kernels of sm_90a, recorded on sim:h100" kernels dump "$dir/small.onnx" "$dir/k" --device sim:h100 --input x="$dir/in.npy" --cubin sm_80,sm_90a
+prints "dump" "2 of 2 kernels of sm_90a, recorded on sim:h100" kernels dump "$dir/small.onnx" "$dir/k" --off merge --device sim:h100 --input x="$dir/in.npy" --cubin sm_80,sm_90a
 ok "each kernel has its files" test "$(ls "$dir"/k/*.launch | wc -l) $(ls "$dir"/k/*.sm_80.cubin | wc -l) $(ls "$dir"/k/*.expect.npy | wc -l)" = "2 2 2"
 soft=$(basename "$(ls "$dir"/k/row*.cu)" .cu); product=$(basename "$(ls "$dir"/k/matmul*.cu)" .cu)
 prints "arguments have their shapes" "f32\\[5,48\\] expect=" cat "$dir/k/$soft.launch"
@@ -112,7 +112,7 @@ replay_json() { kernels replay "$dir/k" "$soft" --json >"$dir/json" && python -c
 ok "one of them, as JSON" replay_json
 prints "without NVRTC" "2 kernels .* 0 failed" env NYBBLE_NVRTC=/nonexistent "$nybble" kernels replay "$dir/k" --device sim:h100
 exits "no such kernel" 1 "no such kernels" kernels replay "$dir/k" nothing
-exits "nothing was edited" 1 "no kernel was edited" kernels pin "$dir/small.onnx" "$dir/k" -o "$dir/p.nyb"
+exits "nothing was edited" 1 "no kernel was edited" kernels pin "$dir/small.onnx" "$dir/k" --off merge -o "$dir/p.nyb"
 sim_of_dump() { "$nybble" sim "$dir/k/$product.cu" "$dir/k/$product.launch"; }
 prints "a dumped kernel under the checks" "^0 findings" sim_of_dump
 cp "$dir/k/$soft.cu" "$dir/soft.cu"
@@ -120,19 +120,48 @@ cp "$dir/k/$soft.cu" "$dir/soft.cu"
 sed -i "s/cos/1 + cos/; s/ny_cos/1 + ny_cos/" "$dir/k/$soft.cu"; cmp -s "$dir/k/$soft.cu" "$dir/soft.cu" && bad "the edit changes nothing"
 exits "an edited kernel that is wrong" 1 "FAILED.*results differ" kernels replay "$dir/k" --device sim:h100
 exits "an edited one needs NVRTC" 1 "was edited, and there is no NVRTC" env NYBBLE_NVRTC=/nonexistent "$nybble" kernels replay "$dir/k" --device sim:h100
-prints "pin" "pinned $soft" kernels pin "$dir/small.onnx" "$dir/k" -o "$dir/p.nyb"
+prints "pin" "pinned $soft" kernels pin "$dir/small.onnx" "$dir/k" --off merge -o "$dir/p.nyb"
 prints "inspect tells" "$soft .*pinned" "$nybble" inspect "$dir/p.nyb" --device sim:h100
 "$nybble" run "$dir/small.onnx" --input x="$dir/in.npy" --output-dir "$dir/r1" >/dev/null 2>&1
 "$nybble" run "$dir/p.nyb" --device sim:h100 --input x="$dir/in.npy" --output-dir "$dir/r2" >/dev/null 2>"$dir/err"
 ok "the module runs what was pinned" python -c 'import sys, numpy as np; a, b = (np.load(p + "/y.npy") for p in sys.argv[1:]); assert np.abs(a + 1 - b).max() < 1e-5, (a, b)' "$dir/r1" "$dir/r2"
 sed -i 's/^block .*/block 64/; s/^points .*/points 99/' "$dir/k/$soft.launch"
-exits "a grid that is not what points say" 1 "in a model the grid is\|at most one each" kernels pin "$dir/small.onnx" "$dir/k" -o "$dir/p.nyb"
-kernels dump "$dir/small.onnx" "$dir/k" --device sim:h100 --input x="$dir/in.npy" >/dev/null 2>&1
+exits "a grid that is not what points say" 1 "in a model the grid is\|at most one each" kernels pin "$dir/small.onnx" "$dir/k" --off merge -o "$dir/p.nyb"
+kernels dump "$dir/small.onnx" "$dir/k" --off merge --device sim:h100 --input x="$dir/in.npy" >/dev/null 2>&1
 sed -i "s/__global__ void __launch_bounds__(BLOCK) $soft(/&int more, /" "$dir/k/$soft.cu"
-exits "another signature" 1 "takes (int, .*the model calls it with (float" kernels pin "$dir/small.onnx" "$dir/k" -o "$dir/p.nyb"
-exits "another size, another signature" 1 "the model calls it with\|has no kernel" kernels pin "$dir/small.onnx" "$dir/k" -o "$dir/p.nyb" --dim N=7
+exits "another signature" 1 "takes (int, .*the model calls it with (float" kernels pin "$dir/small.onnx" "$dir/k" --off merge -o "$dir/p.nyb"
+exits "another size, another signature" 1 "the model calls it with\|has no kernel" kernels pin "$dir/small.onnx" "$dir/k" --off merge -o "$dir/p.nyb" --dim N=7
 sed -i "s/^\/\/ $soft:/\/\/ other_kernel:/" "$dir/k/$soft.cu"
-exits "a kernel the model has not" 1 "the model has no kernel other_kernel" kernels pin "$dir/small.onnx" "$dir/k" -o "$dir/p.nyb"
+exits "a kernel the model has not" 1 "the model has no kernel other_kernel" kernels pin "$dir/small.onnx" "$dir/k" --off merge -o "$dir/p.nyb"
+
+# ---- launches that became one
+kernels dump "$dir/small.onnx" "$dir/m" --device sim:h100 --input x="$dir/in.npy" >"$dir/out" 2>"$dir/err"
+both=$(basename "$(ls "$dir"/m/merged_2_*.launch)" .launch)
+prints "a merged kernel says what it calls" "// 2. row.*: " cat "$dir/m/$both.cu"
+prints "it is one block" "^grid 1$" cat "$dir/m/$both.launch"
+prints "replay of a merged kernel" "^1 kernels on .*, 0 failed" kernels replay "$dir/m" --device sim:h100
+sim_of_merged() { "$nybble" sim "$dir/m/$both.cu" "$dir/m/$both.launch"; }
+prints "a merged kernel under the checks" "^0 findings" sim_of_merged
+"$nybble" compile "$dir/small.onnx" --target sm_90a -o "$dir/m.nyb" >/dev/null 2>&1
+"$nybble" compile "$dir/small.onnx" --target sm_90a --off merge -o "$dir/n.nyb" >/dev/null 2>&1
+prints "inspect counts launches" "3 kernels, 1 launches (2 where sizes are too large" "$nybble" inspect "$dir/m.nyb"
+prints "and names what is called" "$both \\[.*calls=matmul.*+row" "$nybble" inspect "$dir/m.nyb"
+prints "without the pass" "2 kernels, 2 launches, code" "$nybble" inspect "$dir/n.nyb"
+calls() { # module, input, launches expected
+  "$nybble" bench "$dir/$1.nyb" --device sim:h100 --input x="$dir/$2.npy" --ms 1 --kernels --json >"$dir/json" 2>"$dir/err" &&
+    python -c 'import json, sys; rows = json.loads(open(sys.argv[1]).read().splitlines()[1]); n = sum(r["calls"] for r in rows); sys.exit(0 if n == int(sys.argv[2]) else f"{n} launches")' "$dir/json" "$3"
+}
+python -c 'import sys, numpy as np; np.save(sys.argv[1] + "/large.npy", np.random.default_rng(3).standard_normal((700, 64)).astype(np.float32))' "$dir"
+ok "one launch for five rows" calls m in 1
+ok "two for seven hundred" calls m large 2
+ok "two without the pass" calls n in 2
+results() { for k in m n; do "$nybble" run "$dir/$k.nyb" --device sim:h100 --input x="$dir/$1.npy" --output-dir "$dir/r_$k" >/dev/null 2>"$dir/err" || return 1; done; cmp "$dir/r_m/y.npy" "$dir/r_n/y.npy"; }
+ok "the same bits merged" results in
+ok "the same bits of the large one" results large
+sed -i "s/cosf(/1.0f + cosf(/" "$dir/m/$both.cu"
+prints "pin a merged kernel" "pinned $both" kernels pin "$dir/small.onnx" "$dir/m" -o "$dir/q.nyb"
+"$nybble" run "$dir/q.nyb" --device sim:h100 --input x="$dir/in.npy" --output-dir "$dir/r_q" >/dev/null 2>"$dir/err"
+ok "the module runs the pinned merged kernel" python -c 'import sys, numpy as np; a, b = (np.load(p + "/y.npy") for p in sys.argv[1:]); assert np.abs(a + 1 - b).max() < 1e-5, (a, b)' "$dir/r1" "$dir/r_q"
 
 echo "cli_cuda: $passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -64,7 +64,7 @@ static nyb_status make(const char *to, bool straight, const char *add, ny_diag *
   image = (ny_mod_image){.kind = NY_MI_PTX, .arch = "compute_80"};
   fx_build(&f);
   to_cuda(&f, &image, add);
-  if (straight) f.m.n_commands = 4;
+  if (straight) f.m.n_commands = 6; /* with the choice, which is captured */
   NY_TRY(ny_module_file_begin(to, &file, d));
   NY_TRY(fx_write_weights(&file, d));
   NY_TRY(ny_module_file_segment(&file, ptx, sizeof ptx, &image.code));

@@ -318,11 +318,18 @@ static void native(ny_mod *gpu, written *w) { gpu->code = w->cpu.m.code; }
 static void cpu_images(ny_mod *gpu, written *w) { w->both[0].image = gpu->image, w->both[0].n_images = 1; }
 static void no_expr(ny_mod *gpu, written *w) { (void)w, gpu->arena = 1000; }
 
+static void no_condition(ny_mod *gpu, written *w) { (void)gpu, w->cpu.command[0].extent = 1000; }
+static void long_branch(ny_mod *gpu, written *w) { (void)gpu, w->cpu.command[0].n_else = 1000; }
+static void longest_branch(ny_mod *gpu, written *w) { (void)gpu, w->cpu.command[0].n_then = UINT32_MAX; }
+
 static void check_hostile(void) {
   static const struct {
     const char *name, *says;
     void (*change)(ny_mod *, written *);
   } row[] = {
+      {"a choice by a size that is not there", "condition is 1000", no_condition},
+      {"a choice longer than the program", "bodies of 1 and 1000", long_branch},
+      {"a choice longer than anything", "bodies of 4294967295", longest_branch},
       {"image out of the file", "do not lie", outside},
       {"image larger than the file", "do not lie", huge},
       {"image not at a page", "do not lie", unaligned},

@@ -1,6 +1,6 @@
-/* Number formats for another program to judge (tests/formats.py): `formats_tool decode FORMAT` writes the value of every
-   code, `encode FORMAT` reads f32 (integer formats: i32) and writes a code for each in one byte, or two, through packed
-   storage; `saturate` does the same with saturation. */
+/* Number formats for another program to judge (tests/formats.py): `formats_tool decode FORMAT` writes the value of
+   every code, `encode FORMAT` reads f32 (integer formats: i32) and writes a code for each in one byte, or two, through
+   packed storage; `saturate` does the same with saturation. */
 #include "base.h"
 
 #include <stdlib.h>

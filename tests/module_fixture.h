@@ -146,7 +146,11 @@ static void fx_build(fx_module *f) {
                                  .n_dims = 1};
   f->kernel[2] = (ny_mod_kernel){
       .name = "less", .family = "map", .note = "", .entry = (uint64_t)(fx_less - fx_code), .n_buffers = 2, .n_dims = 1};
+  ny_mod_command *choose = fx_command(f, NY_MC_CHOOSE, 0, NULL); /* one way to add or the other */
+  choose->extent = fx_expr(f, NY_MX_LT, (int32_t)n, (int32_t)fx_number(f, 1000), 0);
+  choose->n_then = choose->n_else = 1;
   fx_launch(f, 0, n, grain, FX_BUFFERS(a, b, sum), NULL);
+  fx_launch(f, 0, n, grain, FX_BUFFERS(b, a, sum), NULL);
   fx_copy(f, sum, o_sum, bytes, false);
   fx_launch(f, 1, n, grain, FX_BUFFERS(o_count), &three);
   fx_launch(f, 0, weights, grain, FX_BUFFERS(w, w, o_weight), NULL);

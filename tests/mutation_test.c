@@ -35,7 +35,7 @@ static bool verbose;
 static const ny_target *target;
 
 /* ---- a case, lowered and generated once */
-enum { MAX_IN = 4, MAX_KERNELS = 4, MAX_OUT = 2 };
+enum { MAX_IN = 4, MAX_KERNELS = 8, MAX_OUT = 2 };
 typedef struct kernel_case {
   const char *name;
   ny_ctx *cx;

@@ -1,5 +1,6 @@
-/* Edits a model as it is told (for tests/onnx_edit.py): onnx_edit_tool IN OUT LIMIT [opset N | mul VALUE | add VALUE | nvfp4|mxfp4|int4|int8 NAME
-   AXIS | conv NAME]... `mul` and `add` put numbers near 1 and 0 after a value; the quantisers round to nearest. */
+/* Edits a model as it is told (for tests/onnx_edit.py): onnx_edit_tool IN OUT LIMIT [opset N | mul VALUE | add VALUE |
+   nvfp4|mxfp4|int4|int8 NAME AXIS | conv NAME]... `mul` and `add` put numbers near 1 and 0 after a value; the
+   quantisers round to nearest. */
 #include "onnx_edit.h"
 
 #include <math.h>

@@ -93,7 +93,7 @@ void cli_samples_free(cli_samples *s);
 typedef struct cli_model_options {
   cli_dims dims;
   cli_pairs inputs;
-  const char *device, *target, *precision, *dump;
+  const char *device, *target, *precision, *off, *dump;
   int threads, optimize, trust, seed, no_cache, evaluate;
   int memory, seconds; /* --max-memory MB, --max-seconds; 0: not given */
   bool careful;        /* without --max-memory: only what the size of model and inputs makes likely */
@@ -107,6 +107,7 @@ typedef struct cli_model_options {
       {"--device", CLI_STRING, &(o).device, "D", "cpu (default), cuda[:N], sim[:gb10|h100|rtx5090]"},                  \
       {"--target", CLI_STRING, &(o).target, "T", "a row of `nybble ops --targets` (default: the device's)"},           \
       {"--precision", CLI_STRING, &(o).precision, "P", "operands of f32 products: f32 (default), tf32, bf16, f16"},    \
+      {"--off", CLI_STRING, &(o).off, "A,B", "leave these passes out"},                                                \
       {"--trust", CLI_FLAG, &(o).trust, NULL, "run native code from a .nyb this user did not compile"},                \
       {"--no-cache", CLI_FLAG, &(o).no_cache, NULL, "compile again"},                                                  \
       {"--max-memory", CLI_COUNT, &(o).memory, "MB", "for activations, results and random inputs"},                    \

@@ -9,7 +9,7 @@
 typedef struct front_options {
   cli_dims dims;
   const char *from, *out, *target, *precision, *dump, *only, *until, *off;
-  int optimize, verify, threads, no_ptx, source;
+  int optimize, verify, threads, no_ptx, source, strict;
 } front_options;
 #define FRONT_OPTIONS(o)                                                                                               \
   {"--from", CLI_STRING, &(o).from, "FILE", "resume from a dumped stage, given in place of a model"},                  \
@@ -17,6 +17,7 @@ typedef struct front_options {
       {"--target", CLI_STRING, &(o).target, "T,U", "host (default), cpu, rows of `nybble ops --targets`"},             \
       {"--optimize", CLI_LEVEL, &(o).optimize, "N", "optimisation level 0 to 3 (default 2)"},                          \
       {"--precision", CLI_STRING, &(o).precision, "P", "operands of f32 products: f32 (default), tf32, bf16, f16"},    \
+      {"--strict", CLI_FLAG, &(o).strict, NULL, "fail where packed weights would be unpacked"},                        \
       {"--only", CLI_STRING, &(o).only, "A,B", "run only these passes"},                                               \
       {"--until", CLI_STRING, &(o).until, "PASS", "stop after this pass"},                                             \
       {"--off", CLI_STRING, &(o).off, "A,B", "leave these passes out"},                                                \
@@ -37,7 +38,8 @@ static nyb_compile_options compile_options(const front_options *o) {
                                .verify_each = o->verify,
                                .threads = o->threads,
                                .no_ptx = o->no_ptx,
-                               .with_source = o->source};
+                               .with_source = o->source,
+                               .strict = o->strict};
 }
 
 static int import(const front_options *o, const char *file, nyb_context **cx, nyb_model **model) {

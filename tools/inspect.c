@@ -48,11 +48,36 @@ static const char *arch_of(const ny_mod *q, int kind) {
   return NULL;
 }
 
+/* Launches of a program, each branch counted: as its commands stand, and where launches are merged in sizes that are small, both ways. */
+typedef struct tally_of_launches {
+  uint32_t n, merged; /* with launches merged; of them, those of kernels of calls */
+  uint32_t alone;     /* without */
+} tally_of_launches;
+
+static tally_of_launches launches_of(const ny_mod *q) {
+  tally_of_launches t = {0};
+  for (uint32_t i = 0; i < q->n_commands; i++) {
+    const ny_mod_command *c = &q->command[i];
+    if (c->kind == NY_MC_CHOOSE) {
+      t.n += c->n_then;
+      t.merged += c->n_then;
+      t.alone += c->n_else;
+      i += c->n_then + c->n_else;
+    } else if (c->kind == NY_MC_LAUNCH) {
+      t.n++;
+      t.alone++;
+      t.merged += !strcmp(q->kernel[c->kernel].family, "merged");
+    }
+  }
+  return t;
+}
+
 static void program_json(ny_text *t, const ny_mod *q, bool first) {
   ny_text_add(t, first ? "{\"target\":" : ",{\"target\":");
   ny_text_json(t, q->target);
-  ny_text_addf(t, ",\"kernels\":%u,\"code_bytes\":%llu,\"images\":[", q->n_kernels,
-               (unsigned long long)code_bytes(q, -1));
+  tally_of_launches l = launches_of(q);
+  ny_text_addf(t, ",\"kernels\":%u,\"launches\":%u,\"merged_launches\":%u,\"launches_at_large_sizes\":%u,\"code_bytes\":%llu,\"images\":[",
+               q->n_kernels, l.n, l.merged, l.alone, (unsigned long long)code_bytes(q, -1));
   for (int kind = 0, n = 0; kind < NY_MI_COUNT; kind++) {
     const char *arch = arch_of(q, kind);
     if (!arch) continue;
@@ -65,8 +90,10 @@ static void program_json(ny_text *t, const ny_mod *q, bool first) {
 
 static void program_line(ny_text *t, const ny_mod *q, bool first) {
   char c[32];
-  ny_text_addf(t, "  %-8s %s: %u kernels, code %s", first ? "targets" : "", q->target, q->n_kernels,
-               cli_bytes((double)code_bytes(q, -1), c));
+  tally_of_launches l = launches_of(q);
+  ny_text_addf(t, "  %-8s %s: %u kernels, %u launches", first ? "targets" : "", q->target, q->n_kernels, l.n);
+  if (l.alone != l.n) ny_text_addf(t, " (%u where sizes are too large for merged ones)", l.alone);
+  ny_text_addf(t, ", code %s", cli_bytes((double)code_bytes(q, -1), c));
   const char *comma = " (";
   for (int kind = 0; kind < NY_MI_COUNT; kind++) {
     const char *arch = arch_of(q, kind);
@@ -89,6 +116,24 @@ static void kernel_lines(ny_text *t, const ny_mod *q) {
     }
     ny_text_add(t, "\n");
   }
+}
+
+static void precision_rows(ny_text *t, const ny_mod *q, bool json) {
+  if (json) ny_text_add(t, ",\"precision\":[");
+  for (uint32_t i = 0; i < q->n_precision; i++) {
+    const ny_mod_precision *p = &q->precision[i];
+    const char *const field[] = {p->node, p->op, p->asked, p->done, p->why};
+    static const char *const name[] = {"node", "op", "asked", "done", "why"};
+    if (!json)
+      ny_text_addf(t, "  %-8s %s (%s): %s asked, %s done%s%s\n", i ? "" : "precision", *p->node ? p->node : "?", p->op,
+                   p->asked, p->done, *p->why ? ": " : "", p->why);
+    for (size_t k = 0; json && k < NY_COUNT(field); k++) {
+      ny_text_addf(t, "%s\"%s\":", k ? "," : i ? ",{" : "{", name[k]);
+      ny_text_json(t, field[k]);
+    }
+    if (json) ny_text_add(t, "}");
+  }
+  ny_text_add(t, json ? "]" : q->n_precision ? "           all other products as asked\n" : "  precision all products as asked\n");
 }
 
 /* What a device would run of this file; false: nothing, and d says why. */
@@ -128,7 +173,7 @@ static void module_text(ny_text *t, const nyb_module *m, const nyb_module_info *
                cli_bytes((double)in->file_bytes, f));
 }
 
-static int module_report(const char *path, const char *device, bool verify, bool json) {
+static int module_report(const char *path, const char *device, bool verify, bool precision, bool json) {
   nyb_context *cx = cli_open(NULL);
   nyb_module *m;
   nyb_module_info in = {.size = sizeof in};
@@ -141,7 +186,10 @@ static int module_report(const char *path, const char *device, bool verify, bool
   json ? module_json(&t, m, &in, device) : module_text(&t, m, &in, device, not .message);
   values(&t, "inputs", in.inputs, in.n_inputs, json);
   values(&t, "outputs", in.outputs, in.n_outputs, json);
-  if (!json) kernel_lines(&t, &m->mod);
+  if (precision)
+    precision_rows(&t, &m->mod, json);
+  else if (!json)
+    kernel_lines(&t, &m->mod);
   if (json)
     ny_text_add(&t, "}\n");
   else if (verify)
@@ -199,16 +247,17 @@ static void graph_report(nyb_model *m, bool json) {
 
 int verb_inspect(int argc, char **argv) {
   const char *file, *device = NULL;
-  int bad = CLI_OK, json = 0, verify = 0;
+  int bad = CLI_OK, json = 0, verify = 0, precision = 0;
   cli_dims dims = {0};
   const cli_option opt[] = {
       {"--dim", CLI_DIM, &dims, "NAME=N", "replace a symbolic dimension by a number"},
       {"--device", CLI_STRING, &device, "D",
        "of a .nyb: what cpu (default), cuda[:N] or sim[:PROFILE] would run of it"},
       {"--verify", CLI_FLAG, &verify, NULL, "of a .nyb: read the whole file and compare every segment with its digest"},
+      {"--precision", CLI_FLAG, &precision, NULL, "of a .nyb: what its products do with their operands, beside what was asked"},
       {"--json", CLI_FLAG, &json, NULL, "the same as JSON"}};
   cli_parse("inspect", opt, NY_COUNT(opt), argc, argv, &file, 1, 1);
-  if (ny_ends_with(file, ".nyb")) return module_report(file, device, verify, json);
+  if (ny_ends_with(file, ".nyb")) return module_report(file, device, verify, precision, json);
   nyb_context *cx = cli_open(NULL);
   nyb_import_options io = {.size = sizeof io, .dims = dims.v, .n_dims = dims.n};
   nyb_model *m = NULL;

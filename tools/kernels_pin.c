@@ -7,7 +7,7 @@
 #include <string.h>
 
 typedef struct pins {
-  const char *dir, *target;
+  const char *dir, *target, *off;
   ny_arena arena;
   ny_codegen_pin *pin;
   size_t n, cap;
@@ -79,7 +79,7 @@ static int find(pins *p) {
 static nyb_status compile(nyb_context *cx, nyb_model *m, const pins *p, int optimize, const char *out) {
   ny_arena a = {0};
   ny_compile_targets t = {.pin = p->pin, .n_pin = p->n};
-  ny_pass_options po = {.opt = optimize ? optimize - 1 : 2, .progress = cx->options.progress, .user = cx->options.user};
+  ny_pass_options po = {.opt = optimize ? optimize - 1 : 2, .off = p->off, .progress = cx->options.progress, .user = cx->options.user};
   nyb_status s = ny_target_list(p->target, &a, &t.target, &t.n, &cx->diag);
   bool gpu = false;
   for (size_t i = 0; i < t.n && !s; i++) gpu |= ny_on_gpu(t.target[i]);
@@ -115,6 +115,7 @@ int kernels_pin(int argc, char **argv) {
   const cli_option opt[] = {
       {"--dim", CLI_DIM, &dims, "NAME=N", "replace a symbolic dimension by a number, as for the dump"},
       {"--optimize", CLI_LEVEL, &optimize, "N", "optimisation level 0 to 3 (default 2), as for the dump"},
+      {"--off", CLI_STRING, &p.off, "A,B", "leave these passes out, as for the dump"},
       {"--target", CLI_STRING, &p.target, "T,U", "default: what the kernels were dumped for"},
       {"-o", CLI_STRING, &out, "FILE", "the module"}};
   int n = cli_parse("kernels", opt, NY_COUNT(opt), argc, argv, file, 1, 2);

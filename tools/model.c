@@ -29,6 +29,7 @@ static nyb_status open_for(const char *path, const cli_dims *dims, cli_model *m)
                             .target = o->target,
                             .optimize = o->optimize,
                             .precision = o->precision,
+                            .off = o->off,
                             .dump_dir = o->dump,
                             .threads = o->threads,
                             .device = o->device};

@@ -91,6 +91,7 @@ typedef struct cu {
   uint32_t uses;
   ny_cuda_facts *facts;
   int threads;
+  int part_of; /* threads of the block when this is a function that a kernel of calls calls; 0: a kernel */
   cu_layout *layout; /* of the kernel */
   const cu_layout *others[64]; /* of operands that are only staged */
   int n_others;
@@ -141,6 +142,15 @@ void cu_line(cu *c, const char *fmt, ...) NY_PRINTF(2, 3); /* indented, with a n
 const char *cu_name(cu *c, const char *prefix, const char *name, int64_t id); /* a C identifier nobody has yet */
 int cu_new_buffer(cu *c, ny_value *v, ny_fmt f, const char *name);
 void cu_block(cu *c, const ny_block *b);
+void cu_header(cu *c, ny_text *t);    /* the comment above it */
+void cu_signature(cu *c, ny_text *t); /* its #defines, up to the brace */
+void cu_close(ny_text *t);
+const char *cu_sync_text(cu *c); /* how the threads of a grid point wait for one another */
+/* `kernel` as a function `symbol` for one grid point, in a namespace of_<symbol>, for a block of the caller's threads. facts->shared: of a point. */
+nyb_status cu_part(const cu *caller, const ny_graph *kernel, const char *symbol, ny_text *out, uint32_t *uses, ny_cuda_facts *facts);
+
+/* calls.c: a kernel of calls, prepared */
+void cu_calls(cu *c, ny_text *out);
 
 /* names.c: dims as C, and what is known of them */
 const char *cu_dim_text(cu *c, ny_dim d);
@@ -217,5 +227,5 @@ void cu_reduce_tail(cu *c, const cu_at *at, const ny_op *op);
 void cu_mma(cu *c, const ny_op *op);
 
 /* prelude.c: parts of prelude.cuh, in its order */
-enum { CU_P_HALF = 1, CU_P_NARROW = 2, CU_P_VECTOR = 4, CU_P_BITS = 8, CU_P_INT = 16, CU_P_MATH = 32, CU_P_SHUFFLE = 64, CU_P_ASYNC = 128, CU_P_MMA = 256 };
+enum { CU_P_HALF = 1, CU_P_NARROW = 2, CU_P_VECTOR = 4, CU_P_BITS = 8, CU_P_INT = 16, CU_P_MATH = 32, CU_P_SHUFFLE = 64, CU_P_ASYNC = 128, CU_P_MMA = 256, CU_P_PART = 512 };
 #endif

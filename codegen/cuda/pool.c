@@ -16,6 +16,7 @@ enum { UNIT_KERNELS = 8, UNIT_BYTES = 12000, MAX_THREADS = 64, MAX_IMAGE = 1 << 
 static const char *const options[] = {"--fmad=false", "--std=c++17", "-lineinfo", "-diag-suppress=177,550"};
 
 typedef struct unit {
+  size_t turn; /* the unit that is compiled as this many-eth */
   ny_text source;
   char *name;
   ny_diag diag;
@@ -200,6 +201,10 @@ static nyb_status check_pins(const job *j, ny_diag *d) {
   for (size_t i = 0; i < r->n_pin; i++) {
     bool found = false;
     for (size_t k = 0; k < r->n; k++) found |= pin_of(r, r->kernel[k]) == &r->pin[i];
+    for (size_t k = 0; k < r->n && !found; k++)
+      for (const ny_op *op = r->kernel[k]->body.first; op; op = op->next)
+        if (op->kind == NY_call && !strcmp(op->attr[NY_AT(call, kernel)].s, r->pin[i].kernel))
+          return ny_fail(d, NYB_E_ARGUMENT, NULL, "for %s kernel %s is part of %s: edit that one, or compile with --off merge", r->target->name, r->pin[i].kernel, r->kernel[k]->name);
     if (!found)
       return ny_fail(d, NYB_E_ARGUMENT, NULL, "for %s the model has no kernel %s (another target, other sizes or another version of nybble named it so)",
                      r->target->name, r->pin[i].kernel);
@@ -239,8 +244,9 @@ static nyb_status texts(job *j, ny_arena *a, ny_diag *d) {
 /* ---- threads */
 static void *work(void *user) {
   job *j = user;
-  for (size_t i; (i = atomic_fetch_add(&j->next, 1)) < j->out->n_image;) {
+  for (size_t turn; (turn = atomic_fetch_add(&j->next, 1)) < j->out->n_image;) {
     if (atomic_load(&j->failed)) break;
+    size_t i = j->unit[turn].turn;
     unit *u = &j->unit[i];
     if (ny_cuda_compile_source(u->source.s, u->name, j->arch, &j->out->image[i], &u->diag)) atomic_store(&j->failed, true);
     size_t done = atomic_fetch_add(&j->done, 1) + 1;
@@ -252,9 +258,19 @@ static void *work(void *user) {
   return NULL;
 }
 
+/* Long ones first, so that none is waited for at the end. */
+static void order(const job *j) {
+  for (size_t i = 0; i < j->out->n_image; i++) {
+    size_t at = i;
+    for (; at > 0 && j->unit[j->unit[at - 1].turn].source.n < j->unit[i].source.n; at--) j->unit[at].turn = j->unit[at - 1].turn;
+    j->unit[at].turn = i;
+  }
+}
+
 static void run(job *j) {
   pthread_t thread[MAX_THREADS];
   int want = j->r->threads, n = 0;
+  order(j);
   if (want < 1) {
     ny_host_facts h;
     ny_host_read(&h);

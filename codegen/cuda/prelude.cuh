@@ -317,3 +317,7 @@ NY_TENSOR(i8u8, i32, "r", "m16n8k32.row.col.s32.s8.u8.s32")
 NY_TENSOR(u8i8, i32, "r", "m16n8k32.row.col.s32.u8.s8.s32")
 NY_TENSOR(u8u8, i32, "r", "m16n8k32.row.col.s32.u8.u8.s32")
 NY_DEV u32 ny_tf32(u32 x) { u32 r; asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(__uint_as_float(x))); return r; }
+
+//@ 512
+// Some warps of a block wait for one another, all `threads` of them at barrier `id`, which is theirs.
+NY_DEV void ny_sync_part(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }

@@ -54,7 +54,7 @@ static void arguments(cu *c) {
     int at = cu_new_buffer(c, v, (ny_fmt)v->type->fmt, cu_name(c, "b_", v->name, v->id));
     c->value[v->id].buffer = at;
     c->buffer[at].global = true;
-    c->buffer[at].written = stores_to(b, v);
+    c->buffer[at].written = ny_kernel_stores(c->k, i);
     if (c->buffer[at].written && first < 0) first = at;
     if (ny_type_static_count(c->cx, v->type, &n) && n >= ((int64_t)1 << 31) - (1 << 24)) c->wide = true;
   }
@@ -207,17 +207,28 @@ static void symbol_of(const ny_graph *k, char out[NY_CUDA_SYMBOL]) {
     if (!isalnum((unsigned char)*s)) *s = '_';
 }
 
-static void header(cu *c, ny_text *t) {
+static void schedule(const cu *c, ny_text *t) {
+  const ny_graph *k = c->k;
+  const ny_cuda_layout *l = &c->facts->layout;
+  if (k->n_knob) ny_text_add(t, "// schedule:");
+  for (uint32_t i = 0; i < k->n_knob; i++) ny_text_addf(t, " %s=%lld", k->knob[i].name, (long long)k->knob[i].value);
+  if (ny_kernel_calls(k)) return;
+  ny_text_addf(t, "%s// a grid point is run by %d thread%s", k->n_knob ? "\n" : "", l->threads, l->threads > 1 ? "s" : "");
+  if (l->mma)
+    ny_text_addf(t, " as %d x %d warps of tensor-core fragments", l->wm, l->wn);
+  else if (l->threads > 1)
+    ny_text_addf(t, ": %d rows of %d, which hold %d x %d adjacent elements", l->tr, l->tc, l->u, l->v);
+}
+
+void cu_header(cu *c, ny_text *t) {
   const ny_graph *k = c->k;
   const ny_cuda_facts *f = c->facts;
   ny_text_addf(t, "// %s: family %s, for %s\n", k->name ? k->name : "?", k->family ? k->family : "none", c->target->name);
-  if (k->n_knob) ny_text_add(t, "// schedule:");
-  for (uint32_t i = 0; i < k->n_knob; i++) ny_text_addf(t, " %s=%lld", k->knob[i].name, (long long)k->knob[i].value);
-  ny_text_addf(t, "%s// a grid point is run by %d thread%s", k->n_knob ? "\n" : "", f->layout.threads, f->layout.threads > 1 ? "s" : "");
-  if (f->layout.mma)
-    ny_text_addf(t, " as %d x %d warps of tensor-core fragments", f->layout.wm, f->layout.wn);
-  else if (f->layout.threads > 1)
-    ny_text_addf(t, ": %d rows of %d, which hold %d x %d adjacent elements", f->layout.tr, f->layout.tc, f->layout.u, f->layout.v);
+  schedule(c, t);
+  if (c->part_of) {
+    ny_text_add(t, "\n");
+    return;
+  }
   ny_text_add(t, "\n// grid points: ");
   ny_dim_print(k->cx, ny_kernel_extent(k), t);
   ny_text_addf(t, "; grid: points / %d; block: %d; dynamic shared bytes: %u; indices: %d bits\n", f->points, f->block, f->shared, f->index);
@@ -229,23 +240,40 @@ static void header(cu *c, ny_text *t) {
   }
 }
 
-static void signature(cu *c, ny_text *t) {
-  const ny_graph *k = c->k;
-  ny_text_addf(t, "#define ix %s\n#define ux %s\n#define THREADS %d\n#define BLOCK %d\n#define POINTS (BLOCK / THREADS)\n", c->wide ? "i64" : "i32", c->wide ? "u64" : "u32", c->threads,
-               c->facts->block);
-  if (c->threads > 1) ny_text_addf(t, "#define NY_SYNC %s\n", c->threads > 32 ? "__syncthreads()" : "__syncwarp()");
-  ny_text_addf(t, "extern \"C\" __global__ void __launch_bounds__(BLOCK) %s(", c->facts->symbol);
-  for (uint32_t i = 0; i < k->body.n_arg; i++) {
-    const cu_buffer *b = &c->buffer[c->value[k->body.arg[i]->id].buffer];
+/* How the threads of a grid point wait for one another. */
+const char *cu_sync_text(cu *c) {
+  if (c->threads == 32) return "__syncwarp()";
+  if (!c->part_of || c->threads == c->part_of) return "__syncthreads()";
+  c->uses |= CU_P_PART;
+  return "ny_sync_part(1 + (int)threadIdx.x / THREADS, THREADS)";
+}
+
+static void buffers(cu *c, ny_text *t) {
+  for (uint32_t i = 0; i < c->k->body.n_arg; i++) {
+    const cu_buffer *b = &c->buffer[c->value[c->k->body.arg[i]->id].buffer];
     bool alone = b->alias == (int)i && !(c->facts->inplace && c->buffer[c->facts->inplace - 1].alias == (int)i);
-    ny_text_addf(t, "%s%s *%s%s, ", b->written && stores_to(&k->body, b->v) ? "" : "const ", cu_mem(b->fmt), alone ? "__restrict__ " : "", b->name);
+    bool stores = ny_kernel_stores(c->k, i);
+    /* where kernels are called, one may read what another has written: only what none writes is read-only */
+    if (c->part_of || (stores && ny_kernel_calls(c->k))) alone = false;
+    ny_text_addf(t, "%s%s *%s%s, ", stores ? "" : "const ", cu_mem(b->fmt), alone ? "__restrict__ " : "", b->name);
   }
   for (size_t i = 0; i < c->n_sym; i++) ny_text_addf(t, "i64 a_%s, ", cu_var(c, c->sym[i]));
-  ny_text_add(t, "i64 n) {\n");
+}
+
+void cu_signature(cu *c, ny_text *t) {
+  ny_text_addf(t, "#define ix %s\n#define ux %s\n#define THREADS %d\n#define BLOCK %d\n#define POINTS (BLOCK / THREADS)\n", c->wide ? "i64" : "i32", c->wide ? "u64" : "u32", c->threads,
+               c->facts->block);
+  if (c->threads > 1) ny_text_addf(t, "#define NY_SYNC %s\n", cu_sync_text(c));
+  if (c->part_of)
+    ny_text_addf(t, "NY_DEV void %s(", c->facts->symbol);
+  else
+    ny_text_addf(t, "extern \"C\" __global__ void __launch_bounds__(BLOCK) %s(", c->facts->symbol);
+  buffers(c, t);
+  ny_text_add(t, c->part_of ? "const ix point, u8 *const smem) {\n" : "i64 n) {\n");
 }
 
 static void local_lines(cu *c, ny_text *t) {
-  if (c->shared) {
+  if (c->shared && !c->part_of) {
     ny_text_add(t, "  extern __shared__ __align__(1024) u8 ny_smem[];\n");
     ny_text_addf(t, "  u8 *const smem = ny_smem%s;\n", c->threads > 32 || c->facts->points == 1 ? "" : CU_F(c, " + (int)threadIdx.x / THREADS * %u", c->shared));
   }
@@ -264,39 +292,55 @@ static void local_lines(cu *c, ny_text *t) {
   }
 }
 
-static void opening(cu *c) {
+static void place_of_thread(cu *c) {
+  if (c->part_of) {
+    if (c->threads > 1) cu_line(c, "const int tid = (int)threadIdx.x%s;", c->threads < c->part_of ? " % THREADS" : "");
+    return;
+  }
   const char *where = c->threads == 1 ? "(ix)blockIdx.x * POINTS + (ix)threadIdx.x" : c->threads == 32 ? "(ix)blockIdx.x * POINTS + (ix)threadIdx.x / THREADS" : "(ix)blockIdx.x";
   cu_line(c, "const ix point = %s;", where);
   if (c->threads <= 32) cu_line(c, "if (point >= n) return;");
   if (c->threads > 1) cu_line(c, "const int tid = (int)threadIdx.x%s;", c->threads == 32 ? " % THREADS" : "");
+}
+
+static void opening(cu *c) {
+  place_of_thread(c);
   for (size_t i = 0; i < c->n_sym; i++) cu_line(c, "const ix %s = (ix)a_%s;", cu_var(c, c->sym[i]), cu_var(c, c->sym[i]));
   grid(c);
 }
 
-static void emit(cu *c, ny_text *out) {
+static void code(cu *c) {
   c->indent = 1;
   opening(c);
   size_t head = c->body.n; /* layouts of staged operands are known only afterwards */
   cu_block(c, &c->k->body);
-  ny_text code = c->body;
+  ny_text text = c->body;
   c->body = (ny_text){0};
-  ny_text_addn(&c->body, code.s, head);
+  ny_text_addn(&c->body, text.s, head);
   if (c->scratch_bytes) c->buffer[c->scratch].offset = c->shared, c->shared += (c->scratch_bytes + 127) & ~127u;
   if (c->threads > 1) cu_layout_lines(c, c->layout, "tid");
   for (int i = 0; i < c->n_others; i++) cu_layout_lines(c, c->others[i], "tid");
-  ny_text_addn(&c->body, code.s + head, code.n - head);
-  ny_text_free(&code);
-  c->facts->shared = c->shared * (uint32_t)(c->threads > 32 ? 1 : c->threads == 32 ? c->facts->points : 0);
+  ny_text_addn(&c->body, text.s + head, text.n - head);
+  ny_text_free(&text);
+}
+
+static void emit(cu *c, ny_text *out) {
+  code(c);
+  c->facts->shared = c->shared * (uint32_t)(c->threads > 32 || c->part_of ? 1 : c->threads == 32 ? c->facts->points : 0);
   if (c->facts->shared > c->target->shared && c->target->shared)
     cu_fail(c, NULL, NYB_E_LIMIT, "a block needs %u bytes of shared memory, %s has %llu", c->facts->shared, c->target->name, (unsigned long long)c->target->shared);
-  header(c, out);
-  if (c->functions.n) ny_text_addf(out, "namespace of_%s {\n%s", c->facts->symbol, c->functions.s);
-  signature(c, out);
+  cu_header(c, out);
+  bool space = c->functions.n || c->part_of;
+  if (space) ny_text_addf(out, "namespace of_%s {\n", c->facts->symbol);
+  if (c->functions.n) ny_text_addn(out, c->functions.s, c->functions.n);
+  cu_signature(c, out);
   local_lines(c, out);
   ny_text_addn(out, c->body.s, c->body.n);
-  if (c->functions.n) ny_text_add(out, "}\n");
-  ny_text_add(out, "}\n#undef ix\n#undef ux\n#undef THREADS\n#undef BLOCK\n#undef POINTS\n#undef NY_SYNC\n");
+  if (space) ny_text_add(out, "}\n");
+  cu_close(out);
 }
+
+void cu_close(ny_text *out) { ny_text_add(out, "}\n#undef ix\n#undef ux\n#undef THREADS\n#undef BLOCK\n#undef POINTS\n#undef NY_SYNC\n"); }
 
 static void prepare(cu *c) {
   const ny_graph *k = c->k;
@@ -317,23 +361,45 @@ static void prepare(cu *c) {
     c->buffer[c->scratch].shared = c->buffer[c->scratch].written = true;
   }
   int64_t block = ny_knob(k, "tpb", 256);
+  c->facts->index = c->wide ? 64 : 32;
+  if (ny_kernel_calls(k)) {
+    c->facts->block = block < 32 || block > 1024 || (block & (block - 1)) ? 256 : (int)block;
+    c->facts->points = 1;
+    return;
+  }
   if (block < c->threads || block < 32 || block > 1024 || block % 32) block = c->threads > 256 ? c->threads : 256;
   c->facts->block = c->threads > 32 ? c->threads : (int)block;
   c->facts->points = c->facts->block / c->threads;
-  c->facts->index = c->wide ? 64 : 32;
+}
+
+static nyb_status finish(cu *c) {
+  if (!c->failed && c->cx->diag.code) cu_fail(c, NULL, c->cx->diag.code, "%s", c->cx->diag.message);
+  ny_text_free(&c->body);
+  ny_text_free(&c->functions);
+  ny_arena_free(&c->arena);
+  return c->failed;
 }
 
 nyb_status ny_cuda_body(const ny_graph *kernel, const ny_target *target, ny_text *out, uint32_t *uses, ny_cuda_facts *facts, ny_diag *d) {
   *facts = (ny_cuda_facts){.block = 256, .points = 256};
   cu c = {.k = kernel, .cx = kernel->cx, .target = target, .diag = d, .facts = facts, .threads = 1, .scratch = -1};
   prepare(&c);
-  if (!c.failed) emit(&c, out);
-  if (!c.failed && kernel->cx->diag.code) cu_fail(&c, NULL, kernel->cx->diag.code, "%s", kernel->cx->diag.message);
+  if (!c.failed) ny_kernel_calls(kernel) ? cu_calls(&c, out) : emit(&c, out);
   *uses |= c.uses;
-  ny_text_free(&c.body);
-  ny_text_free(&c.functions);
-  ny_arena_free(&c.arena);
-  return c.failed;
+  return finish(&c);
+}
+
+nyb_status cu_part(const cu *caller, const ny_graph *kernel, const char *symbol, ny_text *out, uint32_t *uses, ny_cuda_facts *facts) {
+  *facts = (ny_cuda_facts){.block = caller->facts->block};
+  cu c = {.k = kernel, .cx = kernel->cx, .target = caller->target, .diag = caller->diag, .facts = facts, .threads = 1, .scratch = -1, .part_of = caller->facts->block};
+  prepare(&c);
+  snprintf(facts->symbol, sizeof facts->symbol, "%s", symbol);
+  facts->block = c.part_of;
+  if (!c.failed && (c.wide || c.threads > c.part_of))
+    cu_fail(&c, NULL, NYB_E_UNSUPPORTED, "%s: it cannot be called by a block of %d threads with 32-bit indices", c.wide ? "it has buffers of 2^31 elements" : "too many threads", c.part_of);
+  if (!c.failed) emit(&c, out);
+  *uses |= c.uses;
+  return finish(&c);
 }
 
 nyb_status ny_cuda_source(const ny_graph *kernel, const ny_target *target, ny_text *out, ny_cuda_facts *facts, ny_diag *d) {

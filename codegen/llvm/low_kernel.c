@@ -348,6 +348,7 @@ static nyb_status lower_grid(ny_low *l, val begin, val end) {
 static nyb_status lower(ny_low *l, const char *symbol) {
   ny_lx *x = l->x;
   listing all = {0};
+  if (ny_kernel_calls(l->k)) return fail(l, l->k->body.first, NYB_E_UNSUPPORTED, "kernels of calls are for GPUs; without pass merge there are none");
   ny_kernel_symbols(l->k, &l->arena, &l->sym, &l->n_sym);
   l->info = NY_NEW_ARRAY(&l->arena, ny_linfo, l->k->next_value + 1);
   l->order = NY_NEW_ARRAY(&l->arena, ny_lspan, l->k->next_op + 1);

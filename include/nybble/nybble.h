@@ -138,6 +138,7 @@ typedef struct nyb_compile_options {
                             elsewhere f32), "bf16", "f16" */
   int no_ptx;  /* of CUDA targets keep machine code only, so no later device can run the file as it is */
   int with_source; /* and keep the CUDA source of every kernel */
+  int strict; /* quantised weights that no kernel reads as codes, so that they would be unpacked, are NYB_E_UNSUPPORTED */
 } nyb_compile_options;
 /* Runs the graph-level and tile-level passes in place, as far as options->until says. */
 NYB_API nyb_status nyb_optimize(nyb_model *model, const nyb_compile_options *options);

@@ -109,12 +109,14 @@ static void profile_of(const char *name, bool straight) {
   const nyb_kernel_time *later;
   CHECK(!nyb_session_profile(s, &later, &n) && later == t, "the rows stay where they are");
   uint64_t calls = 0;
+  bool two_ways = false; /* launches that sizes may merge: the kernels of one way are not called */
+  for (size_t i = 0; i < n; i++) two_ways |= !strcmp(t[i].family, "merged");
   for (size_t i = 0; i < n; i++) {
     calls += t[i].calls;
     CHECK(t[i].name && *t[i].name && t[i].family && *t[i].family, "row %zu has no name", i);
     CHECK(t[i].calls % 3 == 0 && (t[i].seconds > 0) == (t[i].calls > 0) && t[i].seconds < 60, "%s: %llu calls, %g s",
           t[i].name, (unsigned long long)t[i].calls, t[i].seconds);
-    CHECK(!straight || t[i].calls >= 3, "%s was called %llu times", t[i].name, (unsigned long long)t[i].calls);
+    CHECK(!straight || two_ways || t[i].calls >= 3, "%s was called %llu times", t[i].name, (unsigned long long)t[i].calls);
   }
   CHECK(calls >= 3, "%llu calls", (unsigned long long)calls);
   nyb_session_close(s);

@@ -15,7 +15,7 @@ static void edit(const uint8_t *data, size_t n) {
   ny_edit_tensor one = {.fmt = NY_u8, .data = "1"};
   if (!s) s = ny_edit_raise_opset(e, 23);
   if (!s && *outer) s = ny_edit_insert(e, outer, "Mul", "factor", &one);
-  if (!s) s = ny_edit_write(e, "/dev/null", n % 2 ? 0 : 64);
+  if (!s) s = ny_edit_write(e, "/dev/null", 0);
   if (s && !cx->diag.message[0]) abort();
   ny_edit_close(e);
   ny_ctx_free(cx);
