@@ -17,19 +17,24 @@ static ny_value *matmul_panels(ny_builder *b, ny_value *w, int64_t p) {
   return ny_b_transpose(b, w, (int[]){1, 0, 2});
 }
 
-/* Of what a dequantised weight is made of: [k or 1 or blocks of k, n or 1]. */
-static ny_value *matmul_codes(ny_builder *b, const ny_op *q, int64_t p);
-static ny_value *panels_of(ny_builder *b, ny_value *v, int64_t p) {
-  if (ny_def(v, NY_dequantize)) return matmul_codes(b, v->def, p);
-  return v->type->dim[1] == 1 ? ny_b_reshape(b, v, 3, (ny_dim[]){1, v->type->dim[0], 1}) : matmul_panels(b, v, p);
-}
-
-static ny_value *matmul_codes(ny_builder *b, const ny_op *q, int64_t p) {
+/* Of a dequantised weight panels of its codes, and of scales that columns do not share. */
+static ny_value *code_panels(ny_builder *b, const ny_op *q, ny_dim n, int64_t p) {
   ny_value *in[3] = {0};
   int64_t axis = q->attr[NY_AT(dequantize, axis)].i;
-  for (int i = 0; i < q->n_in; i++) in[i] = panels_of(b, ny_in(q, i), p);
+  for (int i = 0; i < q->n_in; i++) {
+    ny_value *v = ny_in(q, i);
+    const ny_type *t = v->type;
+    if (ny_def(v, NY_dequantize))
+      in[i] = code_panels(b, v->def, n, p);
+    else
+      in[i] = t->dim[1] == n ? matmul_panels(b, v, p) : ny_b_reshape(b, v, 3, (ny_dim[]){1, t->dim[0], 1});
+  }
   return ny_b_dequantize(b, (ny_fmt)q->out[0]->type->fmt, in[0], in[1], in[2], axis < 0 ? (int)axis : (int)axis + 1,
                          q->attr[NY_AT(dequantize, block)].i);
+}
+
+static ny_value *weight_panels(ny_builder *b, ny_value *w, int64_t p) {
+  return ny_def(w, NY_dequantize) ? code_panels(b, w->def, w->type->dim[1], p) : matmul_panels(b, w, p);
 }
 
 static ny_value *conv_panels(ny_builder *b, ny_value *w, int64_t group, int64_t p) {
@@ -65,7 +70,7 @@ static nyb_status visit(void *user, ny_op *op) {
   ny_builder b = ny_before(s->g, op);
   bool conv = op->kind == NY_conv;
   ny_value *w =
-      conv ? conv_panels(&b, ny_in(op, 1), op->attr[NY_AT(conv, group)].i, p) : panels_of(&b, ny_in(op, 1), p);
+      conv ? conv_panels(&b, ny_in(op, 1), op->attr[NY_AT(conv, group)].i, p) : weight_panels(&b, ny_in(op, 1), p);
   if (!w) return s->g->cx->diag.code;
   ny_set_in(op, 1, w);
   op->attr[conv ? NY_AT(conv, packed) : NY_AT(matmul, packed)].i = p;

@@ -83,7 +83,9 @@ static void compare(run *r, const exec *x, const char *what) {
 
 static bool all_launches(const ny_unit *u) {
   for (const ny_op *op = u->first->body.first; op; op = op->next)
-    if (op->kind != NY_launch && op->kind != NY_ret && op->kind != NY_const && op->kind != NY_reshape) return false;
+    if (op->kind != NY_launch && op->kind != NY_ret && op->kind != NY_const && op->kind != NY_reshape &&
+        op->kind != NY_precision)
+      return false;
   return true;
 }
 
