@@ -115,9 +115,9 @@ void cu_add(cu *c, const ny_op *op) {
   if (to) to->group = g, to->batch = c->batch;
 }
 
-void cu_add_stage(cu *c, cu_value *v, int area, const char *place, const ny_op *user, ny_fmt as) {
+void cu_add_stage(cu *c, cu_value *v, int area, const char *place, const ny_op *user, ny_fmt as, int terms) {
   int g = group_for(c, after_value(c, v, v->dim), v->dim, v->lay);
-  join(c, g, (cu_member){.what = CU_STAGE, .value = v, .area = area, .place = place, .user = user, .as = as});
+  join(c, g, (cu_member){.what = CU_STAGE, .value = v, .area = area, .place = place, .user = user, .as = as, .terms = terms});
 }
 
 /* ---- which values are arrays */
@@ -216,7 +216,7 @@ static void index_body(cu *c, const cu_at *at, const ny_op *op) {
 
 static void stage_body(cu *c, const cu_at *at, const cu_member *m) {
   const cu_layout *l = at->g->lay;
-  const char *pos[2] = {at->i, at->j}, *test = NULL;
+  const char *pos[2] = {at->i, at->j}, *test = cu_one_of_groups(c, l);
   int in = l->turned ? 0 : 1;
   for (int d = 0; d < 2; d++) {
     pos[d] = cu_plus(c, cu_base(&l->d[d]), cu_place(c, &l->d[d], at->w > 1 && d == in ? cu_plus(c, pos[d], "k") : pos[d]));
@@ -228,6 +228,15 @@ static void stage_body(cu *c, const cu_at *at, const cu_member *m) {
     if (t) test = test ? CU_F(c, "%s && %s", test, t) : t;
   }
   const char *x = cu_ref(c, at, m->value);
+  if (m->terms > 1) {
+    cu_line(c, "%s%s{", at->w > 1 ? CU_F(c, "EACH(k, %d) ", at->w) : "", test ? CU_F(c, "if (%s) ", test) : "");
+    cu_line(c, "  u16 term[%d];", m->terms);
+    cu_line(c, "  ny_terms<%d>(term, %s);", m->terms, cu_decode(c, m->value->fmt, x));
+    for (int e = 0; e < m->terms; e++)
+      cu_line(c, "  %s[%s] = term[%d];", c->buffer[m->area].name, CU_F(c, m->place, CU_F(c, "%s + %lld", pos[0], (long long)(e * at->g->dim[0])), pos[1]), e);
+    cu_line(c, "}");
+    return;
+  }
   cu_line(c, "%s%s%s[%s] = %s;", at->w > 1 ? CU_F(c, "EACH(k, %d) ", at->w) : "", test ? CU_F(c, "if (%s) ", test) : "", c->buffer[m->area].name,
           CU_F(c, m->place, pos[0], pos[1]), cu_cast(c, m->value->fmt, m->as, x, false));
 }
