@@ -100,8 +100,8 @@ void cu_codes_fetch(cu *c, const cu_mma_plan *p, bool first) {
   const char *left = limit_of(c, q->load[0], 0, k), *columns = limit_of(c, q->load[0], 1, p->t->dim[1]), *test = NULL;
   cu_line(c, "{");
   c->indent++;
-  cu_line(c, "const u8 *const codes = %s + (i64)((%s + first_%s + column_%s * (ix)%lld) / 2);", codes, offset_of(c, q->load[0]), s, s, (long long)q->ld);
-  cu_line(c, "const u8 *const scales = %s + (i64)(%s + first_%s / %d + column_%s * (ix)%lld);", scales, offset_of(c, q->load[1]), s, q->block, s, (long long)q->ld_scale);
+  cu_line(c, "const u8 *const codes = %s + NY_DIV(%s + first_%s + column_%s * (ix)%lld, 2);", codes, offset_of(c, q->load[0]), s, s, (long long)q->ld);
+  cu_line(c, "const u8 *const scales = %s + (%s + first_%s / %d + column_%s * (ix)%lld);", scales, offset_of(c, q->load[1]), s, q->block, s, (long long)q->ld_scale);
   if (columns) cu_line(c, "const ix columns = %s - column_%s;", columns, s), test = CU_F(c, "j * %d < columns", 8 * f->wn);
   if (left) cu_line(c, "const ix left = %s - first_%s;", left, s), test = CU_F(c, "h * %d < left%s%s", CHUNK * f->wk, test ? " && " : "", test ? test : "");
   cu_line(c, "EACH(h, %d) EACH(j, %d) {", q->chunks, q->nt);
@@ -144,6 +144,8 @@ void cu_codes_compute(cu *c, const cu_mma_plan *p) {
   cu_line(c, "const int lane = lane_%s, warp = tid / 32 %% %d;", s, f->wm * f->wn);
   cu_line(c, "EACH(h, %d) {", q->chunks);
   c->indent++;
+  cu_line(c, "u32 m[%d];", 2 * q->nt);
+  cu_line(c, "EACH(j, %d) ny_scales_%s(m + 2 * j, ws_%s[h * %d + j]);", q->nt, q->exponents ? "e8m0" : "e4m3", s, q->nt);
   cu_line(c, "EACH(q, 4) {");
   c->indent++;
   cu_line(c, "const int unit = h * %d + group_%s * 16 + lane %% 4 * 4 + q;", 16 * f->wk, s);
@@ -161,8 +163,8 @@ void cu_codes_compute(cu *c, const cu_mma_plan *p) {
   cu_line(c, "EACH(j, %d) {", q->nt);
   c->indent++;
   cu_line(c, "u32 b[4];");
-  cu_line(c, "ny_decode_%s(b, q == 0 ? w_%s[h * %d + j].x : q == 1 ? w_%s[h * %d + j].y : q == 2 ? w_%s[h * %d + j].z : w_%s[h * %d + j].w, %s(ws_%s[h * %d + j]%s));",
-          q->exponents ? "e8m0" : "e4m3", s, q->nt, s, q->nt, s, q->nt, s, q->nt, q->exponents ? "ny_scale_e8m0" : "ny_scale_e4m3", s, q->nt, q->exponents ? "" : ", q / 2");
+  cu_line(c, "const uint4 w = w_%s[h * %d + j];", s, q->nt);
+  cu_line(c, "ny_decode_%s(b, q == 0 ? w.x : q == 1 ? w.y : q == 2 ? w.z : w.w, m[2 * j + q / 2]);", q->exponents ? "e8m0" : "e4m3");
   cu_line(c, "EACH(e, %d) EACH(i, %d) {", planes, q->mt);
   cu_line(c, "  const uint4 u = x[e * %d + i], v = y[e * %d + i];", q->mt, q->mt);
   cu_line(c, "  const u32 a[8] = {u.x, v.x, u.y, v.y, u.z, v.z, u.w, v.w};");

@@ -338,24 +338,24 @@ NY_DEV void ny_decode_e8m0(u32 *b, u32 w, u32 scale) {
   ny_codes(b, w);
   EACH(k, 4) b[k] = ny_product2(ny_product2(b[k], 0x7e807e80u), scale);
 }
-// Of two adjacent scales, times 2^118, twice.
-NY_DEV u32 ny_scale_e4m3(u32 two, int which) {
+// Scales of two adjacent blocks, each twice, times 2^118; of one block.
+NY_DEV void ny_scales_e4m3(u32 *s, u32 two) {
+  float x[2];
 #if __CUDA_ARCH__ >= 890
-  float lo, hi;
-  asm("{.reg .b32 r; .reg .b16 l, h; cvt.rn.f16x2.e4m3x2 r, %2; mov.b32 {l, h}, r; cvt.f32.f16 %0, l; cvt.f32.f16 %1, h;}" : "=f"(lo), "=f"(hi) : "h"((u16)two));
-  const float s = which ? hi : lo;
+  asm("{.reg .b32 r; .reg .b16 l, h; cvt.rn.f16x2.e4m3x2 r, %2; mov.b32 {l, h}, r; cvt.f32.f16 %0, l; cvt.f32.f16 %1, h;}" : "=f"(x[0]), "=f"(x[1]) : "h"((u16)two));
 #else
-  const float s = ny_f8e4m3((u8)(two >> 8 * which));
+  EACH(k, 2) x[k] = ny_f8e4m3((u8)(two >> 8 * k));
 #endif
-  const u32 u = __float_as_uint(s * __uint_as_float(0x7a800000u));
-  return __byte_perm(u, u, 0x3232);
+  EACH(k, 2) {
+    const u32 u = __float_as_uint(x[k] * __uint_as_float(0x7a800000u));
+    s[k] = __byte_perm(u, u, 0x3232);
+  }
 }
-NY_DEV u32 ny_scale_e8m0(u32 x) { return (x == 0 ? 0x40u : x == 255 ? 0x7fc0u : x << 7) * 0x10001u; }
-// Numbers of bf16 that add up to x; what is too large for the others stays in the first.
+NY_DEV void ny_scales_e8m0(u32 *s, u32 x) { s[0] = s[1] = (x == 0 ? 0x40u : x == 255 ? 0x7fc0u : x << 7) * 0x10001u; }
+// Numbers of bf16, two or more, that add up to x. Infinity is the first alone; NaN is the second at least.
 template <int N> NY_DEV void ny_terms(u16 *t, float x) {
   EACH(k, N) {
-    const u32 u = __float_as_uint(x);
-    const float top = __uint_as_float(x != x ? 0x7fc00000u : u & 0xffff0000u);
+    const float top = __uint_as_float(__float_as_uint(x) & 0xffff0000u);
     t[k] = (u16)(__float_as_uint(top) >> 16);
     x = x == top ? 0.0f : x - top;
   }
