@@ -106,11 +106,11 @@ static nyb_status same_class(ny_ev *ev, const ny_op *op, const ny_tensor *in, co
 static nyb_status matmul_sizes(ny_ev *ev, const ny_op *op, const ny_type *x, const ny_type *y, const ny_type *to,
                                int64_t packed, product *p) {
   int r = to->rank, xr = x->rank, yr = y->rank;
-  bool ok = xr >= 2 && yr >= 2 && r >= 2 && xr <= r && (packed ? yr == 3 : yr <= r) && packed >= 0;
+  bool turned = packed == -1, ok = xr >= 2 && yr >= 2 && r >= 2 && xr <= r && (turned ? yr == 2 : packed ? yr == 3 : yr <= r) && packed >= -1;
   if (ok) {
     p->m = to->dim[r - 2], p->n = p->pitch = to->dim[r - 1], p->k = x->dim[xr - 1];
-    ok = x->dim[xr - 2] == p->m && y->dim[yr - 2] == p->k;
-    ok = ok && (packed ? y->dim[2] == packed && y->dim[0] == (p->n + packed - 1) / packed : y->dim[yr - 1] == p->n);
+    ok = x->dim[xr - 2] == p->m && (turned ? y->dim[1] == (p->k + 31) / 32 * 32 : y->dim[yr - 2] == p->k);
+    ok = ok && (turned ? y->dim[0] == p->n : packed ? y->dim[2] == packed && y->dim[0] == (p->n + packed - 1) / packed : y->dim[yr - 1] == p->n);
   }
   for (int i = 0; ok && i < r - 2; i++) {
     int a = i - (r - xr), b = packed ? -1 : i - (r - yr);
@@ -132,6 +132,11 @@ static void batch_strides(const ny_type *t, int rank, int64_t *step) {
 static void matmul_pack_b(product *p, const ny_tensor *y, int64_t base, int64_t packed) {
   ny_fmt f = (ny_fmt)y->type->fmt;
   clear_b_edge(p);
+  for (int64_t j = 0; packed == -1 && j < p->n; j++) {
+    load(f, y->data, j * y->type->dim[1], p->k, p->row);
+    for (int64_t k = 0; k < p->k; k++) p->b[(j / STRIP * p->k + k) * STRIP + j % STRIP] = p->row[k];
+  }
+  if (packed == -1) return;
   for (int64_t k = 0; k < p->k; k++) {
     if (!packed) load(f, y->data, base + k * p->n, p->n, p->row);
     for (int64_t j = 0; packed && j < p->n; j += packed)

@@ -235,9 +235,22 @@ static nyb_status run_index(machine *m, ny_op *op) {
   return NYB_OK;
 }
 
-/* One mma sums in double (or modulo 2^64) and rounds once, to the tile's format. */
+/* One mma sums in double (or modulo 2^64) and rounds once, to the tile's format. Products with scales are exact there too. */
+static void run_scaled_mma(cell *t, const cell *a, const cell *b, const cell *sb, const cell *sa, int64_t block) {
+  for (int64_t r = 0; r < t->rows; r++)
+    for (int64_t k = 0; k < a->cols; k++) {
+      double x = a->x[r * a->cols + k].f * (sa ? sa->x[r * sa->cols + k / block].f : 1);
+      for (int64_t j = 0; j < t->cols; j++) t->x[r * t->cols + j].f += x * b->x[k * b->cols + j].f * sb->x[k / block * sb->cols + j].f;
+    }
+}
+
 static nyb_status run_mma(machine *m, ny_op *op) {
   cell *t = in(m, op, 0), *a = in(m, op, 1), *b = in(m, op, 2);
+  if (op->n_in > 3) {
+    run_scaled_mma(t, a, b, in(m, op, 3), op->n_in > 4 ? in(m, op, 4) : NULL, op->attr[NY_AT(mma, block)].i);
+    rounded(t);
+    return NYB_OK;
+  }
   for (int64_t r = 0; r < t->rows; r++)
     for (int64_t k = 0; k < a->cols; k++) {
       ny_num *c = t->x + r * t->cols, x = a->x[r * a->cols + k];

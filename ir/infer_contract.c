@@ -77,6 +77,18 @@ static int64_t panel(ny_graph *g, const ny_op *op, int64_t p) {
   return -1;
 }
 
+/* y by rows: [n, k filled up]. */
+static const ny_type *turned_matmul(ny_graph *g, ny_op *op, const ny_type *x, const ny_type *y, ny_fmt f) {
+  if (x->rank < 2 || y->rank != 2)
+    return ny_bad_type(g, op, "operands %s and %s with packed=-1", ny_type_str(g, x), ny_type_str(g, y));
+  ny_dim up = ny_dim_mul(g->cx, ny_dim_ceildiv(g->cx, x->dim[x->rank - 1], 32), 32);
+  if (!equal_or_fail(g, op, "filled up inner dimensions", up, y->dim[1])) return NULL;
+  ny_dim d[NY_MAX_RANK];
+  memcpy(d, x->dim, sizeof d);
+  d[x->rank - 1] = y->dim[0];
+  return ny_result(g, op, f, x->rank, d);
+}
+
 static const ny_type *packed_matmul(ny_graph *g, ny_op *op, const ny_type *x, const ny_type *y, int64_t p, ny_fmt f) {
   const ny_type *t = op->out[0]->type;
   if (x->rank < 2 || y->rank != 3 || !t || t->rank != x->rank)
@@ -96,8 +108,10 @@ const ny_type *ny_infer_matmul(ny_graph *g, ny_op *op, int out) {
   (void)out;
   const ny_type *x = in_type(op, 0), *y = in_type(op, 1);
   ny_fmt f = contract_format(g, op, x, y, op->out[0]->type);
-  int64_t p = panel(g, op, op->attr[NY_AT(matmul, packed)].i);
+  bool turned = op->attr[NY_AT(matmul, packed)].i == -1;
+  int64_t p = turned ? 0 : panel(g, op, op->attr[NY_AT(matmul, packed)].i);
   if (f == NY_none || p < 0) return NULL;
+  if (turned) return turned_matmul(g, op, x, y, f);
   if (p) return packed_matmul(g, op, x, y, p, f);
   if (x->rank < 2 || y->rank < 2) return ny_bad_type(g, op, "operands of rank %d and %d", x->rank, y->rank);
   if (!equal_or_fail(g, op, "inner dimensions", x->dim[x->rank - 1], y->dim[y->rank - 2])) return NULL;

@@ -87,10 +87,24 @@ const ny_type *ny_infer_index(ny_graph *g, ny_op *op, int out) {
   return ny_type_with_fmt(g->cx, t, NY_i64);
 }
 
+/* Scales of operand `which`: as many along k as there are blocks. */
+static bool scales_fit(ny_graph *g, const ny_op *op, int which, const ny_type *operand) {
+  const ny_type *s = in_type(op, which);
+  int64_t block = op->attr[NY_AT(mma, block)].i;
+  int k = which == 3 ? 0 : 1;
+  if (!is_tile(g, op, s)) return false;
+  return block > 0 && ny_is_float((ny_fmt)s->fmt) && ny_is_float((ny_fmt)operand->fmt) && s->dim[1 - k] == operand->dim[1 - k] &&
+         s->dim[k] == ny_dim_ceildiv(g->cx, operand->dim[k], block);
+}
+
 const ny_type *ny_infer_mma(ny_graph *g, ny_op *op, int out) {
   (void)out;
   const ny_type *c = in_type(op, 0), *a = in_type(op, 1), *b = in_type(op, 2);
   if (!is_mutable(g, op) || !is_tile(g, op, c) || !is_tile(g, op, a) || !is_tile(g, op, b)) return NULL;
+  for (int i = 3; i < op->n_in; i++)
+    if (!scales_fit(g, op, i, i == 3 ? b : a))
+      return ny_bad_type(g, op, "scales %s of blocks of %lld for %s", ny_type_str(g, in_type(op, i)),
+                         (long long)op->attr[NY_AT(mma, block)].i, ny_type_str(g, i == 3 ? b : a));
   if (a->dim[1] == b->dim[0] && a->dim[0] == c->dim[0] && b->dim[1] == c->dim[1] &&
       ny_is_float((ny_fmt)a->fmt) == ny_is_float((ny_fmt)b->fmt) &&
       ny_is_float((ny_fmt)c->fmt) == ny_is_float((ny_fmt)a->fmt))

@@ -144,7 +144,7 @@ nyb_status ny_p_data(ny_parser *p, ny_op *op) {
   if (op->kind != NY_const) return NYB_OK;
   ny_fmt f = (ny_fmt)op->out[0]->type->fmt;
   double *splat = &op->attr[NY_AT(const, splat)].f;
-  if (ny_is_float(f)) *splat = ny_round_to(f, *splat);
+  if (ny_is_float(f) && !p->data && !op->attr[NY_AT(const, data)].blob) *splat = ny_round_to(f, *splat); /* else not looked at: f8e8m0 has no 0 */
   if (!p->data) return NYB_OK;
   const char *back = p->s;
   p->s = p->data;

@@ -47,6 +47,43 @@ static ny_value *conv_panels(ny_builder *b, ny_value *w, int64_t group, int64_t 
   return ny_b_transpose(b, w, (int[]){1, 2, 0, 3});
 }
 
+/* ---- on a GPU */
+/* Codes of 4 bits go to tensor cores as they lie in most files: rows of k. Filled up so that rows begin at multiples of 16 bytes. */
+static const ny_op *tensor_scale(const ny_value *scale) {
+  const ny_op *q = ny_def(scale, NY_dequantize);
+  if (!q || q->n_in > 2) return NULL;
+  const ny_type *t = ny_in(q, 1)->type;
+  return t->dim[0] == 1 && t->dim[1] == 1 ? q : NULL;
+}
+
+static bool is_narrow(const ny_value *v) { return v->type->fmt == NY_f32 || v->type->fmt == NY_f16 || v->type->fmt == NY_bf16; }
+
+static bool by_rows(const ny_target *t, const ny_op *op) {
+  const ny_op *q = op->kind == NY_matmul ? ny_def(ny_in(op, 1), NY_dequantize) : NULL;
+  if (!ny_on_gpu(t) || t->sm < 80 || !q || q->n_in > 2 || op->attr[NY_AT(matmul, packed)].i || !is_narrow(ny_in(op, 0)) || !is_narrow(op->out[0])) return false;
+  const ny_op *nested = tensor_scale(ny_in(q, 1));
+  const ny_value *codes = ny_in(q, 0), *scale = nested ? ny_in(nested, 0) : ny_in(q, 1);
+  const ny_type *w = codes->type, *x = ny_in(op, 0)->type;
+  int64_t block = q->attr[NY_AT(dequantize, block)].i, axis = q->attr[NY_AT(dequantize, axis)].i;
+  bool pair = (block == 16 && scale->type->fmt == NY_f8e4m3) || (block == 32 && scale->type->fmt == NY_f8e8m0);
+  if (!pair || w->fmt != NY_f4e2m1 || w->rank != 2 || (axis != 0 && axis != -2) || w->dim[0] < 1 || w->dim[1] < 1 || w->dim[0] > INT32_MAX || w->dim[1] > INT32_MAX) return false;
+  if (!ny_is_constant(codes) || !ny_is_constant(scale) || ny_is_uniform(codes) || ny_is_uniform(scale)) return false;
+  return x->dim[x->rank - 1] == w->dim[0] && scale->type->dim[0] == (w->dim[0] + block - 1) / block && scale->type->dim[1] == w->dim[1];
+}
+
+static ny_value *turned(ny_builder *b, ny_value *v, ny_dim columns) {
+  return padded_to(b, ny_b_transpose(b, v, (int[]){1, 0}), 1, columns);
+}
+
+static ny_value *code_rows(ny_builder *b, const ny_op *q) {
+  const ny_op *nested = tensor_scale(ny_in(q, 1));
+  int64_t block = q->attr[NY_AT(dequantize, block)].i;
+  ny_dim k = (ny_in(q, 0)->type->dim[0] + 31) / 32 * 32;
+  ny_value *codes = turned(b, ny_in(q, 0), k), *scale = turned(b, nested ? ny_in(nested, 0) : ny_in(q, 1), k / block);
+  if (nested) scale = ny_b_dequantize(b, NY_f32, scale, ny_in(nested, 1), NULL, 0, 0);
+  return ny_b_dequantize(b, (ny_fmt)q->out[0]->type->fmt, codes, scale, NULL, 1, block);
+}
+
 typedef struct state {
   ny_pass_cx *px;
   ny_graph *g;
@@ -65,15 +102,16 @@ static bool is_weight(const ny_op *op) {
 static nyb_status visit(void *user, ny_op *op) {
   state *s = user;
   if ((op->kind != NY_matmul && op->kind != NY_conv) || !is_weight(op)) return NYB_OK;
-  int64_t p = ny_pack_width(s->px->target, op);
+  bool rows = by_rows(s->px->target, op);
+  int64_t p = rows ? 1 : ny_pack_width(s->px->target, op);
   if (p <= 0) return NYB_OK;
   ny_builder b = ny_before(s->g, op);
   bool conv = op->kind == NY_conv;
   ny_value *w =
-      conv ? conv_panels(&b, ny_in(op, 1), op->attr[NY_AT(conv, group)].i, p) : weight_panels(&b, ny_in(op, 1), p);
+      rows ? code_rows(&b, ny_in(op, 1)->def) : conv ? conv_panels(&b, ny_in(op, 1), op->attr[NY_AT(conv, group)].i, p) : weight_panels(&b, ny_in(op, 1), p);
   if (!w) return s->g->cx->diag.code;
   ny_set_in(op, 1, w);
-  op->attr[conv ? NY_AT(conv, packed) : NY_AT(matmul, packed)].i = p;
+  op->attr[conv ? NY_AT(conv, packed) : NY_AT(matmul, packed)].i = rows ? -1 : p;
   s->changed = true;
   return NYB_OK;
 }

@@ -197,7 +197,7 @@ static size_t run_file(char *text, const char *only) {
 }
 
 int main(int argc, char **argv) {
-  static const char *const files[] = {"tests/kernels/contractions.nyt", "tests/gpu/families.nyt", "tests/gpu/contractions.nyt"};
+  static const char *const files[] = {"tests/kernels/contractions.nyt", "tests/gpu/families.nyt", "tests/gpu/contractions.nyt", "tests/gpu/codes.nyt"};
   size_t n = 0;
   ny_diag why = {0};
   if (argc > 2 && !strcmp(argv[1], "cuda")) {

@@ -106,6 +106,7 @@ static place place_of(cu *c, const cu_at *at, const access *x, bool chunk) {
   const cu_layout *l = at->g->lay;
   const struct cu_head *h = head_of(c, x->op);
   place p = {.offset = "0"};
+  if (x->op->kind == NY_store) p.test = cu_one_of_groups(c, l);
   for (int d = 0; d < 2; d++) {
     p.pos[d] = position(c, at, x, d, !chunk);
     p.offset = cu_plus(c, p.offset, cu_times(c, p.pos[d], x->stride[d]));
@@ -302,6 +303,7 @@ static bool one_to_one(const cu *c, const access *x) { /* no two elements of the
 
 /* A tile of one row or column is loaded by all threads of that direction, and stored by the first. */
 static bool by_one(const cu *c, const cu_access *a) {
+  if (a->lay == c->layout && c->facts->layout.wk > 1) return false;
   const cu_value *t = &c->value[cu_access_tile(a->op)->id];
   return (t->dim[0] > 1 || a->lay->d[0].threads == 1) && (t->dim[1] > 1 || a->lay->d[1].threads == 1);
 }
@@ -319,6 +321,7 @@ static bool by_columns(cu *c, const cu_access *a) {
   access x = read_access(c, a->op, a->lay);
   const cu_dim *rows = &a->lay->d[0], *cols = &a->lay->d[1];
   int64_t s;
+  if (a->lay == c->layout && c->facts->layout.wk > 1) return false;
   if (x.index || x.tile->dim[1] == 1 || !cu_const(c, x.stride[1], &s) || s != 1 || cols->inner != 1) return false;
   if (x.tile->dim[0] > 1 && (rows->threads > 1 || !cu_divides(c, x.stride[0], cols->period))) return false;
   return a->steady;

@@ -15,7 +15,7 @@
      simt (knobs tr, u, v): tr * tc = T; row(i) = (i/u)*(tr*u) + (tid/tc)*u + i%u, col(j) = (j/v)*(tc*v) + (tid%tc)*v + j%v.
           Not set: u = 1; v = 16 bytes of the kernel's widest buffer format, less for narrow tiles; tr as the narrowest tile with
           columns leaves threads to spare, 1 when all tiles have one row.
-     mma (knobs wm, wn; wm * wn = T / 32 warps): the accumulators of m16n8 tensor-core instructions,
+     mma (knobs wm, wn; wm * wn * wk = T / 32 warps, wk (1) groups of which hold the same and take turns in sums of codes): the accumulators of m16n8 tensor-core instructions,
           row(i) = (i/2)*(16*wm) + (warp/wn)*16 + lane/4 + 8*(i%2), col(j) = (j/2)*(8*wn) + (warp%wn)*8 + lane%4*2 + j%2.
    A dim of size 1 is held by every thread of its direction. A size that is no multiple of the period is guarded.
    Scatters (stores with an index tile) with T > 1 must not hit one element from two threads unless op is sum, prod, max or min.
@@ -28,7 +28,8 @@
    width) straight in the body of a `for` without other statements on shared memory, they are staged `stages` (knob, default 2) deep ahead by
    cp.async when they are whole and 16-byte aligned, else through registers. Accumulators are f32, f64 or integers; in the mma layout
    bf16 x bf16, f16 x f16 and i8/u8 x i8/u8 operands go to the tensor cores (m multiple of 16*wm, n of 8*wn, k of 16, for bytes of 32), f32
-   operands too when the knob tf32 is 1; everything else is multiplied by FFMA or IMAD. */
+   operands too when the knob tf32 is 1; everything else is multiplied by FFMA or IMAD.
+   With scales, b is f4e2m1 that lies by rows along k, in steps of 128 * wk: see codes.c. */
 #ifndef NY_CUDA_CODE_H
 #define NY_CUDA_CODE_H
 #include "codegen.h"
@@ -37,7 +38,7 @@ typedef struct ny_cuda_layout { /* of the tiles of a kernel; threads = 1: tr = t
   bool mma;
   int threads;
   int tr, u, tc, v; /* simt */
-  int wm, wn;       /* mma */
+  int wm, wn, wk;   /* mma */
 } ny_cuda_layout;
 
 enum { NY_CUDA_SYMBOL = 200 };

@@ -56,6 +56,7 @@ typedef struct cu_member {
   const char *place; /* CU_STAGE: format of the element's place, of row and column */
   const ny_op *user; /* CU_STAGE: the mma */
   ny_fmt as;         /* CU_STAGE: format it is kept in */
+  int terms;         /* CU_STAGE: as a sum of so many numbers, one below the other by the tile's rows; 0: as one */
 } cu_member;
 typedef struct cu_group {
   int64_t dim[2];
@@ -167,6 +168,7 @@ bool cu_const(const cu *c, ny_dim d, int64_t *out);
 /* layout.c */
 void cu_choose_layout(cu *c);
 int64_t cu_held(const cu_dim *d, int64_t size);
+const char *cu_one_of_groups(cu *c, const cu_layout *l); /* C: a test of the threads that are one of those that hold the same; NULL: all are */
 bool cu_exact(const cu_dim *d, int64_t size); /* no element of a thread is outside the tile */
 const char *cu_place(cu *c, const cu_dim *d, const char *i); /* of element i, without the base */
 const char *cu_base(const cu_dim *d); /* "0" or the base's name */
@@ -175,7 +177,7 @@ void cu_layout_lines(cu *c, const cu_layout *l, const char *tid);
 
 /* group.c */
 void cu_add(cu *c, const ny_op *op);
-void cu_add_stage(cu *c, cu_value *v, int area, const char *place, const ny_op *user, ny_fmt as);
+void cu_add_stage(cu *c, cu_value *v, int area, const char *place, const ny_op *user, ny_fmt as, int terms);
 void cu_flush(cu *c);
 typedef struct cu_at { /* where in its loop an op is emitted */
   const cu_group *g;
@@ -227,5 +229,5 @@ void cu_reduce_tail(cu *c, const cu_at *at, const ny_op *op);
 void cu_mma(cu *c, const ny_op *op);
 
 /* prelude.c: parts of prelude.cuh, in its order */
-enum { CU_P_HALF = 1, CU_P_NARROW = 2, CU_P_VECTOR = 4, CU_P_BITS = 8, CU_P_INT = 16, CU_P_MATH = 32, CU_P_SHUFFLE = 64, CU_P_ASYNC = 128, CU_P_MMA = 256, CU_P_PART = 512 };
+enum { CU_P_HALF = 1, CU_P_NARROW = 2, CU_P_VECTOR = 4, CU_P_BITS = 8, CU_P_INT = 16, CU_P_MATH = 32, CU_P_SHUFFLE = 64, CU_P_ASYNC = 128, CU_P_MMA = 256, CU_P_PART = 512, CU_P_CODES = 1024 };
 #endif

@@ -115,9 +115,9 @@ void cu_add(cu *c, const ny_op *op) {
   if (to) to->group = g, to->batch = c->batch;
 }
 
-void cu_add_stage(cu *c, cu_value *v, int area, const char *place, const ny_op *user, ny_fmt as) {
+void cu_add_stage(cu *c, cu_value *v, int area, const char *place, const ny_op *user, ny_fmt as, int terms) {
   int g = group_for(c, after_value(c, v, v->dim), v->dim, v->lay);
-  join(c, g, (cu_member){.what = CU_STAGE, .value = v, .area = area, .place = place, .user = user, .as = as});
+  join(c, g, (cu_member){.what = CU_STAGE, .value = v, .area = area, .place = place, .user = user, .as = as, .terms = terms});
 }
 
 /* ---- which values are arrays */
@@ -214,9 +214,29 @@ static void index_body(cu *c, const cu_at *at, const ny_op *op) {
   assign(c, at, to, s ? s : to->narrow ? "0" : "0ll");
 }
 
+/* Four columns of x, two places apart from one to the next: see codes.c. */
+static void stage_terms(cu *c, const cu_at *at, const cu_member *m, const char *test, const char *x) {
+  const cu_layout *l = at->g->lay;
+  const char *pos[2] = {at->i, at->j}, *each = at->w > 1 ? CU_F(c, "EACH(k, %d) ", at->w) : "", *k = at->w > 1 ? "[2 * k]" : "[0]";
+  for (int d = 0; d < 2; d++) pos[d] = at->g->dim[d] == 1 ? "0" : cu_plus(c, cu_base(&l->d[d]), cu_place(c, &l->d[d], pos[d]));
+  cu_line(c, "%s{", test ? CU_F(c, "if (%s) ", test) : "");
+  for (int e = 0; e < m->terms; e++)
+    cu_line(c, "  u16 *const to%d = %s + %s;", e, c->buffer[m->area].name, CU_F(c, m->place, CU_F(c, "%s + %lld", pos[0], (long long)(e * at->g->dim[0])), pos[1]));
+  if (m->terms == 1) {
+    cu_line(c, "  %sto0%s = %s;", each, k, x);
+  } else {
+    cu_line(c, "  %s{", each);
+    cu_line(c, "    u16 term[%d];", m->terms);
+    cu_line(c, "    ny_terms<%d>(term, %s);", m->terms, cu_decode(c, m->value->fmt, x));
+    for (int e = 0; e < m->terms; e++) cu_line(c, "    to%d%s = term[%d];", e, k, e);
+    cu_line(c, "  }");
+  }
+  cu_line(c, "}");
+}
+
 static void stage_body(cu *c, const cu_at *at, const cu_member *m) {
   const cu_layout *l = at->g->lay;
-  const char *pos[2] = {at->i, at->j}, *test = NULL;
+  const char *pos[2] = {at->i, at->j}, *test = cu_one_of_groups(c, l);
   int in = l->turned ? 0 : 1;
   for (int d = 0; d < 2; d++) {
     pos[d] = cu_plus(c, cu_base(&l->d[d]), cu_place(c, &l->d[d], at->w > 1 && d == in ? cu_plus(c, pos[d], "k") : pos[d]));
@@ -228,6 +248,10 @@ static void stage_body(cu *c, const cu_at *at, const cu_member *m) {
     if (t) test = test ? CU_F(c, "%s && %s", test, t) : t;
   }
   const char *x = cu_ref(c, at, m->value);
+  if (m->terms) {
+    stage_terms(c, at, m, test, x);
+    return;
+  }
   cu_line(c, "%s%s%s[%s] = %s;", at->w > 1 ? CU_F(c, "EACH(k, %d) ", at->w) : "", test ? CU_F(c, "if (%s) ", test) : "", c->buffer[m->area].name,
           CU_F(c, m->place, pos[0], pos[1]), cu_cast(c, m->value->fmt, m->as, x, false));
 }
@@ -270,6 +294,7 @@ static int width_of(cu *c, const cu_group *g) {
   for (int m = 0; m < g->n; m++) {
     const ny_op *op = g->member[m].op;
     if (op && (op->kind == NY_load || op->kind == NY_store)) w = max_of(w, cu_access_width(c, g->lay, op));
+    if (g->member[m].terms) return g->lay->turned || held % 4 || d->v % 4 || d->inner != 1 ? 1 : 4;
   }
   if (w > MAX_WIDTH) w = MAX_WIDTH;
   while (w > 1 && (held % w || (d->threads > 1 && (d->v % w || d->inner != 1)))) w /= 2;

@@ -77,10 +77,12 @@ static void simt(cu *c, ny_cuda_layout *f) {
   spread(c->layout, f->tr, f->u, f->tc, f->v);
 }
 
-static void fragments(cu *c, ny_cuda_layout *f, int64_t wm, int64_t wn) {
-  if (!is_power(wm) || !is_power(wn) || wm * wn * 32 != f->threads)
-    cu_fail(c, NULL, NYB_E_VERIFY, "knobs wm=%lld, wn=%lld are not the warps of %d threads", (long long)wm, (long long)wn, f->threads);
-  f->mma = true, f->wm = (int)wm, f->wn = (int)wn;
+static void fragments(cu *c, ny_cuda_layout *f, int64_t wm, int64_t wn, int64_t wk) {
+  if (!is_power(wm) || !is_power(wn) || !is_power(wk) || wm > 32 || wn > 32 || wk > 32 || wm * wn * wk * 32 != f->threads) {
+    cu_fail(c, NULL, NYB_E_VERIFY, "knobs wm=%lld, wn=%lld, wk=%lld are not the warps of %d threads", (long long)wm, (long long)wn, (long long)wk, f->threads);
+    wm = wn = wk = 1;
+  }
+  f->mma = true, f->wm = (int)wm, f->wn = (int)wn, f->wk = (int)wk;
   c->layout->d[0] = (cu_dim){8 * f->wm, 2, 8, 16 * f->wm, NULL};
   c->layout->d[1] = (cu_dim){4 * f->wn, 2, 1, 8 * f->wn, NULL};
 }
@@ -88,7 +90,7 @@ static void fragments(cu *c, ny_cuda_layout *f, int64_t wm, int64_t wn) {
 void cu_choose_layout(cu *c) {
   ny_cuda_layout *f = &c->facts->layout;
   int64_t t = ny_knob(c->k, "threads", 1), wm = ny_knob(c->k, "wm", 0);
-  *f = (ny_cuda_layout){.threads = 1, .tr = 1, .u = 1, .tc = 1, .v = 1};
+  *f = (ny_cuda_layout){.threads = 1, .tr = 1, .u = 1, .tc = 1, .v = 1, .wk = 1};
   c->layout = NY_NEW(&c->arena, cu_layout);
   spread(c->layout, 1, 1, 1, 1);
   if (!is_power(t) || t > 1024 || (t > 1 && t < 32)) {
@@ -98,7 +100,7 @@ void cu_choose_layout(cu *c) {
   c->threads = f->threads = (int)t;
   if (t == 1) return;
   if (wm)
-    fragments(c, f, wm, ny_knob(c->k, "wn", 1));
+    fragments(c, f, wm, ny_knob(c->k, "wn", 1), ny_knob(c->k, "wk", 1));
   else
     simt(c, f);
   c->layout->d[0].base = c->layout->d[0].threads > 1 ? "r0" : NULL;
@@ -138,6 +140,7 @@ static void base_line(cu *c, const cu_dim *d, const char *t) {
 void cu_layout_lines(cu *c, const cu_layout *l, const char *tid) {
   const ny_cuda_layout *f = &c->facts->layout;
   if (l == c->layout && f->mma) {
+    if (f->wk > 1) tid = CU_F(c, "(%s %% %d)", tid, 32 * f->wm * f->wn);
     cu_line(c, "const int r0 = %s / 32 / %d * 16 + %s %% 32 / 4;", tid, f->wn, tid);
     cu_line(c, "const int c0 = %s / 32 %% %d * 8 + %s %% 4 * 2;", tid, f->wn, tid);
     return;
@@ -146,4 +149,9 @@ void cu_layout_lines(cu *c, const cu_layout *l, const char *tid) {
   int in = l->turned ? 0 : 1;
   base_line(c, &l->d[1 - in], CU_F(c, "%s / %d", tid, l->d[in].threads));
   base_line(c, &l->d[in], l->d[1 - in].threads > 1 ? CU_F(c, "(%s %% %d)", tid, l->d[in].threads) : tid);
+}
+
+const char *cu_one_of_groups(cu *c, const cu_layout *l) {
+  const ny_cuda_layout *f = &c->facts->layout;
+  return l == c->layout && f->mma && f->wk > 1 ? CU_F(c, "tid < %d", 32 * f->wm * f->wn) : NULL;
 }

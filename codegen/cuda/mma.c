@@ -123,6 +123,7 @@ static bool found_before(const cu *c, const ny_op *load, int along) {
 
 static cu_operand operand(cu *c, const ny_op *op, int which) {
   cu_operand o = {.v = val(c, ny_in(op, 1 + which)), .area = -1};
+  o.kept = o.v->fmt;
   const ny_op *load = main_load(c, o.v->v);
   int k_dim = which ? 0 : 1; /* of its tile */
   int64_t k = o.v->dim[k_dim], other = o.v->dim[1 - k_dim];
@@ -136,7 +137,7 @@ static cu_operand operand(cu *c, const ny_op *op, int which) {
   return o;
 }
 
-static int size_of(const cu_operand *o) { return ny_fmts[o->v->fmt].bits > 8 ? ny_fmts[o->v->fmt].bits / 8 : 1; }
+static int size_of(const cu_operand *o) { return ny_fmts[o->kept].bits > 8 ? ny_fmts[o->kept].bits / 8 : 1; }
 
 /* Turns that a quarter of a warp takes to read 16 bytes each of the rows that its accumulators want. */
 static int turns(const cu *c, int which, int64_t row_bytes, int mask) {
@@ -194,7 +195,7 @@ static void settle(cu *c, cu_mma_plan *p, int which) {
     int64_t t = o->outer;
     o->outer = o->inner, o->inner = t;
   }
-  arrange(c, p, which);
+  if (!p->codes) arrange(c, p, which);
   if (!o->own || o->v->literal) return;
   const ny_op *load = main_load(c, o->v->v);
   bool turned = runs_along(c, load, 0) && !runs_along(c, load, 1);
@@ -207,8 +208,11 @@ static void prepare(cu *c, const ny_op *op) {
   c->plan[op->id] = p;
   *p = (cu_mma_plan){.op = op, .t = val(c, ny_in(op, 0)), .in = {operand(c, op, 0), operand(c, op, 1)}};
   p->sum = arithmetic(p->t, p->in[0].v, p->in[1].v);
-  p->tensor = cu_tensor_kind(c, p, &p->k_step);
-  for (int i = 0; i < 2; i++) settle(c, p, i);
+  if (op->n_in > 3)
+    cu_codes_prepare(c, p);
+  else
+    p->tensor = cu_tensor_kind(c, p, &p->k_step);
+  for (int i = 0; i < cu_staged(p); i++) settle(c, p, i);
 }
 
 void cu_mma_prepare(cu *c, const ny_block *b) {
@@ -223,14 +227,14 @@ cu_mma_plan *cu_mma_plan_of(cu *c, const ny_op *op) { return c->plan[op->id]; }
 void cu_mma_areas(cu *c, cu_mma_plan *p, int stages) {
   if (p->in[0].area >= 0) return;
   p->stages = stages;
-  for (int i = 0; i < 2; i++) {
+  for (int i = 0; i < cu_staged(p); i++) {
     cu_operand *o = &p->in[i];
     uint64_t bytes = (uint64_t)stages * (uint64_t)(o->outer * o->ld) * (unsigned)size_of(o);
     if (bytes > 1 << 24) {
       cu_fail(c, p->op, NYB_E_LIMIT, "an operand takes %llu bytes of shared memory", (unsigned long long)bytes);
       return;
     }
-    o->area = cu_area(c, cu_name(c, i ? "sb" : "sa", NULL, p->op->id), o->v->fmt, (uint32_t)bytes);
+    o->area = cu_area(c, cu_name(c, i ? "sb" : "sa", NULL, p->op->id), o->kept, (uint32_t)bytes);
   }
 }
 
@@ -302,7 +306,9 @@ static void plain_compute(cu *c, const cu_mma_plan *p) {
 void cu_mma_compute(cu *c, const cu_mma_plan *p) {
   cu_line(c, "{");
   c->indent++;
-  if (p->tensor)
+  if (p->codes)
+    cu_codes_compute(c, p);
+  else if (p->tensor)
     cu_tensor_compute(c, p);
   else
     plain_compute(c, p);
@@ -313,7 +319,7 @@ void cu_mma_compute(cu *c, const cu_mma_plan *p) {
 static void together(cu *c, cu_mma_plan *p) {
   cu_mma_areas(c, p, 1);
   if (c->failed) return;
-  for (int i = 0; i < 2; i++) cu_add_stage(c, p->in[i].v, p->in[i].area, p->in[i].place, p->op, p->in[i].v->fmt);
+  for (int i = 0; i < 2; i++) cu_add_stage(c, p->in[i].v, p->in[i].area, p->in[i].place, p->op, p->in[i].v->fmt, 0);
   cu_flush(c);
   cu_access a[2] = {{.buffer = p->in[0].area, .lay = c->layout}, {.buffer = p->in[1].area, .lay = c->layout}};
   cu_touch_all(c, a, 2);
@@ -321,6 +327,10 @@ static void together(cu *c, cu_mma_plan *p) {
 }
 
 void cu_mma(cu *c, const ny_op *op) {
+  if (op->n_in > 3) {
+    cu_fail(c, op, NYB_E_UNSUPPORTED, "a product by codes stands alone in a loop, with room for two stages in shared memory");
+    return;
+  }
   if (c->threads > 1) {
     together(c, cu_mma_plan_of(c, op));
     return;

@@ -12,13 +12,26 @@ typedef struct cu_operand {
   int area;      /* buffer, -1 before it is made */
   int mask, every;   /* 16-byte unit u of row r lies at u ^ (r / every & mask); mask 0: rows are padded instead */
   const char *place;
+  ny_fmt kept; /* format in shared memory */
 } cu_operand;
+typedef struct cu_codes { /* codes.c: the right operand is codes of blocks with scales */
+  const ny_op *load[2];   /* of codes and of scales */
+  int64_t ld, ld_scale;   /* from one column to the next */
+  int64_t rows;           /* of the left operand */
+  int block, terms;       /* that share a scale; that the left operand is cut into */
+  bool exponents;         /* scales are f8e8m0, else f8e4m3 */
+  bool stacked;           /* all terms are rows of one fragment */
+  bool through;           /* sums meet in shared memory */
+  int mt, nt, chunks;     /* fragments of sums along rows and columns; runs of codes a thread takes a step */
+  const char *name;       /* C: the sums */
+} cu_codes;
 typedef struct cu_mma_plan {
   const ny_op *op;
   cu_value *t;
   cu_operand in[2];
   ny_fmt sum;           /* the arithmetic's */
   const char *tensor;   /* name of the tensor-core product, or NULL */
+  cu_codes *codes;      /* or NULL */
   int k_step;           /* of one product */
   int stages;           /* of shared memory */
   const char *stage;    /* C: the stage that is read, or NULL: there is one */
@@ -35,6 +48,14 @@ const char *cu_stage_base(cu *c, const cu_mma_plan *p, int which, const char *st
 /* tensor.c */
 const char *cu_tensor_kind(const cu *c, const cu_mma_plan *p, int *k_step);
 void cu_tensor_compute(cu *c, const cu_mma_plan *p);
+/* codes.c: in this order, fetch and compute in the loop */
+void cu_codes_prepare(cu *c, cu_mma_plan *p);
+void cu_codes_open(cu *c, const cu_mma_plan *p);
+void cu_codes_fetch(cu *c, const cu_mma_plan *p, bool first);
+void cu_codes_compute(cu *c, const cu_mma_plan *p);
+void cu_codes_advance(cu *c, const cu_mma_plan *p);
+void cu_codes_close(cu *c, const cu_mma_plan *p);
+static inline int cu_staged(const cu_mma_plan *p) { return p->codes ? 1 : 2; } /* operands that go through shared memory */
 /* pipeline.c: the loop of a sum, staged ahead; false: it is another kind of loop */
 bool cu_pipeline(cu *c, const ny_op *op);
 #endif

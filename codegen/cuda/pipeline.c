@@ -31,7 +31,7 @@ static around texts(cu *c, const ny_op *op) {
 /* They stay as stored to from here on: whoever writes them next waits. */
 static void touch_areas(cu *c, const cu_mma_plan *p) {
   cu_access a[2] = {{.buffer = p->in[0].area, .store = true, .lay = c->layout}, {.buffer = p->in[1].area, .store = true, .lay = c->layout}};
-  cu_touch_all(c, a, 2);
+  cu_touch_all(c, a, cu_staged(p));
 }
 
 static void open(cu *c, const char *what) { cu_line(c, "%s", what), c->indent++; }
@@ -118,10 +118,10 @@ static void operands(cu *c, const ny_op *op) {
 
 /* The values are arrays by now; a batch of their own puts them into shared memory. */
 static void put(cu *c, const cu_mma_plan *p, const char *stage) {
-  for (int i = 0; i < 2; i++) {
+  for (int i = 0; i < cu_staged(p); i++) {
     const cu_operand *o = &p->in[i];
     const char *place = stage ? CU_F(c, "%s * %lld + %s", cu_paren(c, stage), (long long)(o->outer * o->ld), o->place) : o->place;
-    cu_add_stage(c, o->v, o->area, place, p->op, o->v->fmt);
+    cu_add_stage(c, o->v, o->area, place, p->op, o->kept, p->codes ? p->codes->terms : 0);
   }
   cu_pending held = c->pending; /* the barrier at the loop's top covers these */
   c->pending.n = 0;
@@ -132,8 +132,10 @@ static void put(cu *c, const cu_mma_plan *p, const char *stage) {
 static void by_registers(cu *c, cu_mma_plan *p, const ny_op *op, const around *a) {
   const char *st = cu_name(c, "stage", NULL, p->op->id), *next = cu_name(c, "next", NULL, p->op->id);
   touch_areas(c, p);
+  if (p->codes) cu_codes_open(c, p);
   open(c, CU_F(c, "if (%s < %s) {", a->lo, a->hi));
   cu_line(c, "const ix %s = %s;", a->var, a->lo);
+  if (p->codes) cu_codes_fetch(c, p, true);
   operands(c, op);
   put(c, p, NULL);
   close_brace(c);
@@ -144,13 +146,16 @@ static void by_registers(cu *c, cu_mma_plan *p, const ny_op *op, const around *a
   cu_line(c, "const ix %s = %s + %s < %s ? %s + %s : %s; // the last one again: nobody reads it", next, a->var, a->step, a->hi, a->var, a->step, a->var);
   open(c, "{");
   cu_line(c, "const ix %s = %s;", a->var, next);
+  if (p->codes) cu_codes_fetch(c, p, false);
   operands(c, op);
   p->stage = st;
   cu_mma_compute(c, p);
+  if (p->codes) cu_codes_advance(c, p);
   put(c, p, CU_F(c, "%s ^ 1", st));
   close_brace(c);
   cu_line(c, "%s ^= 1;", st);
   close_brace(c);
+  if (p->codes) cu_codes_close(c, p);
 }
 
 /* ---- which */
@@ -162,7 +167,7 @@ static bool reads_what_is_written(cu *c, const ny_op *op) {
 
 static uint64_t stage_bytes(const cu_mma_plan *p) {
   uint64_t n = 0;
-  for (int i = 0; i < 2; i++) n += (uint64_t)(p->in[i].outer * p->in[i].ld) * (ny_fmts[p->in[i].v->fmt].bits > 8 ? ny_fmts[p->in[i].v->fmt].bits / 8u : 1u);
+  for (int i = 0; i < cu_staged(p); i++) n += (uint64_t)(p->in[i].outer * p->in[i].ld) * (ny_fmts[p->in[i].kept].bits > 8 ? ny_fmts[p->in[i].kept].bits / 8u : 1u);
   return n;
 }
 
@@ -171,9 +176,10 @@ bool cu_pipeline(cu *c, const ny_op *op) {
   int64_t step, wanted = ny_knob(c->k, "stages", 2);
   if (!mma || wanted < 2 || reads_what_is_written(c, op) || !cu_const(c, op->attr[NY_AT(for, step)].d, &step) || step < 1) return false;
   cu_mma_plan *p = cu_mma_plan_of(c, mma);
-  for (int i = 0; i < 2; i++) /* made outside of the loop: nothing to fetch ahead */
-    if (p->in[i].v->literal || p->in[i].v->v->def->parent != op->body[0]) return false;
-  bool copies = copyable(&p->in[0]) && copyable(&p->in[1]);
+  for (int i = 0; i < cu_staged(p); i++) /* made outside of the loop: nothing to fetch ahead */
+    if ((p->in[i].v->literal && !p->codes) || p->in[i].v->v->def->parent != op->body[0]) return false;
+  if (mma->n_in > 3 && !p->codes) return true; /* refused already */
+  bool copies = !p->codes && copyable(&p->in[0]) && copyable(&p->in[1]);
   uint64_t room = c->target->shared / (uint64_t)(c->threads > 32 ? 1 : c->facts->points), have = c->shared + 4096, each = stage_bytes(p);
   int stages = copies ? (int)(wanted > 8 ? 8 : wanted) : 2;
   while (stages > 1 && p->in[0].area < 0 && have + each * (unsigned)stages > room) stages--;

@@ -321,3 +321,46 @@ NY_DEV u32 ny_tf32(u32 x) { u32 r; asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f
 //@ 512
 // Some warps of a block wait for one another, all `threads` of them at barrier `id`, which is theirs.
 NY_DEV void ny_sync_part(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+
+//@ 1024
+// Codes of 4 bits as operands of tensor cores. Eight of a word, low bits first, become four pairs of bf16: (0,4) (1,5) (2,6) (3,7), here times 2^-126: the bits of
+// a small number are those of a smaller one.
+NY_DEV u32 ny_product2(u32 a, u32 b) { u32 r; asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(0x80008000u)); return r; }
+template <int MASK> NY_DEV u32 ny_join(u32 a, u32 sign) { u32 r; asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(r) : "r"(a), "n"(MASK), "r"(sign)); return r; }
+NY_DEV void ny_codes(u32 *b, u32 w) {
+  b[0] = ny_join<0x01c001c0>(w << 6, w << 12 & 0x80008000u);
+  b[1] = ny_join<0x01c001c0>(w << 2, w << 8 & 0x80008000u);
+  b[2] = ny_join<0x01c001c0>(w >> 2, w << 4 & 0x80008000u);
+  b[3] = ny_join<0x01c001c0>(w >> 6, w & 0x80008000u);
+}
+// Times 2^-8: 2^126 times an e4m3 does not fit bf16.
+NY_DEV void ny_decode_e4m3(u32 *b, u32 w, u32 scale) {
+  ny_codes(b, w);
+  EACH(k, 4) b[k] = ny_product2(b[k], scale);
+}
+NY_DEV void ny_decode_e8m0(u32 *b, u32 w, u32 scale) {
+  ny_codes(b, w);
+  EACH(k, 4) b[k] = ny_product2(ny_product2(b[k], 0x7e807e80u), scale);
+}
+// Scales of two adjacent blocks, each twice, times 2^118; of one block.
+NY_DEV void ny_scales_e4m3(u32 *s, u32 two) {
+  float x[2];
+#if __CUDA_ARCH__ >= 890
+  asm("{.reg .b32 r; .reg .b16 l, h; cvt.rn.f16x2.e4m3x2 r, %2; mov.b32 {l, h}, r; cvt.f32.f16 %0, l; cvt.f32.f16 %1, h;}" : "=f"(x[0]), "=f"(x[1]) : "h"((u16)two));
+#else
+  EACH(k, 2) x[k] = ny_f8e4m3((u8)(two >> 8 * k));
+#endif
+  EACH(k, 2) {
+    const u32 u = __float_as_uint(x[k] * __uint_as_float(0x7a800000u));
+    s[k] = __byte_perm(u, u, 0x3232);
+  }
+}
+NY_DEV void ny_scales_e8m0(u32 *s, u32 x) { s[0] = s[1] = (x == 0 ? 0x40u : x == 255 ? 0x7fc0u : x << 7) * 0x10001u; }
+// Numbers of bf16, two or more, that add up to x. Infinity is the first alone; NaN is the second at least.
+template <int N> NY_DEV void ny_terms(u16 *t, float x) {
+  EACH(k, N) {
+    const float top = __uint_as_float(__float_as_uint(x) & 0xffff0000u);
+    t[k] = (u16)(__float_as_uint(top) >> 16);
+    x = x == top ? 0.0f : x - top;
+  }
+}

@@ -194,6 +194,8 @@ static void buffers(ny_low *l, const listing *all) {
 
 static nyb_status values(ny_low *l, const listing *all) {
   for (uint32_t i = 0; i < all->n; i++)
+    if (all->op[i]->kind == NY_mma && all->op[i]->n_in > 3) return fail(l, all->op[i], NYB_E_UNSUPPORTED, "no products with scales on a CPU");
+  for (uint32_t i = 0; i < all->n; i++)
     for (int o = 0; o < all->op[i]->n_out; o++)
       if (all->op[i]->kind != NY_local) NY_TRY(value_facts(l, all->op[i], all->op[i]->out[o]));
   last_uses(l, all);

@@ -93,6 +93,74 @@ static void block(ny_emit *e, mm *s, int64_t batches) {
   finish(e, s, ny_at_row(s->block.row), ny_at_col(s->block.column), sum);
 }
 
+/* ---- packed codes */
+enum { CODE_STEP = 128 /* codes along k of a warp's step */, CODE_COLUMNS = 32 /* of a warp */, CODE_ROWS = 16 /* up to which warps share k */ };
+typedef struct codes { /* y = codes * scales (* one number), by rows of k */
+  ny_value *codes, *scale, *factor;
+  int64_t block;
+  int terms; /* that an element of x is cut into */
+  int wm, wn, wk;
+} codes;
+
+static codes read_codes(const mm *s) {
+  const ny_op *q = s->y->def;
+  codes c = {ny_in(q, 0), ny_in(q, 1), NULL, q->attr[NY_AT(dequantize, block)].i, 1, 1, 1, 1};
+  if (c.scale->def && c.scale->def->kind == NY_dequantize) c.factor = ny_in(c.scale->def, 1), c.scale = ny_in(c.scale->def, 0);
+  c.terms = s->x->type->fmt == NY_bf16 ? 1 : s->x->type->fmt == NY_f16 ? 2 : 3;
+  return c;
+}
+
+/* Few rows: warps side by side along k, so that every block has much to read at once. Many: as a product of bf16, x read as often as there are tiles of columns. */
+static void pick_codes(ny_emit *e, const mm *s, codes *c, ny_block_tile *t) {
+  int64_t busy = ny_gpu_processors(e->px->target), row = (int64_t)c->terms * CODE_STEP * 2 * 2, room = (int64_t)e->px->target->shared - 8192;
+  bool few = s->m > 0 && s->m <= CODE_ROWS;
+  if (few) {
+    if (room > 64 << 10) room = 64 << 10;
+    for (c->wk = 8; c->wk > 1 && (c->wk * row * s->m > room || c->wk / 2 * CODE_STEP >= s->k);) c->wk /= 2;
+    while (c->wk * c->wn < 8 && s->n / (2 * c->wn * CODE_COLUMNS) >= 2 * busy) c->wn *= 2;
+    if (c->wk * c->wn == 1) c->wn = 2;
+    t->m = (int)s->m;
+  } else {
+    t->m = (s->m > 0 && s->m <= 32) || row * 64 > room ? 32 : 64;
+    c->wm = t->m / 32;
+    for (c->wn = 4; c->wn > 2 && s->m > 0 && (s->m + t->m - 1) / t->m * (s->n / (c->wn * CODE_COLUMNS)) < busy;) c->wn /= 2;
+  }
+  t->n = CODE_COLUMNS * c->wn, t->k = CODE_STEP * c->wk, t->threads = NY_WARP * c->wm * c->wn * c->wk, t->wm = c->wm, t->wn = c->wn;
+  const struct {
+    const char *name;
+    int value;
+  } knob[] = {{"bm", t->m}, {"bn", t->n}, {"bk", t->k}, {"threads", t->threads}, {"wm", c->wm}, {"wn", c->wn}, {"wk", c->wk}, {"stages", 2}};
+  for (size_t i = 0; i < NY_COUNT(knob); i++) ny_knob_set(e->k, knob[i].name, knob[i].value);
+}
+
+static void by_codes(ny_emit *e, mm *s) {
+  ny_ctx *cx = e->cx;
+  codes c = read_codes(s);
+  s->block = (ny_block_sum){.k = s->k, .runs = 1};
+  ny_block_tile *t = &s->block.t;
+  pick_codes(e, s, &c, t);
+  ny_block_grid(e, &s->block, s->m, s->n);
+  ny_value *sum = ny_emit_tile(e, NY_f32, t->m, t->n, 0);
+  ny_dim var, filled = s->y->type->dim[1], column = s->block.column;
+  ny_loop l = ny_emit_for(e, 0, ny_dim_ceildiv(cx, s->k, t->k), 1, 1, &var);
+  ny_dim k0 = ny_dim_mul(cx, var, t->k), first = ny_dim_mul(cx, var, t->k / c.block), left = ny_dim_divides(cx, filled, t->k) ? NY_ALL : ny_dim_sub(cx, filled, k0);
+  e->rows = t->m, e->cols = t->k, e->lim[0] = s->block.lim_m, e->lim[1] = ny_dim_divides(cx, s->k, t->k) ? NY_ALL : ny_dim_sub(cx, s->k, k0);
+  ny_value *x = ny_emit_fill(e, ny_gpu_masked(e, x_tile(e, s, ny_at_row(s->block.row), ny_at_col(k0)), 1), t->m, t->k);
+  e->rows = t->k, e->cols = t->n, e->lim[0] = left, e->lim[1] = s->block.lim_n;
+  ny_value *q = ny_emit_at(e, c.codes, (ny_coord[]){ny_at_col(column), ny_at_row(k0)});
+  e->rows = t->k / (int)c.block, e->lim[0] = left == NY_ALL ? left : ny_dim_div(cx, left, c.block);
+  ny_value *scale = ny_emit_at(e, c.scale, (ny_coord[]){ny_at_col(column), ny_at_row(first)});
+  ny_op *mma = x && q && scale ? ny_build(&e->b, NY_mma, (ny_value *[]){sum, x, q, scale}, 4, NULL, 0) : NULL;
+  if (mma) mma->attr[NY_AT(mma, block)].i = c.block;
+  ny_emit_end(e, l);
+  e->rows = t->m, e->cols = t->n, e->lim[0] = s->block.lim_m, e->lim[1] = s->block.lim_n;
+  if (c.factor) {
+    ny_value *f = ny_emit_cast(e, ny_emit_at(e, c.factor, (ny_coord[]){ny_at_one(0), ny_at_one(0)}), NY_f32);
+    if (f) sum = ny_b_ew2(&e->b, NY_mul, sum, f);
+  }
+  finish(e, s, ny_at_row(s->block.row), ny_at_col(column), sum);
+}
+
 /* ---- few rows */
 enum { FEW = 16, THREADS = 256 };
 
@@ -184,6 +252,10 @@ static bool y_is_turned(ny_emit *e, mm *s) {
 nyb_status ny_gpu_matmul(ny_emit *e, const ny_op *op) {
   mm s;
   read_facts(e, op, &s);
+  if (s.packed < 0) {
+    by_codes(e, &s);
+    return ny_emit_finish(e);
+  }
   bool is_thin = s.m > 0 && s.m <= (ny_fmts[s.x->type->fmt].bits < 32 ? FEW / 2 : FEW) && s.k != 1;
   int64_t batches = s.flat ? 1 : ny_gpu_count(s.out->type, 0, s.rank - 2, 8);
   thin t = {.s = &s, .turned = is_thin && y_is_turned(e, &s), .batches = batches};
