@@ -142,6 +142,8 @@ static nyb_status compute(ny_layers *ls, ny_value *v, ny_arena *a, int depth, ny
   return ny_eval_op(ls->g, op, in, a, out);
 }
 
+nyb_status ny_layer_compute(ny_layers *ls, ny_value *v, ny_arena *a, ny_tensor *out) { return compute(ls, v, a, 0, out); }
+
 nyb_status ny_layer_load(ny_layers *ls, ny_layer *l, ny_arena *a) {
   ny_tensor t;
   if (l->weight.w) return NYB_OK;

@@ -37,6 +37,7 @@ typedef struct ny_layers {
   uint32_t n_op, *place; /* place: by op id */
 } ny_layers;
 nyb_status ny_layers_find(ny_graph *g, ny_arena *a, ny_layers *out);
+nyb_status ny_layer_compute(ny_layers *ls, ny_value *v, ny_arena *a, ny_tensor *out); /* a constant expression, into a */
 nyb_status ny_layer_load(ny_layers *ls, ny_layer *l, ny_arena *a); /* the weight's numbers, into a */
 uint32_t ny_layers_place(const ny_layers *ls,
                          const ny_op *op); /* of the op of the graph's block that op is or stands in */

@@ -126,6 +126,18 @@ ok "codes are read by a product" "$nybble" compile "$dir/codes.nyt" -o "$dir/cod
 prints "what a product was asked for is told" "product (MatMul): f32 x i4/4 asked, .* done: codes are decoded" "$nybble" inspect "$dir/codes.nyb" --precision
 told() { "$nybble" inspect "$dir/codes.nyb" --precision --json | python -c 'import json, sys; p = json.load(sys.stdin)["precision"]; sys.exit(len(p) != 1 or p[0]["node"] != "product")'; }
 ok "and as JSON" told
+# Two models: half as much again in every scale is an error of a half, and no fault of the codes.
+sed -e 's/data=\[0.5,1,2,4,8,16\]/data=[0.75,1.5,3,6,12,24]/' "$dir/codes.nyt" >"$dir/louder.nyt"
+sed -e 's/4,8,16\]/4,8,0]/' "$dir/codes.nyt" >"$dir/other.nyt"
+apart() { # two models, expression of the first layer l and result r
+  "$nybble" diff "$1" "$2" --layers --json | python -c "import json, sys; d = json.load(sys.stdin); l, r = d['layers'][0], d['results'][0]; sys.exit(not ($3))"
+}
+near="abs(r['error'] - 0.5) < 1e-3 and abs(l['own'] - 0.5) < 1e-3 and l['inputs'] == 0 and abs(l['scales'] - 0.5) < 1e-3 and l['elements'] < 1e-3"
+ok "diff blames the scales" apart "$dir/codes.nyt" "$dir/louder.nyt" "$near and l['name'] == 'product' and l['to'] == 'i4/4'"
+ok "diff of compiled models" apart "$dir/codes.nyb" "$dir/louder.nyt" "$near"
+ok "diff of a model and itself" apart "$dir/codes.nyt" "$dir/codes.nyb" "r['error'] == 0 and l['weights'] == 0"
+prints "diff as a table" "product *matmul *i4/4" "$nybble" diff "$dir/codes.nyt" "$dir/other.nyt" --layers
+exits "diff wants sizes" 1 "input x: dimension 0 is N" "$nybble" diff "$dir/small.onnx" "$dir/small.onnx"
 exits "--strict refuses to unpack" 1 "i4/4 becomes f32: no kernel reads these codes" "$nybble" compile "$dir/unpacked.nyt" -o "$dir/unpacked.nyb" --strict
 ok "without it they are unpacked" "$nybble" compile "$dir/unpacked.nyt" -o "$dir/unpacked.nyb"
 ok "run of the one that fits" "$nybble" run "$dir/two.nyb" --input x="$dir/x.npy" --output-dir "$dir/out5"
