@@ -39,11 +39,7 @@ class Ocr:
         self.want = self.read(self.model)
 
     def read(self, path):
-        out = []
-        for i in range(0, len(self.x), 80):
-            (p,) = self.nybble.run(path, {"x": self.x[i : i + 80]}).values()
-            out += self.m.read(p, self.chars)
-        return out
+        return self.m.readings(lambda x: next(iter(self.nybble.run(path, {"x": x}).values())), self.x, self.chars)
 
     def score(self, path):
         return self.m.score(self.truth, self.read(path), self.want)

@@ -103,6 +103,11 @@ def read(probabilities, chars):
     return out
 
 
+def readings(run, x, chars, batch=80):
+    """What a model reads in pictures; run gives the probabilities of some of them."""
+    return [line for i in range(0, len(x), batch) for line in read(run(x[i : i + batch]), chars)]
+
+
 def score(truth, got, original):
     """lines and chars against what was rendered; same and drift against what the original model reads."""
 
