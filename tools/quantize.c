@@ -50,7 +50,7 @@ static void report(const ny_layers *ls, const options *o, double seconds) {
   }
   if (o->json)
     ny_text_addf(&t, "{\"seconds\":%.3f,\"quantized\":%zu,\"weights\":%.0f,\"bits\":%.4f,\"layers\":[", seconds, n,
-                 elements, elements ? bits / elements : 0);
+                 elements, elements > 0 ? bits / elements : 0);
   else
     ny_text_addf(&t, "%-48s %6s   %-6s %-7s %5s %10s %10s\n", "weight", "out", "in", "scheme", "bits", "error",
                  "on data");
@@ -62,7 +62,7 @@ static void report(const ny_layers *ls, const options *o, double seconds) {
     ny_text_add(&t, "]}\n");
   else
     ny_text_addf(&t, "\n%s: %zu of %zu weights, %.0f elements at %.3f bits, in %.1f s\n", o->out, n, ls->n, elements,
-                 elements ? bits / elements : 0, seconds);
+                 elements > 0 ? bits / elements : 0, seconds);
   fputs(t.s, stdout);
   ny_text_free(&t);
 }
