@@ -77,10 +77,21 @@ static const struct {
   const char *(*shape)(ny_layer *l, const int64_t *d);
 } weighted[] = {{NY_matmul, 1, shape_matmul}, {NY_conv, 1, shape_conv}, {NY_gather, 0, shape_gather}};
 
+/* The same views of the same constant, written twice: tied weights, one of each in every product. */
+static bool same_views(const ny_value *a, const ny_value *b, int depth) {
+  if (a == b) return true;
+  if (depth > 32 || !a->def || !b->def || a->type != b->type || a->def->n_in != 1 || b->def->n_in != 1) return false;
+  if (a->def->kind != b->def->kind || !ny_same_attrs(a->def, b->def)) return false;
+  return same_views(ny_in(a->def, 0), ny_in(b->def, 0), depth + 1);
+}
+
 static void add(ny_layers *ls, ny_op *op, ny_op *at, ny_value *w, size_t how) {
   int64_t d[NY_MAX_RANK];
-  for (size_t i = 0; i < ls->n; i++)
-    if (ls->v[i].w == w) return; /* the first user decides */
+  for (size_t i = 0; i < ls->n; i++) {
+    if (!same_views(ls->v[i].w, w, 0)) continue;
+    if (ls->v[i].w->def->parent == &ls->g->body) ny_set_in(op, weighted[how].operand, ls->v[i].w);
+    return; /* the first user decides */
+  }
   ny_layer l = {.op = op, .at = at, .w = w};
   if (!static_dims(w, d))
     l.skip = "its size is symbolic";

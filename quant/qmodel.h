@@ -20,6 +20,7 @@ typedef struct ny_layer { /* a weight and the first op that uses it */
   const ny_scheme *scheme;
   ny_recipe recipe;
   ny_quantized q;
+  const char *lost; /* why ONNX cannot say it */
   double seconds;
   struct ny_trial { /* what quantising it alone does to the model's results: squared error, relative */
     const ny_scheme *scheme;
@@ -75,8 +76,20 @@ void ny_budget_spend(ny_layers *ls, double bits, double max_error);
 nyb_status ny_stats_add_layer(ny_stats *s, ny_pool *pool, const ny_layer *l, const nyb_tensor *f, const nyb_tensor *q,
                               ny_diag *d);
 
-/* ---- apply.c */
-nyb_status ny_layer_apply(ny_graph *g, ny_layer *l);
+/* ---- apply.c: codes in place of weights, in the graph */
+typedef struct ny_plain { /* a tensor of any format, dense; axis: blocks run along it */
+  ny_fmt fmt;
+  int rank, axis;
+  int64_t dim[NY_MAX_RANK];
+  uint8_t *data;
+} ny_plain;
+void ny_layer_codes(const ny_layer *l, ny_arena *a, ny_plain *out);
+void ny_layer_scales(const ny_layer *l, ny_arena *a, ny_plain *out);
+nyb_status ny_quantized_apply(nyb_model *m, ny_layers *ls);
+
+/* ---- export.c: the file `from`, quantised, as ONNX. Weights that cannot stand in it so stay, with the reason in
+ * .lost. */
+nyb_status ny_quantized_export(nyb_model *m, ny_layers *ls, const char *from, const char *to);
 
 /* ---- quantize.c */
 typedef struct ny_quantize_options {
@@ -90,6 +103,7 @@ typedef struct ny_quantize_options {
   int threads;
   ny_samples samples;
 } ny_quantize_options;
-/* Changes the model: weights become codes under a dequantize. out_layers live in a. */
+/* Finds and quantises; out_layers live in a and hold the results until they are freed. */
 nyb_status ny_quantize_model(nyb_model *m, const ny_quantize_options *o, ny_arena *a, ny_layers *out_layers);
+void ny_layers_free(ny_layers *ls);
 #endif

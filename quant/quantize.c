@@ -184,11 +184,7 @@ static nyb_status run(work *w) {
   NY_TRY(choose(w));
   NY_TRY(ny_pool_new(w->o->threads, 50, &w->pool, &w->cx->diag));
   if (w->o->bits > 0 || w->o->max_error > 0) NY_TRY(mix(w));
-  NY_TRY(all_layers(w));
-  for (size_t i = 0; i < w->ls->n; i++)
-    if (w->ls->v[i].q.r) NY_TRY(ny_model_hand_over(w->cx, w->ls->g->cx, NULL, ny_layer_apply(w->ls->g, &w->ls->v[i])));
-  ny_drop_dead(&w->ls->g->body);
-  return ny_model_hand_over(w->cx, w->ls->g->cx, NULL, ny_verify(w->ls->g));
+  return all_layers(w);
 }
 
 nyb_status ny_quantize_model(nyb_model *m, const ny_quantize_options *o, ny_arena *a, ny_layers *out) {
@@ -199,6 +195,10 @@ nyb_status ny_quantize_model(nyb_model *m, const ny_quantize_options *o, ny_aren
   ny_probe_free(w.probe);
   ny_runner_free(w.runner);
   ny_pool_free(w.pool);
-  for (size_t i = 0; i < out->n; i++) ny_quantized_free(&out->v[i].q);
+  if (s) ny_layers_free(out);
   return s;
+}
+
+void ny_layers_free(ny_layers *ls) {
+  for (size_t i = 0; i < ls->n; i++) ny_quantized_free(&ls->v[i].q);
 }

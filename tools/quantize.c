@@ -81,7 +81,10 @@ static int write_text(nyb_context *cx, nyb_model *m, const char *path) {
   return d.code ? cli_diag(&d) : CLI_OK;
 }
 
-static int write_model(nyb_context *cx, nyb_model *m, const options *o) {
+static int write_model(nyb_context *cx, nyb_model *m, ny_layers *ls, const char *from, const options *o) {
+  bool onnx = ny_ends_with(o->out, ".onnx");
+  nyb_status st = onnx ? ny_quantized_export(m, ls, from, o->out) : ny_quantized_apply(m, ls);
+  if (st || onnx) return st ? cli_error(cx, st) : CLI_OK;
   if (ny_ends_with(o->out, ".nyt")) return write_text(cx, m, o->out);
   nyb_compile_options co = {.size = sizeof co, .threads = o->threads};
   nyb_status s = nyb_compile(m, &co, o->out);
@@ -115,15 +118,18 @@ static int quantize(const char *file, options *o, nyb_context *cx, nyb_model *m,
   nyb_status s = ny_quantize_model(m, &q, a, &ls);
   cli_progress_end();
   if (s) return cli_error(cx, s);
-  report(&ls, o, ny_now() - t0);
-  (void)file;
-  return write_model(cx, m, o);
+  double t1 = ny_now();
+  int bad = write_model(cx, m, &ls, file, o);
+  if (!bad) report(&ls, o, t1 - t0);
+  ny_layers_free(&ls);
+  return bad;
 }
 
 int verb_quantize(int argc, char **argv) {
   options o = {.format = "nvfp4", .embeddings = "none", .least = 1024};
   const cli_option opt[] = {
-      {"-o", CLI_STRING, &o.out, "FILE", "where the result goes: .nyb (compiled for this machine) or .nyt (text)"},
+      {"-o", CLI_STRING, &o.out, "FILE",
+       "where the result goes: .onnx, .nyb (compiled for this machine) or .nyt (text)"},
       {"--format", CLI_STRING, &o.format, "F", "nvfp4 (default), mxfp4, int4, mxfp8, fp8, int8"},
       {"--weights-only", CLI_FLAG, &o.weights_only, NULL, "activations stay as they are (default)"},
       {"--calib", CLI_STRING, &o.calib, "PATH",
@@ -142,8 +148,10 @@ int verb_quantize(int argc, char **argv) {
   const char *file;
   cli_parse("quantize", opt, NY_COUNT(opt), argc, argv, &file, 1, 1);
   if (!o.out) cli_usage("quantize", "-o FILE is missing");
-  if (!ny_ends_with(o.out, ".nyb") && !ny_ends_with(o.out, ".nyt"))
-    cli_usage("quantize", "-o %s: wants a .nyb or .nyt file", o.out);
+  if (!ny_ends_with(o.out, ".nyb") && !ny_ends_with(o.out, ".nyt") && !ny_ends_with(o.out, ".onnx"))
+    cli_usage("quantize", "-o %s: wants a .onnx, .nyb or .nyt file", o.out);
+  if (ny_ends_with(o.out, ".onnx") && (!ny_ends_with(file, ".onnx") || o.dims.n))
+    cli_usage("quantize", "-o %s: only an .onnx file, with its sizes as they are, is written as one", o.out);
   nyb_context *cx = cli_open(NULL);
   nyb_model *m = NULL;
   cli_samples samples = {0};
