@@ -379,6 +379,7 @@ static tile_fn *const tile_fns[NY_N_KINDS] = {
     [NY_index] = run_index,     [NY_mma] = run_mma,
     [NY_cast] = run_cast,       [NY_reduce] = run_reduce,
     [NY_bitcast] = run_bitcast, [NY_barrier] = nothing, /* one grid point is run by one thread */
+    [NY_prefetch] = nothing,
 };
 
 static nyb_status run_block(machine *m, ny_block *b) {
@@ -432,7 +433,7 @@ static uint64_t local_bytes(const machine *m, const ny_type *t, int64_t *count) 
 static nyb_status measure(void *user, ny_op *op) {
   sizes *s = user;
   for (int i = 0; i < op->n_in; i++) {
-    bool buffer = i == 0 && (op->kind == NY_load || op->kind == NY_store);
+    bool buffer = i == 0 && (op->kind == NY_load || op->kind == NY_store || op->kind == NY_prefetch);
     if (buffer == (in(s->m, op, i)->rows > 0))
       return FAIL(s->m, op, NYB_E_VERIFY, "operand %d is not a %s", i, buffer ? "buffer" : "tile");
   }

@@ -17,17 +17,43 @@ static ny_value *matmul_panels(ny_builder *b, ny_value *w, int64_t p) {
   return ny_b_transpose(b, w, (int[]){1, 0, 2});
 }
 
+typedef struct state {
+  ny_pass_cx *px;
+  ny_graph *g;
+  bool changed;
+} state;
+
+/* Codes of a panel by words of 32 bits: the codes of 8 (or 4) neighbours along k of one column, columns side by side. In a word of 4-bit codes the
+   even ones are the first four neighbours, so that a mask or a shift leaves four of them in the bytes of the word. What is read are views of that. */
+static ny_value *code_words(state *s, ny_builder *b, ny_value *w, int64_t p) {
+  int64_t per = 32 / ny_fmts[w->type->fmt].bits;
+  ny_dim k = w->type->dim[0], words = (k + per - 1) / per, panels = (w->type->dim[1] + p - 1) / p;
+  w = padded_to(b, padded_to(b, w, 0, words * per), 1, panels * p);
+  if (per == 8) {
+    w = ny_b_reshape(b, w, 5, (ny_dim[]){words, 2, 4, panels, p});
+    w = ny_b_transpose(b, ny_hold_constant(s->px, s->g, ny_b_transpose(b, w, (int[]){3, 0, 4, 2, 1})), (int[]){0, 1, 4, 3, 2});
+  } else {
+    w = ny_b_reshape(b, w, 4, (ny_dim[]){words, 4, panels, p});
+    w = ny_b_transpose(b, ny_hold_constant(s->px, s->g, ny_b_transpose(b, w, (int[]){2, 0, 3, 1})), (int[]){0, 1, 3, 2});
+  }
+  w = ny_b_reshape(b, w, 3, (ny_dim[]){panels, words * per, p});
+  return words * per == k ? w : ny_b_slice(b, w, (ny_dim[]){0, 0, 0}, NULL, (ny_dim[]){panels, k, p});
+}
+
 /* Of what a dequantised weight is made of: [k or 1 or blocks of k, n or 1]. */
-static ny_value *matmul_codes(ny_builder *b, const ny_op *q, int64_t p);
-static ny_value *panels_of(ny_builder *b, ny_value *v, int64_t p) {
-  if (ny_def(v, NY_dequantize)) return matmul_codes(b, v->def, p);
+static ny_value *matmul_codes(state *s, ny_builder *b, const ny_op *q, int64_t p, bool words);
+static ny_value *panels_of(state *s, ny_builder *b, ny_value *v, int64_t p) {
+  if (ny_def(v, NY_dequantize)) return matmul_codes(s, b, v->def, p, false);
+  double same;
+  if (ny_uniform(v, &same)) v = ny_b_splat(b, ny_tensor_type(s->g->cx, (ny_fmt)v->type->fmt, 2, (ny_dim[]){1, 1}), same);
+  if (!v) return NULL;
   return v->type->dim[1] == 1 ? ny_b_reshape(b, v, 3, (ny_dim[]){1, v->type->dim[0], 1}) : matmul_panels(b, v, p);
 }
 
-static ny_value *matmul_codes(ny_builder *b, const ny_op *q, int64_t p) {
+static ny_value *matmul_codes(state *s, ny_builder *b, const ny_op *q, int64_t p, bool words) {
   ny_value *in[3] = {0};
   int64_t axis = q->attr[NY_AT(dequantize, axis)].i;
-  for (int i = 0; i < q->n_in; i++) in[i] = panels_of(b, ny_in(q, i), p);
+  for (int i = 0; i < q->n_in; i++) in[i] = words && !i ? code_words(s, b, ny_in(q, i), p) : panels_of(s, b, ny_in(q, i), p);
   return ny_b_dequantize(b, (ny_fmt)q->out[0]->type->fmt, in[0], in[1], in[2], axis < 0 ? (int)axis : (int)axis + 1,
                          q->attr[NY_AT(dequantize, block)].i);
 }
@@ -41,12 +67,6 @@ static ny_value *conv_panels(ny_builder *b, ny_value *w, int64_t group, int64_t 
   w = ny_b_reshape(b, w, 4, (ny_dim[]){k, group, panels, p});
   return ny_b_transpose(b, w, (int[]){1, 2, 0, 3});
 }
-
-typedef struct state {
-  ny_pass_cx *px;
-  ny_graph *g;
-  bool changed;
-} state;
 
 /* Blocks of codes go down the panels, as the sum does. */
 static bool is_weight(const ny_op *op) {
@@ -64,8 +84,9 @@ static nyb_status visit(void *user, ny_op *op) {
   if (p <= 0) return NYB_OK;
   ny_builder b = ny_before(s->g, op);
   bool conv = op->kind == NY_conv;
-  ny_value *w =
-      conv ? conv_panels(&b, ny_in(op, 1), op->attr[NY_AT(conv, group)].i, p) : panels_of(&b, ny_in(op, 1), p);
+  ny_value *y = ny_in(op, 1), *w = conv                              ? conv_panels(&b, y, op->attr[NY_AT(conv, group)].i, p)
+                                   : ny_codes_fit(s->px->target, op) ? matmul_codes(s, &b, y->def, p, true)
+                                                                     : panels_of(s, &b, y, p);
   if (!w) return s->g->cx->diag.code;
   ny_set_in(op, 1, w);
   op->attr[conv ? NY_AT(conv, packed) : NY_AT(matmul, packed)].i = p;
