@@ -6,7 +6,7 @@
 #include <threads.h>
 
 const ny_target ny_targets[] = {
-#define TARGET(n, t, c, f, vec, regs, mask, two, l1, l2k)                                                              \
+#define TARGET(n, t, c, f, vec, regs, mask, two, dot, l1, l2k)                                                         \
   {.name = #n,                                                                                                         \
    .triple = t,                                                                                                        \
    .cpu = c,                                                                                                           \
@@ -15,6 +15,7 @@ const ny_target ny_targets[] = {
    .n_vregs = regs,                                                                                                    \
    .masked = mask,                                                                                                     \
    .no_fma = two,                                                                                                      \
+   .dot8 = NY_DOT8_##dot,                                                                                              \
    .l1d = (l1)*1024,                                                                                                   \
    .l2 = (l2k)*1024,                                                                                                   \
    .threads = 4},

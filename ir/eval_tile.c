@@ -418,6 +418,7 @@ static tile_fn *const tile_fns[NY_N_KINDS] = {
     [NY_cast] = run_cast,       [NY_reduce] = run_reduce,
     [NY_bitcast] = run_bitcast, [NY_barrier] = nothing, /* one grid point is run by one thread */
     [NY_call] = run_call,
+    [NY_prefetch] = nothing,
 };
 
 static nyb_status run_block(machine *m, ny_block *b) {
@@ -471,7 +472,7 @@ static uint64_t local_bytes(const machine *m, const ny_type *t, int64_t *count) 
 static nyb_status measure(void *user, ny_op *op) {
   sizes *s = user;
   for (int i = 0; i < op->n_in; i++) {
-    bool buffer = op->kind == NY_call || (i == 0 && (op->kind == NY_load || op->kind == NY_store));
+    bool buffer = op->kind == NY_call || (i == 0 && (op->kind == NY_load || op->kind == NY_store || op->kind == NY_prefetch));
     if (buffer == (in(s->m, op, i)->rows > 0))
       return FAIL(s->m, op, NYB_E_VERIFY, "operand %d is not a %s", i, buffer ? "buffer" : "tile");
   }

@@ -70,6 +70,14 @@ const ny_type *ny_infer_load(ny_graph *g, ny_op *op, int out) {
   return ny_type_with_fmt(g->cx, t, (ny_fmt)in_type(op, 0)->fmt);
 }
 
+const ny_type *ny_infer_prefetch(ny_graph *g, ny_op *op, int out) {
+  (void)out;
+  int64_t n = op->attr[NY_AT(prefetch, n)].i;
+  if (!is_buffer(g, op, in_type(op, 0))) return NULL;
+  if (n > 0 && n <= 1 << 20) return in_type(op, 0);
+  return ny_bad_type(g, op, "%lld elements ahead", (long long)n);
+}
+
 const ny_type *ny_infer_store(ny_graph *g, ny_op *op, int out) {
   (void)out;
   const ny_type *b = in_type(op, 0), *t = in_type(op, 1);

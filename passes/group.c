@@ -200,7 +200,7 @@ static void hand_over(ny_op *op, ny_op *group, bool fold) {
   }
 }
 
-static void wrap(cones *s, ny_op *op) {
+static ny_op *wrap(cones *s, ny_op *op) {
   const ny_type *t = op->out[0]->type;
   ny_block *main = &s->g->body;
   ny_op *group = ny_op_new(s->g, main, NY_group, NULL, 0, &t, 1);
@@ -214,6 +214,12 @@ static void wrap(cones *s, ny_op *op) {
   group->out[0]->name = op->out[0]->name;
   op->out[0]->name = NULL;
   hand_over(op, group, s->fold);
+  return group;
+}
+
+ny_value *ny_hold_constant(ny_pass_cx *px, ny_graph *g, ny_value *v) {
+  cones s = {.px = px, .g = g, .fold = true};
+  return v && v->def && ny_is_constant(v) ? wrap(&s, v->def)->out[0] : v;
 }
 
 nyb_status ny_group_constants(ny_pass_cx *px, ny_graph *g, bool *changed) {

@@ -17,24 +17,54 @@ static ny_value *matmul_panels(ny_builder *b, ny_value *w, int64_t p) {
   return ny_b_transpose(b, w, (int[]){1, 0, 2});
 }
 
-/* Of a dequantised weight panels of its codes, and of scales that columns do not share. */
-static ny_value *code_panels(ny_builder *b, const ny_op *q, ny_dim n, int64_t p) {
+typedef struct state {
+  ny_pass_cx *px;
+  ny_graph *g;
+  bool changed;
+} state;
+
+/* Codes of a panel by words of 32 bits: the codes of 8 (or 4) neighbours along k of one column, columns side by side. In a word of 4-bit codes the
+   even ones are the first four neighbours, so that a mask or a shift leaves four of them in the bytes of the word. What is read are views of that. */
+static ny_value *code_words(state *s, ny_builder *b, ny_value *w, int64_t p) {
+  int64_t per = 32 / ny_fmts[w->type->fmt].bits;
+  ny_dim k = w->type->dim[0], words = (k + per - 1) / per, panels = (w->type->dim[1] + p - 1) / p;
+  w = padded_to(b, padded_to(b, w, 0, words * per), 1, panels * p);
+  if (per == 8) {
+    w = ny_b_reshape(b, w, 5, (ny_dim[]){words, 2, 4, panels, p});
+    w = ny_b_transpose(b, ny_hold_constant(s->px, s->g, ny_b_transpose(b, w, (int[]){3, 0, 4, 2, 1})), (int[]){0, 1, 4, 3, 2});
+  } else {
+    w = ny_b_reshape(b, w, 4, (ny_dim[]){words, 4, panels, p});
+    w = ny_b_transpose(b, ny_hold_constant(s->px, s->g, ny_b_transpose(b, w, (int[]){2, 0, 3, 1})), (int[]){0, 1, 3, 2});
+  }
+  w = ny_b_reshape(b, w, 3, (ny_dim[]){panels, words * per, p});
+  return words * per == k ? w : ny_b_slice(b, w, (ny_dim[]){0, 0, 0}, NULL, (ny_dim[]){panels, k, p});
+}
+
+/* Of a dequantised weight panels of its codes, and of scales that columns do not share; one number everywhere stays one. */
+static ny_value *code_panels(state *s, ny_builder *b, const ny_op *q, ny_dim n, int64_t p, bool words) {
   ny_value *in[3] = {0};
   int64_t axis = q->attr[NY_AT(dequantize, axis)].i;
   for (int i = 0; i < q->n_in; i++) {
     ny_value *v = ny_in(q, i);
-    const ny_type *t = v->type;
+    double same;
     if (ny_def(v, NY_dequantize))
-      in[i] = code_panels(b, v->def, n, p);
+      in[i] = code_panels(s, b, v->def, n, p, false);
+    else if (i && ny_uniform(v, &same))
+      in[i] = ny_b_splat(b, ny_tensor_type(s->g->cx, (ny_fmt)v->type->fmt, 3, (ny_dim[]){1, 1, 1}), same);
+    else if (words && !i)
+      in[i] = code_words(s, b, v, p);
     else
-      in[i] = t->dim[1] == n ? matmul_panels(b, v, p) : ny_b_reshape(b, v, 3, (ny_dim[]){1, t->dim[0], 1});
+      in[i] = v->type->dim[1] == n ? matmul_panels(b, v, p) : ny_b_reshape(b, v, 3, (ny_dim[]){1, v->type->dim[0], 1});
+    if (!in[i]) return NULL;
   }
   return ny_b_dequantize(b, (ny_fmt)q->out[0]->type->fmt, in[0], in[1], in[2], axis < 0 ? (int)axis : (int)axis + 1,
                          q->attr[NY_AT(dequantize, block)].i);
 }
 
-static ny_value *weight_panels(ny_builder *b, ny_value *w, int64_t p) {
-  return ny_def(w, NY_dequantize) ? code_panels(b, w->def, w->type->dim[1], p) : matmul_panels(b, w, p);
+static ny_value *weight_panels(state *s, ny_builder *b, const ny_op *op, int64_t p) {
+  ny_value *w = ny_in(op, 1);
+  if (!ny_def(w, NY_dequantize)) return matmul_panels(b, w, p);
+  return code_panels(s, b, w->def, w->type->dim[1], p, ny_codes_fit(s->px->target, op));
 }
 
 static ny_value *conv_panels(ny_builder *b, ny_value *w, int64_t group, int64_t p) {
@@ -84,12 +114,6 @@ static ny_value *code_rows(ny_builder *b, const ny_op *q) {
   return ny_b_dequantize(b, (ny_fmt)q->out[0]->type->fmt, codes, scale, NULL, 1, block);
 }
 
-typedef struct state {
-  ny_pass_cx *px;
-  ny_graph *g;
-  bool changed;
-} state;
-
 /* Blocks of codes go down the panels, as the sum does. */
 static bool is_weight(const ny_op *op) {
   const ny_value *w = ny_in(op, 1);
@@ -108,7 +132,7 @@ static nyb_status visit(void *user, ny_op *op) {
   ny_builder b = ny_before(s->g, op);
   bool conv = op->kind == NY_conv;
   ny_value *w =
-      rows ? code_rows(&b, ny_in(op, 1)->def) : conv ? conv_panels(&b, ny_in(op, 1), op->attr[NY_AT(conv, group)].i, p) : weight_panels(&b, ny_in(op, 1), p);
+      rows ? code_rows(&b, ny_in(op, 1)->def) : conv ? conv_panels(&b, ny_in(op, 1), op->attr[NY_AT(conv, group)].i, p) : weight_panels(s, &b, op, p);
   if (!w) return s->g->cx->diag.code;
   ny_set_in(op, 1, w);
   op->attr[conv ? NY_AT(conv, packed) : NY_AT(matmul, packed)].i = rows ? -1 : p;

@@ -3,6 +3,17 @@
 #define NY_PASSES_H
 #include "ir.h"
 
+/* Four products of bytes, added to the i32 lane they lie in: how a machine does it. */
+typedef enum ny_dot8 {
+  NY_DOT8_none,
+  NY_DOT8_pairs, /* u8 * i8, two products to an i16 that saturates (pmaddubsw): u8 up to 127 only */
+  NY_DOT8_mixed, /* u8 * i8 in one instruction (vpdpbusd) */
+  NY_DOT8_long,  /* i8 * i8 through i16 (smull) */
+  NY_DOT8_signed /* i8 * i8 in one instruction (sdot) */
+} ny_dot8;
+/* The format of the weights in such products; activations are i8. */
+static inline bool ny_dot8_unsigned(ny_dot8 d) { return d == NY_DOT8_pairs || d == NY_DOT8_mixed; }
+
 /* What families need to know of a machine: a row of codegen/targets.def, or the host. */
 typedef struct ny_target {
   const char *name, *triple, *cpu, *features; /* LLVM spellings; features: "+avx2,+fma" */
@@ -10,6 +21,7 @@ typedef struct ny_target {
   int n_vregs;     /* of them */
   bool masked;     /* masked loads and stores cost the same as plain ones */
   bool no_fma;     /* x86 before AVX2: multiply-adds take two instructions and a register, f16 is converted by integer arithmetic */
+  ny_dot8 dot8;
   uint64_t l1d, l2;
   int threads;     /* expected at run time; a hint for grains */
   int sm;          /* CUDA compute capability times ten: 80, 90, 120; 0: a CPU. cpu is then what NVRTC is asked for: "sm_90a" */

@@ -42,6 +42,8 @@ bool ny_travels(const ny_value *v);
 /* Wraps what is computed from constants alone and is read by anything else in groups of family const, in the main
  * block; at -O0 constants only. */
 nyb_status ny_group_constants(ny_pass_cx *px, ny_graph *g, bool *changed);
+/* A constant as bytes in memory from here on: what is done to it later is no part of the expression it is. */
+ny_value *ny_hold_constant(ny_pass_cx *px, ny_graph *g, ny_value *v);
 const char *ny_family_of_op(const ny_op *op); /* of a group of this op alone */
 
 /* Every block of a graph, outer before inner. */

@@ -150,6 +150,7 @@ void cu_block(cu *c, const ny_block *b) {
     case NY_grid:
     case NY_ret:
     case NY_yield:
+    case NY_prefetch: /* enough threads run for their loads to overlap */
     case NY_local: break;
     case NY_barrier:
       cu_flush(c);

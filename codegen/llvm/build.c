@@ -55,6 +55,13 @@ void ny_lx_attr(ny_lx *x, val f, int index, const char *name, uint64_t v) {
   LLVMAddAttributeAtIndex(f, (LLVMAttributeIndex)index, LLVMCreateEnumAttribute(x->c, id, v));
 }
 
+bool ny_lx_has(const ny_lx *x, const char *feature) {
+  size_t n = strlen(feature);
+  for (const char *p = x->target->features; (p = strstr(p, feature)); p++)
+    if (p > x->target->features && p[-1] == '+' && (p[n] == ',' || !p[n])) return true;
+  return false;
+}
+
 val ny_lx_function(ny_lx *x, const char *name, const typ *args, int n, bool internal) {
   typ t = LLVMFunctionType(x->vd, (typ *)(uintptr_t)args, (unsigned)n, 0);
   val f = LLVMAddFunction(x->m, name, t);

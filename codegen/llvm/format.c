@@ -71,8 +71,18 @@ static val decode_narrow(ny_lx *x, const layout *l, val reg) {
   return ny_bits(x, b, ft);
 }
 
+/* Its bits are those of an f16 of 2^-8 times the value, subnormal numbers included; only NaN is a number there. */
+static val decode_e4m3(ny_lx *x, val reg) {
+  typ it = ny_like(reg, x->i16), ft = ny_like(reg, x->f32), bt = LLVMTypeOf(reg);
+  val h = and_c(x, shl(x, LLVMBuildSExt(x->b, reg, it, ""), 7), 0xbfff);
+  val v = LLVMBuildFPExt(x->b, ny_bits(x, h, ny_like(reg, x->f16)), ft, "");
+  val nan = ny_ic(x, LLVMIntEQ, shl(x, reg, 1), ny_ci(bt, 0xfe));
+  return ny_sel(x, nan, ny_bits(x, ny_ci(ny_like(reg, x->i32), 0x7fc00000), ft), NY_B(FMul, x, v, ny_cf(ft, 256)));
+}
+
 val ny_decode(ny_lx *x, ny_fmt f, val reg) {
   switch (f) {
+  case NY_f8e4m3: return x->target->no_fma ? decode_narrow(x, &layouts[f], reg) : decode_e4m3(x, reg);
   case NY_f16:
     if (x->target->no_fma) return decode_narrow(x, &layouts[f], reg);
     return LLVMBuildFPExt(x->b, ny_bits(x, reg, ny_like(reg, x->f16)), ny_like(reg, x->f32), "");
@@ -177,8 +187,24 @@ val ny_wrap(ny_lx *x, ny_fmt f, val reg) {
   return ny_signed(f) ? NY_B(AShr, x, up, ny_ci(t, 8 - bits)) : NY_B(LShr, x, up, ny_ci(t, 8 - bits));
 }
 
+/* To integers of up to 32 bits, a whole vector at a time: LLVM would take x86's lanes one by one to saturate. */
+static val float_to_word(ny_lx *x, ny_fmt to, val num) {
+  typ ft = LLVMTypeOf(num), it = ny_like(num, x->i32);
+  int bits = ny_fmts[to].bits;
+  double top = ny_signed(to) ? (double)((int64_t)1 << (bits - 1)) : (double)((int64_t)1 << bits), low = ny_signed(to) ? -top : 0;
+  val most = ny_cf(ft, bits == 32 ? 2147483520.0 : top - 1), least = ny_cf(ft, low), v = num;
+  v = ny_sel(x, ny_fc(x, LLVMRealOLT, v, most), v, most);
+  v = ny_sel(x, ny_fc(x, LLVMRealOGT, v, least), v, least);
+  v = ny_sel(x, ny_fc(x, LLVMRealUNO, num, num), ny_cf(ft, 0), v);
+  val r = LLVMBuildFPToSI(x->b, v, it, "");
+  if (bits == 32) return ny_sel(x, ny_fc(x, LLVMRealOGE, num, ny_cf(ft, top)), ny_ci(it, INT32_MAX), r);
+  return LLVMBuildTrunc(x->b, r, ny_like(num, ny_reg_type(x, to)), "");
+}
+
 static val float_to_int(ny_lx *x, ny_fmt to, val num) {
   typ nt = LLVMTypeOf(num), rt = ny_like(num, ny_reg_type(x, to));
+  bool word = ny_elem(nt) == x->f32 && ny_lanes(num) > 1 && to != NY_bool && (ny_fmts[to].bits < 32 || to == NY_i32);
+  if (x->x86 && word) return float_to_word(x, to, num);
   if (to == NY_bool) return ny_fc(x, LLVMRealUNE, num, ny_cf(nt, 0));
   typ over[2] = {rt, nt};
   val r = ny_call(x, ny_signed(to) ? "llvm.fptosi.sat" : "llvm.fptoui.sat", over, 2, &num, 1);

@@ -28,6 +28,7 @@ nyb_status ny_lx_open(ny_lx *x, const ny_target *t, int opt, const char *name, n
 void ny_lx_close(ny_lx *x);
 val ny_lx_function(ny_lx *x, const char *name, const typ *args, int n, bool internal); /* positioned at its body */
 void ny_lx_attr(ny_lx *x, val f, int index, const char *name, uint64_t v);
+bool ny_lx_has(const ny_lx *x, const char *feature); /* the target's list names it */
 static inline typ ny_vec(typ e, int n) { return n == 1 ? e : LLVMVectorType(e, (unsigned)n); }
 int ny_lanes(val v);
 typ ny_elem(typ t);
@@ -131,6 +132,7 @@ typedef struct ny_linfo { /* of a value, by id */
   uint32_t last;  /* order of the last statement that needs it */
   int cost;       /* instructions for one piece, with everything lazy below it */
   bool mutated, by_mma;
+  bool no_table; /* it is no table of codes (low_words.c) */
   ny_value *alias; /* a tile set once: the value it is set to, as far as reading goes */
   val base;        /* buffers: pointer; */
   val *slot;       /* [rows][pieces] */
@@ -198,6 +200,8 @@ nyb_status ny_lower_kernel(ny_lx *x, const ny_graph *k, const char *symbol, ny_d
 val ny_low_dim(ny_low *l, ny_dim d);
 val ny_low_gep(ny_low *l, typ e, val p,
                ny_dim d); /* p + d elements, outer terms first so that they leave inner loops */
+/* p + (d + more) / per elements, where per divides every term; *left: what it leaves of the constant one. NULL: not so. */
+val ny_low_gep_part(ny_low *l, typ e, val p, ny_dim d, int64_t more, int64_t per, int64_t *left);
 void ny_low_range(const ny_low *l, ny_dim d, int64_t *lo, int64_t *hi);
 bool ny_low_at_least(const ny_low *l, ny_dim d, int64_t n); /* provably, or assumed */
 void ny_low_var(ny_low *l, ny_name name, val v, int64_t lo, int64_t hi, int depth);
@@ -208,6 +212,7 @@ val ny_low_load(ny_low *l, const ny_op *load, ny_lat at); /* one piece */
 void ny_low_store(ny_low *l, const ny_op *store, ny_lat at, val v);
 int ny_low_access_cost(const ny_low *l, const ny_op *op, const ny_value *tile);
 val ny_low_index(ny_low *l, const ny_op *index, ny_lat at);
+void ny_low_prefetch(ny_low *l, const ny_op *op);
 /* n rows of one column as a vector, where rows are adjacent in memory and columns are not; at.lanes is 1. */
 bool ny_low_columns_adjacent(const ny_low *l, const ny_op *op, const ny_value *tile);
 val ny_low_load_column(ny_low *l, const ny_op *op, ny_lat at, int n);
@@ -222,6 +227,11 @@ val ny_array_load(ny_low *l, const ny_linfo *f, ny_lat at);
 void ny_array_store(ny_low *l, const ny_linfo *f, ny_lat at, val v);
 val ny_low_array(ny_low *l, const ny_linfo *f); /* stack room for a whole tile */
 
+/* low_words.c: codes of a few bits, packed by words. NULL or false: it is nothing of the kind. */
+val ny_low_load_words(ny_low *l, const ny_op *load, ny_lat at);
+val ny_low_lookup(ny_low *l, ny_value *v, ny_lat at); /* what an expression makes of a code */
+bool ny_low_dot(ny_low *l, const ny_op *mma);         /* by products of bytes */
+
 /* low_eval.c */
 typedef struct ny_lmark {
   uint32_t memo, dim, undo, pending, var;
@@ -231,6 +241,7 @@ void ny_low_leave(ny_low *l, ny_lmark m);
 val ny_eval(ny_low *l, ny_value *v, ny_lat at);             /* in register form; broadcasts */
 val ny_eval_num(ny_low *l, ny_value *v, ny_lat at);         /* in number form */
 void ny_low_keep(ny_low *l, ny_value *v, ny_lat at, val x); /* remembers a piece */
+val ny_low_recall(const ny_low *l, const ny_value *v, ny_lat at);
 void ny_low_state(ny_low *l, ny_value *v, ny_lstate s, val array);
 int ny_piece_lanes(const ny_low *l, int cols, int col); /* width of the piece starting at col */
 typedef void ny_piece_fn(ny_low *l, void *user, ny_lat at);
@@ -249,6 +260,7 @@ void ny_low_hazard(ny_low *l, uint64_t effects, uint32_t order);
 
 /* low_ops.c, low_fold.c, low_mma.c */
 void ny_low_block(ny_low *l, const ny_block *b);
+void ny_low_ops(ny_low *l, const ny_op *from, const ny_op *to); /* up to but not `to` */
 void ny_low_reduce(ny_low *l, const ny_op *op);
 void ny_low_mma(ny_low *l, const ny_op *op);
 uint64_t ny_low_effects(const ny_low *l, const ny_op *op);

@@ -113,7 +113,7 @@ typedef struct terms {
     int64_t coef;
   } t[MAX_TERMS];
   int n;
-  int64_t constant;
+  int64_t constant, by; /* by: what terms without a variable are divided by, or 0 */
 } terms;
 
 static bool is_var(const ny_low *l, ny_dim d, const ny_lvar **out) {
@@ -150,7 +150,8 @@ static val at_depth(ny_low *l, const terms *t, int depth) {
   for (int i = 0; i < t->n; i++) {
     const ny_lvar *var = t->t[i].var;
     if ((var ? var->depth : ny_low_depth(l, t->t[i].d)) != depth) continue;
-    val v = !var                ? ny_low_dim(l, t->t[i].d)
+    val v = !var && t->by       ? LLVMBuildExactSDiv(l->x->b, ny_low_dim(l, t->t[i].d), ny_ci(l->x->i64, t->by), "")
+            : !var              ? ny_low_dim(l, t->t[i].d)
             : t->t[i].coef == 1 ? var->v
                                 : LLVMBuildNSWMul(l->x->b, var->v, ny_ci(l->x->i64, t->t[i].coef), "");
     s = s ? LLVMBuildNSWAdd(l->x->b, s, v, "") : v;
@@ -227,4 +228,21 @@ val ny_low_gep(ny_low *l, typ e, val p, ny_dim d) {
     if (v) p = ny_gep(l->x, e, p, v);
   }
   return ny_gepc(l->x, e, p, t.constant);
+}
+
+val ny_low_gep_part(ny_low *l, typ e, val p, ny_dim d, int64_t more, int64_t per, int64_t *left) {
+  terms t = {.n = 0};
+  if (!flatten(l, d, &t)) return NULL;
+  t.by = per;
+  for (int i = 0; i < t.n; i++) {
+    if (t.t[i].var ? t.t[i].coef % per != 0 : !ny_dim_divides(l->cx, t.t[i].d, per)) return NULL;
+    t.t[i].coef /= per;
+  }
+  int64_t whole = floor_div(t.constant + more, per);
+  *left = t.constant + more - whole * per;
+  for (int depth = 0; depth <= l->depth; depth++) {
+    val v = at_depth(l, &t, depth);
+    if (v) p = ny_gep(l->x, e, p, v);
+  }
+  return ny_gepc(l->x, e, p, whole);
 }

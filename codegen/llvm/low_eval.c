@@ -53,6 +53,8 @@ static val recall(const ny_low *l, const ny_linfo *f, ny_lat at) {
   return NULL;
 }
 
+val ny_low_recall(const ny_low *l, const ny_value *v, ny_lat at) { return recall(l, &l->info[v->id], at); }
+
 /* One element out of a remembered piece. */
 static val recall_lane(ny_low *l, const ny_linfo *f, ny_lat at) {
   if (at.dcol) return NULL;
@@ -133,6 +135,8 @@ static val compute(ny_low *l, ny_value *v, ny_lat at) {
     if (whole.lanes > 1) return ny_lane(l->x, ny_eval(l, v, whole), at.col - whole.col);
   }
   if (f->alias) return ny_eval(l, f->alias, at);
+  val found = at.lanes > 1 ? ny_low_lookup(l, v, at) : NULL;
+  if (found) return found;
   switch (op->kind) {
   case NY_load: {
     val block = ny_low_load_block(l, op, at);

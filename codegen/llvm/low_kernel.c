@@ -270,12 +270,70 @@ static void bind(ny_low *l, const grid *g, int i, val v) {
   ny_low_var(l, g->op[i]->attr[NY_AT(grid, var)].s, v, 0, hi == INT64_MAX || hi < 1 ? INT64_MAX : hi - 1, ++l->depth);
 }
 
+/* ---- what every point would do alike */
+typedef struct alike {
+  ny_low *l;
+  ny_name var;   /* the grid's */
+  const ny_op *end; /* of the part in question, in the kernel's block */
+  uint64_t fills; /* buffers it stores to */
+} alike;
+
+static bool depends(alike *a, ny_dim d) {
+  ny_name *sym = NULL;
+  size_t n = 0, cap = 0;
+  bool found = false;
+  ny_dim_symbols(a->l->cx, d, &sym, &n, &cap, &a->l->arena);
+  for (size_t i = 0; i < n; i++) found |= sym[i] == a->var;
+  return found;
+}
+
+static bool same_for_all(alike *a, const ny_op *op) {
+  const ny_kind_info *ki = &ny_kinds[op->kind];
+  for (int i = 0; i < ki->n_attr; i++) {
+    if (ki->attr[i].kind == NY_DIM && depends(a, op->attr[i].d)) return false;
+    for (uint32_t j = 0; ki->attr[i].kind == NY_DIMS && j < op->attr[i].dims.n; j++)
+      if (depends(a, op->attr[i].dims.v[j])) return false;
+  }
+  if (op->kind == NY_store) {
+    if (!ny_in(op, 0)->def) return false; /* no scratch buffer */
+    a->fills |= a->l->info[ny_in(op, 0)->id].reads;
+  }
+  for (const ny_op *in = op->n_body ? op->body[0]->first : NULL; in; in = in->next)
+    if (!same_for_all(a, in)) return false;
+  return true;
+}
+
+static bool disturbs(const alike *a, const ny_op *op) {
+  if (op->kind == NY_store && (a->l->info[ny_in(op, 0)->id].reads & a->fills)) return true;
+  if ((op->kind == NY_set || op->kind == NY_mma) && a->l->order[ny_in(op, 0)->def->id].first < a->l->order[a->end->id].first) return true;
+  for (const ny_op *in = op->n_body ? op->body[0]->first : NULL; in; in = in->next)
+    if (disturbs(a, in)) return true;
+  return false;
+}
+
+/* Where the kernel begins by filling scratch with what does not depend on the grid point, a range of points does so once: the op after that part. */
+static const ny_op *common_part(ny_low *l, const grid *g) {
+  const ny_op *first = l->k->body.first;
+  while (first && first->kind == NY_grid) first = first->next;
+  if (g->n != 1 || !first) return first;
+  alike a = {.l = l, .var = g->op[0]->attr[NY_AT(grid, var)].s};
+  const ny_op *end = first;
+  for (const ny_op *op = first; op && op->next && same_for_all(&a, op); op = op->next)
+    if (op->kind == NY_for || op->kind == NY_store) end = op->next;
+  a.end = end;
+  for (const ny_op *op = end; op; op = op->next)
+    if (disturbs(&a, op)) return first;
+  return end;
+}
+
 static void innermost(ny_low *l, grid *g, val from, val to) {
   ny_lloop loop;
+  const ny_op *rest = common_part(l, g);
+  ny_low_ops(l, l->k->body.first, rest);
   ny_loop_begin(l->x, &loop, from, to, ny_ci(l->x->i64, 1), false);
   ny_lmark m = ny_low_enter(l);
   if (g->n) bind(l, g, g->n - 1, loop.iv);
-  ny_low_block(l, &l->k->body);
+  ny_low_ops(l, rest, NULL);
   ny_low_leave(l, m);
   l->depth = g->n ? g->n - 1 : 0;
   ny_loop_end(l->x, &loop);

@@ -325,6 +325,8 @@ val ny_low_load(ny_low *l, const ny_op *op, ny_lat at) {
   }
   if (adjacent && !sub_byte(p.fmt)) return from_memory(x, p.fmt, load_adjacent(&p));
   if (adjacent && p.even && p.lanes >= per_byte(p.fmt) && !mask_of(&p)) return load_packed_bytes(&p);
+  val word = ny_fmts[p.fmt].bits <= 8 ? ny_low_load_words(l, op, at) : NULL;
+  if (word) return from_memory(x, p.fmt, word);
   if (gathers(&p)) return from_memory(x, p.fmt, gather(&p));
   val v = LLVMGetPoison(ny_vec(p.e, p.lanes));
   for (int i = 0; i < p.lanes; i++) v = ny_with_lane(x, v, i, load_element(&p, lane_offset(&p, i), lane_in(&p, i)));
@@ -421,6 +423,18 @@ val ny_low_index(ny_low *l, const ny_op *op, ny_lat at) {
   if (at.lanes == 1) return s;
   val step = ny_splat(x, ny_low_dim(l, stride->dims.v[1]), at.lanes);
   return NY_B(Add, x, ny_splat(x, s, at.lanes), NY_B(Mul, x, ny_iota(LLVMTypeOf(step)), step));
+}
+
+/* A line is fetched once, however the elements lie in it; an address outside the buffer does no harm. */
+void ny_low_prefetch(ny_low *l, const ny_op *op) {
+  ny_lx *x = l->x;
+  const ny_linfo *f = &l->info[ny_in(op, 0)->id];
+  int bits = ny_fmts[f->fmt].bits;
+  int64_t left, bytes = op->attr[NY_AT(prefetch, n)].i * bits / 8;
+  ny_dim off = op->attr[NY_AT(prefetch, off)].d;
+  val p = bits < 8 ? ny_low_gep_part(l, x->i8, f->base, off, 0, 8 / bits, &left) : ny_low_gep(l, ny_mem_type(x, f->fmt), f->base, off);
+  for (int64_t at = 0; p && at < bytes; at += 64)
+    ny_call(x, "llvm.prefetch", &x->ptr, 1, (val[]){ny_gepc(x, x->i8, p, at), ny_ci(x->i32, 0), ny_ci(x->i32, 3), ny_ci(x->i32, 1)}, 4);
 }
 
 /* Instructions of one piece, for the choice between straight code and a loop. */

@@ -78,6 +78,7 @@ static void some_k(const mma *m, int from, int n, val dk) {
 
 void ny_low_mma(ny_low *l, const ny_op *op) {
   ny_lx *x = l->x;
+  if (ny_low_dot(l, op)) return;
   mma m = {.l = l, .acc = ny_in(op, 0), .a = ny_in(op, 1), .b = ny_in(op, 2)};
   m.fmt = (ny_fmt)m.acc->type->fmt;
   const ny_linfo *acc = &l->info[m.acc->id];

@@ -270,6 +270,7 @@ static void statement(ny_low *l, const ny_op *op) {
     break;
   case NY_reduce: ny_low_reduce(l, op); break;
   case NY_for: lower_for(l, op); break;
+  case NY_prefetch: ny_low_prefetch(l, op); break;
   case NY_grid:
   case NY_local:
   case NY_barrier: /* a grid point is one thread here */
@@ -282,6 +283,7 @@ static void statement(ny_low *l, const ny_op *op) {
   ny_low_done(l);
 }
 
-void ny_low_block(ny_low *l, const ny_block *b) {
-  for (const ny_op *op = b->first; op && !l->failed; op = op->next) statement(l, op);
+void ny_low_ops(ny_low *l, const ny_op *from, const ny_op *to) {
+  for (const ny_op *op = from; op && op != to && !l->failed; op = op->next) statement(l, op);
 }
+void ny_low_block(ny_low *l, const ny_block *b) { ny_low_ops(l, b->first, NULL); }

@@ -221,6 +221,9 @@ static void host(ny_target *out) {
   out->no_fma = x86 && !avx512 && !avx2;
   out->n_vregs = avx512 || !x86 ? 32 : 16;
   out->masked = avx512;
+  bool vnni = has(features, "avx512vnni") && avx512;
+  out->dot8 = x86 ? (vnni || has(features, "avxvnni") ? NY_DOT8_mixed : NY_DOT8_pairs)
+                  : has(features, "dotprod") ? NY_DOT8_signed : NY_DOT8_long;
   pthread_mutex_unlock(&lock);
 }
 

@@ -72,6 +72,10 @@ int64_t ny_pack_width(const ny_target *t, const ny_op *op) {
   ny_dim rows = 1, cols = out->dim[out->rank - 1];
   if (op->kind == NY_matmul) {
     if (w->rank != 2 || ny_attr_at(op, NY_AT(matmul, packed))->i) return 0;
+    if (ny_codes_fit(t, op)) { /* the same panels for one row and for many */
+      int64_t most = t->n_vregs >= 32 ? 4 : 2, all = (cols + lanes - 1) / lanes;
+      return (all < most ? all : most) * lanes;
+    }
     for (int i = 0; i < x->rank - 1 && rows >= 0; i++) rows = x->dim[i] < 0 || rows > INT32_MAX ? -1 : rows * x->dim[i];
   } else if (op->kind == NY_conv) {
     int64_t group = ny_attr_at(op, NY_AT(conv, group))->i;

@@ -31,6 +31,9 @@ static inline int64_t ny_work(int64_t a, int64_t b) {
   return a > 0 && b > 0 && a > most / b ? most : a * b;
 }
 
+/* A matmul whose packed weights are codes; the emit has begun. NYB_E_UNSUPPORTED: not packed by words. */
+nyb_status ny_codes_matmul(ny_emit *e, const ny_op *op);
+
 /* sum += a * b, operands stretched to the sum's rows and columns. NULL operands (a failed emit) are ignored. */
 void ny_emit_mma(ny_emit *e, ny_value *sum, ny_value *a, ny_value *b);
 /* The contraction's value at `at` is `sum`; stores every result of the group. Sets e->failed when one does not follow from it elementwise. */

@@ -138,12 +138,15 @@ static inline int ny_axis(int64_t axis, int rank) { return (int)(axis < 0 ? axis
 ny_fmt ny_sum_fmt(ny_fmt f);
 /* Identity of a reduction in format f: 0, 1, lowest, highest. */
 double ny_reduce_identity(const char *op, ny_fmt f);
+bool ny_const_uniform(const ny_op *op);           /* one number, of at least a byte, everywhere */
 ny_kind ny_reduce_kind(const char *op);           /* add, mul, max, min */
 int ny_vec_lanes(const ny_pass_cx *px, ny_fmt f); /* elements of f in a vector register, at least 1 */
 /* Panel width for the weights (input 1) of an unpacked matmul or conv on this machine, or 0: leave them as they are
    (not two-dimensional, symbolic, depthwise). A property of the op's types and the target only, so that equal weights
    used alike are packed alike. */
 int64_t ny_pack_width(const ny_target *t, const ny_op *op);
+/* Are the weights of this unpacked matmul codes that codes.c multiplies as integers? Then they are packed by words. */
+bool ny_codes_fit(const ny_target *t, const ny_op *matmul);
 bool ny_depthwise_takes(const ny_op *conv);
 /* Records grain (grid points worth a task) from the element operations of one grid point. */
 void ny_emit_grain(ny_emit *e, int64_t ops_per_point);

@@ -187,6 +187,8 @@ nyb_status ny_lower_matmul(ny_pass_cx *px, ny_op *group, ny_graph *k) {
   int rows;
   ny_emit_begin(&e, px, group, k, &px->scratch);
   if (ny_on_gpu(px->target)) return ny_gpu_matmul(&e, op);
+  nyb_status codes = ny_codes_matmul(&e, op);
+  if (codes != NYB_E_UNSUPPORTED) return codes;
   read_facts(&e, op, &s);
   pick_tile(&e, &s, &rows);
   ny_rows r = ny_rows_of(e.cx, s.m, rows);
