@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "exec.h"
+#include "rewrite.h"
 #include "test.h"
 
 typedef struct tc {
@@ -84,7 +85,7 @@ static void compare(run *r, const exec *x, const char *what) {
 static bool all_launches(const ny_unit *u) {
   for (const ny_op *op = u->first->body.first; op; op = op->next)
     if (op->kind != NY_launch && op->kind != NY_ret && op->kind != NY_const && op->kind != NY_reshape &&
-        op->kind != NY_precision)
+        op->kind != NY_precision && !ny_is_const_group(op))
       return false;
   return true;
 }
@@ -155,11 +156,15 @@ int main(int argc, char **argv) {
     CHECK(n_native > 0, "no target can be compiled for: %s", d.message);
   }
   static tc cases[256];
+  static const char *const files[] = {"tests/kernels/contractions.nyt", "tests/kernels/codes.nyt"};
   ny_arena a = {0};
-  char *text = NULL;
-  size_t bytes, n = 0;
-  if (ny_file_read(&a, "tests/kernels/contractions.nyt", 1 << 20, &text, &bytes, &d)) CHECK(false, "%s", d.message);
-  else n = read_cases(text, cases, NY_COUNT(cases));
+  size_t n = 0;
+  for (size_t i = 0; i < NY_COUNT(files); i++) {
+    char *text = NULL;
+    size_t bytes;
+    if (ny_file_read(&a, files[i], 1 << 20, &text, &bytes, &d)) CHECK(false, "%s", d.message);
+    else n += read_cases(text, cases + n, NY_COUNT(cases) - n);
+  }
   CHECK(n > 40, "%zu cases", n);
   for (size_t i = 0; i < n; i++) {
     if (argc > 1 && !strstr(cases[i].name, argv[1])) continue;

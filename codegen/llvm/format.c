@@ -71,13 +71,16 @@ static val decode_narrow(ny_lx *x, const layout *l, val reg) {
   return ny_bits(x, b, ft);
 }
 
-/* Its bits are those of an f16 of 2^-8 times the value, subnormal numbers included; only NaN is a number there. */
+/* Its bits are those of an f16 of 2^-8 times the value, subnormal numbers included; only NaN, whose sign is
+   kept, is a number there. */
 static val decode_e4m3(ny_lx *x, val reg) {
-  typ it = ny_like(reg, x->i16), ft = ny_like(reg, x->f32), bt = LLVMTypeOf(reg);
+  typ it = ny_like(reg, x->i16), wt = ny_like(reg, x->i32), ft = ny_like(reg, x->f32), bt = LLVMTypeOf(reg);
   val h = and_c(x, shl(x, LLVMBuildSExt(x->b, reg, it, ""), 7), 0xbfff);
   val v = LLVMBuildFPExt(x->b, ny_bits(x, h, ny_like(reg, x->f16)), ft, "");
   val nan = ny_ic(x, LLVMIntEQ, shl(x, reg, 1), ny_ci(bt, 0xfe));
-  return ny_sel(x, nan, ny_bits(x, ny_ci(ny_like(reg, x->i32), 0x7fc00000), ft), NY_B(FMul, x, v, ny_cf(ft, 256)));
+  v = NY_B(FMul, x, v, ny_cf(ft, 256));
+  val signed_nan = NY_B(Or, x, ny_bits(x, v, wt), ny_ci(wt, 0x7fc00000));
+  return ny_sel(x, nan, ny_bits(x, signed_nan, ft), v);
 }
 
 val ny_decode(ny_lx *x, ny_fmt f, val reg) {
