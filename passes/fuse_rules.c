@@ -70,11 +70,11 @@ static bool attention_reads(const ny_cluster *c, const ny_op *op) {
   return ny_is_ew(op) && op->n_in == 2 && ny_op_cost(op) <= 2 && (ny_is_uniform(ny_in(op, 0)) || ny_is_uniform(ny_in(op, 1))) && leads_to_queries(c, op);
 }
 
-/* Codes that become the weights of a contraction: they are decoded as they are read. */
-static bool leads_to_weights(const ny_cluster *c, const ny_op *op) {
+/* Codes that become the weights of a contraction: they are decoded as they are read. Where tensor cores multiply codes, both operands. */
+static bool leads_to_weights(const ny_fuse *f, const ny_cluster *c, const ny_op *op) {
   const ny_use *u = op->out[0]->uses;
   if (!ny_one_use(op->out[0])) return false;
-  if (u->user == c->seed) return u == &c->seed->in[1];
+  if (u->user == c->seed) return u == &c->seed->in[1] || ny_scaled_takes(f->px->target, c->seed);
   return u->user->kind == NY_dequantize && u == &u->user->in[1];
 }
 
@@ -82,7 +82,7 @@ static bool leads_to_weights(const ny_cluster *c, const ny_op *op) {
    adjacent. On a GPU attention reads parts of a larger tensor, and heads that several queries share, where they lie. */
 bool ny_accept_operand(const ny_fuse *f, const ny_cluster *c, const ny_op *op) {
   if (op->kind == NY_pad) return checks_frame(f, c, op);
-  if (op->kind == NY_dequantize) return leads_to_weights(c, op);
+  if (op->kind == NY_dequantize) return leads_to_weights(f, c, op);
   bool attends = c->seed->kind == NY_attention;
   if (attends && ny_on_gpu(f->px->target) && attention_reads(c, op)) return true;
   if (op->kind != NY_transpose) return false;
