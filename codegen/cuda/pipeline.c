@@ -151,9 +151,14 @@ static void by_registers(cu *c, cu_mma_plan *p, const ny_op *op, const around *a
   open(c, CU_F(c, "for (ix %s = %s; %s < %s; %s += %s) {", a->var, a->lo, a->var, a->hi, a->var, a->step));
   cu_line(c, "NY_SYNC;");
   cu_line(c, "const ix %s = %s + %s < %s ? %s + %s : %s; // the last one again: nobody reads it", next, a->var, a->step, a->hi, a->var, a->step, a->var);
+  if (p->codes) {
+    open(c, CU_F(c, "if (%s != %s) {", next, a->var));
+    cu_line(c, "const ix %s = %s;", a->var, next);
+    cu_codes_fetch(c, p, false);
+    close_brace(c);
+  }
   open(c, "{");
   cu_line(c, "const ix %s = %s;", a->var, next);
-  if (p->codes) cu_codes_fetch(c, p, false);
   operands(c, op);
   p->stage = st;
   cu_mma_compute(c, p);

@@ -127,6 +127,7 @@ static void pick_scaled(const ny_emit *e, const mm *s, codes *c, ny_block_tile *
 static void pick_codes(ny_emit *e, const mm *s, codes *c, ny_block_tile *t) {
   int64_t busy = ny_gpu_processors(e->px->target), row = (int64_t)c->terms * CODE_STEP * 2 * 2, room = (int64_t)e->px->target->shared - 8192;
   bool few = s->m > 0 && s->m <= CODE_ROWS;
+  int runs = 1; /* of 128 along k that a warp takes a step */
   if (c->x) {
     pick_scaled(e, s, c, t);
   } else if (few) {
@@ -134,13 +135,15 @@ static void pick_codes(ny_emit *e, const mm *s, codes *c, ny_block_tile *t) {
     for (c->wk = 8; c->wk > 1 && (c->wk * row * s->m > room || c->wk / 2 * CODE_STEP >= s->k);) c->wk /= 2;
     while (c->wk * c->wn < 8 && s->n / (2 * c->wn * CODE_COLUMNS) >= 2 * busy) c->wn *= 2;
     if (c->wk * c->wn == 1) c->wn = 2;
+    /* a processor that has one block alone asks for as much as with two */
+    if (s->m <= 4 && s->n / (c->wn * CODE_COLUMNS) <= busy && s->k >= 4 * c->wk * CODE_STEP) runs = 2;
     t->m = (int)s->m;
   } else {
     t->m = (s->m > 0 && s->m <= 32) || row * 64 > room ? 32 : 64;
     c->wm = t->m / 32;
     for (c->wn = 4; c->wn > 2 && s->m > 0 && (s->m + t->m - 1) / t->m * (s->n / (c->wn * CODE_COLUMNS)) < busy;) c->wn /= 2;
   }
-  t->n = CODE_COLUMNS * c->wn, t->k = c->x ? 2 * CODE_STEP : CODE_STEP * c->wk, t->threads = NY_WARP * c->wm * c->wn * c->wk, t->wm = c->wm, t->wn = c->wn;
+  t->n = CODE_COLUMNS * c->wn, t->k = c->x ? 2 * CODE_STEP : CODE_STEP * c->wk * runs, t->threads = NY_WARP * c->wm * c->wn * c->wk, t->wm = c->wm, t->wn = c->wn;
   const struct {
     const char *name;
     int value;
