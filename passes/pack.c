@@ -97,12 +97,24 @@ static ny_value *narrow_scales(ny_ctx *cx, ny_value *s, ny_value **factor) {
   return ny_def(s, NY_cast) ? ny_in(s->def, 0) : s;
 }
 
+/* Tensor cores do not look at the sign of a scale; those of activations are made of largest magnitudes. */
+static bool has_negative(const ny_value *v) {
+  if (v->type->fmt != NY_f8e4m3) return false;
+  while (v->def && (v->def->kind == NY_transpose || v->def->kind == NY_pad || v->def->kind == NY_reshape)) v = ny_in(v->def, 0);
+  const ny_blob *b = ny_def(v, NY_const) ? v->def->attr[NY_AT(const, data)].blob : NULL;
+  for (uint64_t i = 0; b && i < b->bytes; i++)
+    if (b->data[i] & 0x80) return true;
+  return false;
+}
+
 /* x as codes that the kernel multiplies; stays what it is where it cannot. */
 static nyb_status use_codes(ny_builder *b, const ny_target *t, ny_op *op) {
   ny_value *x = ny_in(op, 0), *was = x, *factor = NULL;
   const ny_op *q = ny_def(ny_def(x, NY_cast) ? ny_in(x->def, 0) : x, NY_dequantize);
   if (!t->fp4 || !q || q->n_in != 2 || ny_is_constant(ny_in(q, 0))) return NYB_OK;
-  ny_value *s = ny_block_scales(q, &factor);
+  ny_value *s = ny_block_scales(ny_in(op, 1)->def, &factor);
+  if (!s || has_negative(s)) return NYB_OK;
+  s = ny_block_scales(q, &factor);
   if (!s) s = narrow_scales(b->g->cx, ny_in(q, 1), &factor);
   if (s->type->rank != x->type->rank) return NYB_OK;
   ny_dim one[NY_MAX_RANK];
