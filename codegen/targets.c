@@ -31,7 +31,8 @@ const ny_target ny_targets[] = {
    .l2 = (l2k)*1024,                                                                                                   \
    .threads = 1,                                                                                                       \
    .sm = cc,                                                                                                           \
-   .shared = (shared_k)*1024},
+   .shared = (shared_k)*1024,                                                                                          \
+   .fp4 = (cc) >= 120 && sizeof #n > sizeof "sm_120"}, /* not without a suffix */
 #include "targets.def"
 #undef TARGET
 #undef CUDA_TARGET

@@ -67,6 +67,19 @@ static int live_outs(const ny_fuse *f, const ny_cluster *c) {
   return n;
 }
 
+/* Codes and their scales are two results of one kernel. The group stands at position `at`, so nobody may read either before. */
+static bool gives_codes(const ny_fuse *f, const ny_cluster *c, const ny_op *op, int at) {
+  if (c->seed->kind != NY_reduce || op->kind != NY_cast) return false;
+  for (size_t i = 0; i < c->n; i++) {
+    if (ny_fuse_all_uses_in(f, c, c->member[i])) continue;
+    const ny_value *v = c->member[i]->out[0];
+    if (!ny_is_float((ny_fmt)v->type->fmt) || ny_fmts[v->type->fmt].bits > 8) return false;
+    for (const ny_use *u = v->uses; u; u = u->next)
+      if (!ny_fuse_has(f, c, u->user) && f->pos[u->user->id] < at) return false;
+  }
+  return live_outs(f, c) == 2;
+}
+
 void ny_fuse_forward(ny_fuse *f, ny_cluster *c, ny_accept_fn *accept) {
   int start = f->pos[c->seed->id], last = start, p = start + 1;
   size_t best = 1;
@@ -80,7 +93,7 @@ void ny_fuse_forward(ny_fuse *f, ny_cluster *c, ny_accept_fn *accept) {
       continue;
     }
     ny_fuse_add(f, c, op);
-    if (live_outs(f, c) == 1) best = c->n, last = p;
+    if (live_outs(f, c) == 1 || gives_codes(f, c, op, p)) best = c->n, last = p;
   }
   while (c->n > best) f->cluster[f->pos[c->member[--c->n]->id]] = -1;
   memset(f->taint + start, 0, (size_t)(p - start));

@@ -70,11 +70,12 @@ static bool attention_reads(const ny_cluster *c, const ny_op *op) {
   return ny_is_ew(op) && op->n_in == 2 && ny_op_cost(op) <= 2 && (ny_is_uniform(ny_in(op, 0)) || ny_is_uniform(ny_in(op, 1))) && leads_to_queries(c, op);
 }
 
-/* Codes that become the weights of a contraction: they are decoded as they are read, also through the views that say how they are packed. */
-static bool leads_to_weights(const ny_cluster *c, const ny_op *op) {
+/* Codes that become the weights of a contraction: they are decoded as they are read, also through the views that say how
+   they are packed. Where tensor cores multiply codes, both operands. */
+static bool leads_to_weights(const ny_fuse *f, const ny_cluster *c, const ny_op *op) {
   bool view = (ny_kinds[op->kind].flags & NY_VIEW) != 0;
   for (const ny_use *u = op->out[0]->uses; u && ny_one_use(u->val); u = u->user->out[0]->uses) {
-    if (u->user == c->seed) return !view && u == &c->seed->in[1];
+    if (u->user == c->seed) return !view && (u == &c->seed->in[1] || ny_scaled_takes(f->px->target, c->seed));
     if (u->user->kind == NY_dequantize) return view || u == &u->user->in[1];
     if (!view || !(ny_kinds[u->user->kind].flags & NY_VIEW)) return false;
   }
@@ -85,8 +86,8 @@ static bool leads_to_weights(const ny_cluster *c, const ny_op *op) {
    adjacent. On a GPU attention reads parts of a larger tensor, and heads that several queries share, where they lie. */
 bool ny_accept_operand(const ny_fuse *f, const ny_cluster *c, const ny_op *op) {
   if (op->kind == NY_pad) return checks_frame(f, c, op);
-  if (op->kind == NY_dequantize) return leads_to_weights(c, op);
-  if ((ny_kinds[op->kind].flags & NY_VIEW) && leads_to_weights(c, op)) return true;
+  if (op->kind == NY_dequantize) return leads_to_weights(f, c, op);
+  if ((ny_kinds[op->kind].flags & NY_VIEW) && ny_is_constant(op->out[0]) && leads_to_weights(f, c, op)) return true;
   bool attends = c->seed->kind == NY_attention;
   if (attends && ny_on_gpu(f->px->target) && attention_reads(c, op)) return true;
   if (op->kind != NY_transpose) return false;

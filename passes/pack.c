@@ -114,6 +114,49 @@ static ny_value *code_rows(ny_builder *b, const ny_op *q) {
   return ny_b_dequantize(b, (ny_fmt)q->out[0]->type->fmt, codes, scale, NULL, 1, block);
 }
 
+/* Scales of x as a model spells them: of 8 bits, widened and times one number. */
+static ny_value *narrow_scales(ny_ctx *cx, ny_value *s, ny_value **factor) {
+  int64_t n;
+  const ny_op *mul = ny_def(s, NY_mul);
+  for (int i = 0; mul && i < 2; i++) {
+    const ny_op *cast = ny_def(ny_in(mul, i), NY_cast);
+    if (!cast || !ny_type_static_count(cx, ny_in(mul, 1 - i)->type, &n) || n != 1) continue;
+    *factor = ny_in(mul, 1 - i);
+    return ny_in(cast, 0);
+  }
+  return ny_def(s, NY_cast) ? ny_in(s->def, 0) : s;
+}
+
+/* Tensor cores do not look at the sign of a scale; those of activations are made of largest magnitudes. */
+static bool has_negative(const ny_value *v) {
+  if (v->type->fmt != NY_f8e4m3) return false;
+  while (v->def && (v->def->kind == NY_transpose || v->def->kind == NY_pad || v->def->kind == NY_reshape)) v = ny_in(v->def, 0);
+  const ny_blob *b = ny_def(v, NY_const) ? v->def->attr[NY_AT(const, data)].blob : NULL;
+  for (uint64_t i = 0; b && i < b->bytes; i++)
+    if (b->data[i] & 0x80) return true;
+  return false;
+}
+
+/* x as codes that the kernel multiplies; stays what it is where it cannot. */
+static nyb_status use_codes(ny_builder *b, const ny_target *t, ny_op *op) {
+  ny_value *x = ny_in(op, 0), *was = x, *factor = NULL;
+  const ny_op *q = ny_def(ny_def(x, NY_cast) ? ny_in(x->def, 0) : x, NY_dequantize);
+  if (!t->fp4 || !q || q->n_in != 2 || ny_is_constant(ny_in(q, 0))) return NYB_OK;
+  ny_value *s = ny_block_scales(ny_in(op, 1)->def, &factor);
+  if (!s || has_negative(s)) return NYB_OK;
+  s = ny_block_scales(q, &factor);
+  if (!s) s = narrow_scales(b->g->cx, ny_in(q, 1), &factor);
+  if (s->type->rank != x->type->rank) return NYB_OK;
+  ny_dim one[NY_MAX_RANK];
+  for (int i = 0; i < x->type->rank; i++) one[i] = 1;
+  if (factor) s = ny_b_dequantize(b, NY_f32, s, ny_b_reshape(b, factor, x->type->rank, one), NULL, 0, 0);
+  x = s ? ny_b_dequantize(b, (ny_fmt)x->type->fmt, ny_in(q, 0), s, NULL, (int)q->attr[NY_AT(dequantize, axis)].i, q->attr[NY_AT(dequantize, block)].i) : NULL;
+  if (!x) return b->g->cx->diag.code;
+  ny_set_in(op, 0, x);
+  if (!ny_scaled_takes(t, op)) ny_set_in(op, 0, was);
+  return NYB_OK;
+}
+
 /* Blocks of codes go down the panels, as the sum does. */
 static bool is_weight(const ny_op *op) {
   const ny_value *w = ny_in(op, 1);
@@ -136,6 +179,7 @@ static nyb_status visit(void *user, ny_op *op) {
   if (!w) return s->g->cx->diag.code;
   ny_set_in(op, 1, w);
   op->attr[conv ? NY_AT(conv, packed) : NY_AT(matmul, packed)].i = rows ? -1 : p;
+  if (rows) NY_TRY(use_codes(&b, s->px->target, op));
   s->changed = true;
   return NYB_OK;
 }

@@ -26,6 +26,7 @@ typedef struct ny_target {
   int threads;     /* expected at run time; a hint for grains */
   int sm;          /* CUDA compute capability times ten: 80, 90, 120; 0: a CPU. cpu is then what NVRTC is asked for: "sm_90a" */
   uint64_t shared; /* CUDA: bytes of shared memory that a block may use */
+  bool fp4;        /* CUDA: tensor cores multiply codes of 4 bits with scales of blocks, by mma.sync */
 } ny_target;
 static inline bool ny_on_gpu(const ny_target *t) { return t && t->sm; }
 

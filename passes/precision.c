@@ -101,6 +101,7 @@ static const char *reason(const ny_pass_cx *px, const ny_op *group, const ny_op 
   bool f32 = ny_in(op, 0)->type->fmt == NY_f32;
   if (px->opt->precision == NY_PRECISION_tf32 && f32 && !ny_knob(k, "tf32", 0))
     return ny_on_gpu(px->target) ? "this shape does not go through tensor cores" : "a CPU has no TF32";
+  if (ny_def(ny_in(op, 0), NY_dequantize)) return "tensor cores multiply codes";
   if (first_codes(group)) return "codes are decoded as they are read";
   return plain ? NULL : "this target multiplies wider numbers";
 }

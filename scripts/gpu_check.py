@@ -20,6 +20,7 @@ DATA = ROOT / "build/gpu-data"
 ENVIRONMENT = {**os.environ, "NYBBLE_PLUGIN_DIR": str(DATA), "NYBBLE_CACHE": str(DATA / "cache")}
 COPY_SHARE = 0.85  # map and row kernels: of what a copy reaches
 CUBLAS_SHARE = 0.60
+CODES_SHARE, CODES_SPEED = 0.70, {1: 2.5, 16: 2.0}  # products by 4-bit codes: of a copy with one row; times cuBLAS in bf16
 COMPILE_SECONDS = 120
 # name, bytes of an element, arrays read and written
 STREAMS = [("gelu", 4, 2), ("add", 4, 3), ("gelu_bf16", 2, 2), ("softmax", 4, 2), ("layernorm", 4, 2), ("layernorm_bf16", 2, 2)]
@@ -147,10 +148,15 @@ def check_kernels(table, device):
     return copy, details
 
 
-def kernel_seconds(name, device, *arguments):
-    """Of all kernels of one run of the model; or an error."""
+def kernel_times(name, device, *arguments):
+    """Seconds of the kernels of one run of the model; or an error."""
     code, out, error = nybble("bench", DATA / "models" / name / "model.nyb", "--trust", "--device", device, "--ms", 1, "--kernels", "--json", *arguments)
-    return (None, error) if code else (sum(k["ms"] * 1e-3 for k in json.loads(out.splitlines()[-1])), "")
+    return (None, error) if code else ([k["ms"] * 1e-3 for k in json.loads(out.splitlines()[-1])], "")
+
+
+def kernel_seconds(name, device, *arguments):
+    times, error = kernel_times(name, device, *arguments)
+    return (None, error) if times is None else (sum(times), "")
 
 
 def check_streams(table, device, copy):
@@ -258,6 +264,29 @@ def check_gemm(table, device, torch, folder):
                 table.add("gemm", what, result, f"{100 * theirs / seconds:.0f} % of cuBLAS, at least {100 * CUBLAS_SHARE:.0f}", theirs / seconds >= CUBLAS_SHARE)
 
 
+def check_codes(table, device, torch, copy):
+    """Products of few rows by NVFP4 weights: what is read are the codes and scales, 9/16 of a byte a weight."""
+    if device.startswith("sim"):
+        times, error = kernel_times("codes_1x256", device)
+        table.add("codes", "NVFP4 256 x 512 and back", "ran twice alike" if times else error[:80], "times of the simulator mean nothing", bool(times))
+        return
+    k, n = 4096, 14336
+    for m in (1, 16):
+        times, error = kernel_times(f"codes_{m}x{k}", device)
+        if not times or len(times) != 2:
+            table.add("codes", f"NVFP4, {m} rows", error[:80] or f"{len(times)} kernels", "", False)
+            continue
+        for (a, b), seconds in zip(((n, k), (k, n)), times):
+            what, rate = f"NVFP4 {m} x {b} by {a} x {b}", a * b * 0.5625 / seconds * 1e-9
+            good = rate >= CODES_SHARE * copy if copy and m == 1 else None
+            against = f"{100 * rate / copy:.0f} % of a copy" + (f", at least {100 * CODES_SHARE:.0f}" if m == 1 else "") if copy else ""
+            table.add("codes", what, f"{rate:.0f} GB/s, {seconds * 1e6:.1f} us", against, good)
+            if torch:
+                x, w = torch.randn(m, b, device="cuda", dtype=torch.bfloat16), torch.randn(a, b, device="cuda", dtype=torch.bfloat16)
+                theirs = torch_seconds(torch, lambda: x @ w.t())
+                table.add("codes", what, f"{theirs / seconds:.2f} times as fast", f"cuBLAS bf16 {theirs * 1e6:.1f} us, at least {CODES_SPEED[m]}", theirs / seconds >= CODES_SPEED[m])
+
+
 def encoder(torch, layers=6, width=384, heads=12, words=1024):
     """MiniLM's network; random weights take as long as trained ones."""
     nn, F = torch.nn, torch.nn.functional
@@ -354,6 +383,7 @@ def main():
         copy, details = check_kernels(table, device)
         check_streams(table, device, copy)
         check_gemm(table, device, torch, folder)
+        check_codes(table, device, torch, copy)
         check_latency(table, device, torch)
     seconds = time.monotonic() - start
     out = pathlib.Path(options.out) if options.out else DATA / "results.md" if device.startswith("sim") else ROOT / "docs/gpu-results.md"

@@ -107,6 +107,26 @@ def gemm(n, fused):
     return graph("gemm", nodes, inputs, ("y", "bf16", [n, n]))
 
 
+def codes_pair(m, k, n):
+    """Two products by NVFP4 weights, k to n and back: together they are more than a cache holds. The same codes over and over, so that the archive stays small."""
+    rng = np.random.default_rng(4)
+    nodes, constants, x = [], [], "x"
+    for name, rows, columns in (("up", n, k), ("down", k, n)):
+        codes = np.resize(rng.integers(0, 256, 1 << 16, dtype=np.uint8), rows * columns // 2)
+        scales = np.resize(rng.integers(0x20, 0x30, 1 << 12, dtype=np.uint8), rows * columns // 16)
+        constants += [helper.make_tensor(f"{name}_f4", TensorProto.FLOAT4E2M1, (rows, columns), codes.tobytes(), raw=True),
+                      helper.make_tensor(f"{name}_s", TensorProto.FLOAT8E4M3FN, (rows, columns // 16), scales.tobytes(), raw=True)]
+        nodes += [helper.make_node("DequantizeLinear", [f"{name}_s", "ts"], [f"{name}_sf"]),
+                  helper.make_node("DequantizeLinear", [f"{name}_f4", f"{name}_sf"], [f"{name}_w"], axis=-1, block_size=16),
+                  helper.make_node("Cast", [f"{name}_w"], [f"{name}_b"], to=TensorProto.BFLOAT16),
+                  helper.make_node("Transpose", [f"{name}_b"], [f"{name}_t"], perm=[1, 0]),
+                  helper.make_node("MatMul", [x, f"{name}_t"], ["y" if name == "down" else "h"])]
+        x = "h"
+    constants.append(numpy_helper.from_array(np.float32(0.02), "ts"))
+    values = [helper.make_tensor_value_info(v, TensorProto.BFLOAT16, [m, k]) for v in ("x", "y")]
+    return helper.make_model(helper.make_graph(nodes, "codes", values[:1], values[1:], constants), opset_imports=[helper.make_opsetid("", 23)], ir_version=11)
+
+
 def random(model, sizes):
     def make(rng):
         kinds = {TensorProto.FLOAT: np.float32, TensorProto.BFLOAT16: BF16}
@@ -209,6 +229,9 @@ def main():
         for fused in (False, True):
             model = gemm(n, fused)
             take(f"gemm{'_gelu' if fused else ''}_{n}", model, random(model, {}), "bf16", record=n == 256, check=n == 256)
+    for m, k, n in ((1, 256, 512), (1, 4096, 14336), (16, 4096, 14336)):
+        model = codes_pair(m, k, n)
+        take(f"codes_{m}x{k}", model, random(model, {}), "bf16", check=False)
     run("--make", OUT / "cts-modules", "--target", TARGETS, program=OUT / "cts")
     print(f"conformance test {megabytes(OUT / 'cts-modules'):6.1f} MiB", flush=True)
     (OUT / "models.json").write_text(json.dumps(models, indent=1))

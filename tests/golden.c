@@ -35,7 +35,7 @@ static const ny_target target = {.name = "golden",
                                  .l2 = 1 << 20,
                                  .threads = 4};
 static const ny_target gpu = {.name = "golden-gpu", .triple = "", .cpu = "", .features = "", .vec_bytes = 16, .n_vregs = 64, .masked = true, .l1d = 99 << 10,
-                              .l2 = 4 << 20, .threads = 1, .sm = 90, .shared = 99 << 10};
+                              .l2 = 4 << 20, .threads = 1, .sm = 90, .shared = 99 << 10, .fp4 = true};
 
 /* ---- evaluation on seeded inputs */
 static uint64_t draw(uint64_t *seed) { /* splitmix64 */

@@ -17,7 +17,7 @@ typedef struct tc {
 
 static const ny_target targets[] = {
     {.name = "sm_80", .vec_bytes = 16, .n_vregs = 64, .masked = true, .l1d = 163 << 10, .l2 = 40 << 20, .threads = 1, .sm = 80, .shared = 163 << 10},
-    {.name = "sm_120f", .vec_bytes = 16, .n_vregs = 64, .masked = true, .l1d = 99 << 10, .l2 = 96 << 20, .threads = 1, .sm = 120, .shared = 99 << 10},
+    {.name = "sm_120f", .vec_bytes = 16, .n_vregs = 64, .masked = true, .l1d = 99 << 10, .l2 = 96 << 20, .threads = 1, .sm = 120, .shared = 99 << 10, .fp4 = true},
 };
 
 static const ny_target *device; /* NULL: tile programs are evaluated */

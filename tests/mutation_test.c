@@ -38,6 +38,7 @@ static const ny_target *target;
 enum { MAX_IN = 4, MAX_KERNELS = 8, MAX_OUT = 2 };
 typedef struct kernel_case {
   const char *name;
+  const ny_target *target;
   ny_ctx *cx;
   ny_arena a;
   ny_unit *unit;
@@ -78,7 +79,7 @@ static nyb_status generate(kernel_case *c) {
     ny_text t = {0};
     if (c->n_kernel == MAX_KERNELS)
       return ny_fail(&c->cx->diag, NYB_E_LIMIT, NULL, "more than %d kernels", MAX_KERNELS);
-    NY_TRY(ny_cuda_source(g, target, &t, &c->facts[c->n_kernel], &c->cx->diag));
+    NY_TRY(ny_cuda_source(g, c->target, &t, &c->facts[c->n_kernel], &c->cx->diag));
     c->source[c->n_kernel++] = t.s;
   }
   return NYB_OK;
@@ -86,9 +87,15 @@ static nyb_status generate(kernel_case *c) {
 
 static bool open_case(kernel_case *c, const char *text, size_t n) {
   const char *nl = memchr(text, '\n', n), *body = nl + 1;
-  ny_pass_options o = {.target = target, .opt = 1, .verify_each = true, .until = "tile"};
-  *c = (kernel_case){.cx = ny_ctx_new()};
+  *c = (kernel_case){.cx = ny_ctx_new(), .target = target};
   c->name = ny_strndup(&c->a, text, (size_t)(nl - text));
+  if (!strncmp(body, ";; target ", 10)) {
+    const char *end = strchr(body, '\n');
+    ny_diag why = {0};
+    CHECK(!ny_target_find(ny_strndup(&c->a, body + 10, (size_t)(end - body - 10)), &c->target, &why), "%s", why.message);
+    body = end + 1;
+  }
+  ny_pass_options o = {.target = c->target, .opt = 1, .verify_each = true, .until = "tile"};
   if (!strncmp(body, ";; sizes ", 9)) {
     const char *end = strchr(body, '\n');
     read_sizes(c, body + 9, end);
@@ -121,9 +128,11 @@ static bool load(const kernel_case *c, size_t at, const char *edited, loaded *l,
   static const char *const options[] = {"--fmad=false", "--std=c++17", "-lineinfo", "-diag-suppress=177,550"};
   *l = (loaded){{NULL}};
   nyb_status s = NYB_OK;
+  char arch[32];
+  snprintf(arch, sizeof arch, "compute_%s", c->target->cpu + 3);
   for (size_t i = 0; i < c->n_kernel && !s; i++) {
     ny_nvrtc_result r;
-    s = ny_nvrtc_compile(i == at ? edited : c->source[i], "kernel.cu", "compute_90a", options, NY_COUNT(options), &r,
+    s = ny_nvrtc_compile(i == at ? edited : c->source[i], "kernel.cu", arch, options, NY_COUNT(options), &r,
                          d);
     if (!s) s = ny_sim_load(r.ptx, r.ptx_bytes, "kernel.ptx", &l->module[i], d);
     ny_nvrtc_free(&r);

@@ -32,7 +32,6 @@ static nyb_status check(cu *c, const cu_mma_plan *p, cu_codes *q) {
   q->block = (int)op->attr[NY_AT(mma, block)].i;
   q->terms = terms_of(p->in[0].v->fmt);
   q->exponents = scales->fmt == NY_f8e8m0;
-  if (op->n_in > 4) return refuse(c, op, "a left operand without scales");
   if (!f->mma || c->threads < 64) return refuse(c, op, "the layout of tensor cores and at least two warps");
   if (codes->fmt != NY_f4e2m1 || p->t->fmt != NY_f32 || !q->terms) return refuse(c, op, "codes in f4e2m1, sums in f32, and f32, f16 or bf16");
   if (!(q->block == 16 && scales->fmt == NY_f8e4m3) && !(q->block == 32 && q->exponents)) return refuse(c, op, "blocks of 16 with scales in f8e4m3, or of 32 in f8e8m0");
@@ -49,6 +48,10 @@ static const char *x_place(cu *c, int64_t k) {
 void cu_codes_prepare(cu *c, cu_mma_plan *p) {
   const ny_cuda_layout *f = &c->facts->layout;
   cu_codes *q = NY_NEW(&c->arena, cu_codes);
+  if (p->op->n_in > 4) {
+    cu_scaled_prepare(c, p, q);
+    return;
+  }
   if (check(c, p, q)) return;
   p->codes = q;
   cu_operand *x = &p->in[0];
@@ -204,7 +207,7 @@ static void gather(cu *c, const cu_mma_plan *p, const char *factor) {
 void cu_codes_close(cu *c, const cu_mma_plan *p) {
   const cu_codes *q = p->codes;
   const cu_value *t = p->t;
-  const char *factor = q->exponents ? "" : " * 256.0f"; /* ny_decode_e4m3 */
+  const char *factor = q->exponents || q->both ? "" : " * 256.0f"; /* ny_decode_e4m3 */
   if (q->through)
     gather(c, p, factor);
   else

@@ -229,5 +229,5 @@ void cu_reduce_tail(cu *c, const cu_at *at, const ny_op *op);
 void cu_mma(cu *c, const ny_op *op);
 
 /* prelude.c: parts of prelude.cuh, in its order */
-enum { CU_P_HALF = 1, CU_P_NARROW = 2, CU_P_VECTOR = 4, CU_P_BITS = 8, CU_P_INT = 16, CU_P_MATH = 32, CU_P_SHUFFLE = 64, CU_P_ASYNC = 128, CU_P_MMA = 256, CU_P_PART = 512, CU_P_CODES = 1024 };
+enum { CU_P_HALF = 1, CU_P_NARROW = 2, CU_P_VECTOR = 4, CU_P_BITS = 8, CU_P_INT = 16, CU_P_MATH = 32, CU_P_SHUFFLE = 64, CU_P_ASYNC = 128, CU_P_MMA = 256, CU_P_PART = 512, CU_P_CODES = 1024, CU_P_SCALED = 2048 };
 #endif

@@ -212,7 +212,7 @@ static void prepare(cu *c, const ny_op *op) {
     cu_codes_prepare(c, p);
   else
     p->tensor = cu_tensor_kind(c, p, &p->k_step);
-  for (int i = 0; i < cu_staged(p); i++) settle(c, p, i);
+  for (int i = 0; i < cu_staged(p) && !(p->codes && p->codes->both); i++) settle(c, p, i);
 }
 
 void cu_mma_prepare(cu *c, const ny_block *b) {
@@ -306,7 +306,9 @@ static void plain_compute(cu *c, const cu_mma_plan *p) {
 void cu_mma_compute(cu *c, const cu_mma_plan *p) {
   cu_line(c, "{");
   c->indent++;
-  if (p->codes)
+  if (p->codes && p->codes->both)
+    cu_scaled_compute(c, p);
+  else if (p->codes)
     cu_codes_compute(c, p);
   else if (p->tensor)
     cu_tensor_compute(c, p);

@@ -15,7 +15,9 @@ typedef struct cu_operand {
   ny_fmt kept; /* format in shared memory */
 } cu_operand;
 typedef struct cu_codes { /* codes.c: the right operand is codes of blocks with scales */
-  const ny_op *load[2];   /* of codes and of scales */
+  const ny_op *load[4];   /* of codes and of scales; with `both`, of a and b, then their scales */
+  int64_t lds[4];         /* with `both`: elements from one row of these to the next */
+  bool both;              /* the left operand is codes too: scaled.c */
   int64_t ld, ld_scale;   /* from one column to the next */
   int64_t rows;           /* of the left operand */
   int block, terms;       /* that share a scale; that the left operand is cut into */
@@ -56,6 +58,11 @@ void cu_codes_compute(cu *c, const cu_mma_plan *p);
 void cu_codes_advance(cu *c, const cu_mma_plan *p);
 void cu_codes_close(cu *c, const cu_mma_plan *p);
 static inline int cu_staged(const cu_mma_plan *p) { return p->codes ? 1 : 2; } /* operands that go through shared memory */
+/* scaled.c: where both operands are codes */
+void cu_scaled_prepare(cu *c, cu_mma_plan *p, cu_codes *q);
+void cu_scaled_open(cu *c, const cu_mma_plan *p);
+void cu_scaled_copy(cu *c, const cu_mma_plan *p, const char *stage); /* by cp.async */
+void cu_scaled_compute(cu *c, const cu_mma_plan *p);
 /* pipeline.c: the loop of a sum, staged ahead; false: it is another kind of loop */
 bool cu_pipeline(cu *c, const ny_op *op);
 #endif

@@ -70,6 +70,11 @@ static void copy_operand(cu *c, cu_mma_plan *p, int which, const char *stage) {
   close_brace(c);
 }
 
+static void copy_operands(cu *c, cu_mma_plan *p, const char *stage) {
+  if (p->codes) cu_scaled_copy(c, p, stage);
+  for (int i = 0; i < 2 && !p->codes; i++) copy_operand(c, p, i, stage);
+}
+
 static bool copyable(const cu_operand *o) {
   const cu_layout *l = o->v->lay;
   int in = l->turned ? 0 : 1;
@@ -82,11 +87,12 @@ static void by_copies(cu *c, cu_mma_plan *p, const around *a) {
   const char *st = cu_name(c, "stage", NULL, p->op->id), *next = cu_name(c, "next", NULL, p->op->id);
   c->uses |= CU_P_ASYNC | CU_P_VECTOR;
   touch_areas(c, p);
+  if (p->codes) cu_scaled_open(c, p);
   cu_line(c, "#pragma unroll");
   open(c, CU_F(c, "for (int s = 0; s < %d; s++) {", s - 1));
   cu_line(c, "const ix %s = %s;", a->var, cu_plus(c, a->lo, CU_F(c, "s * %s", cu_paren(c, a->step))));
   open(c, CU_F(c, "if (%s < %s) {", a->var, a->hi));
-  for (int i = 0; i < 2; i++) copy_operand(c, p, i, "s");
+  copy_operands(c, p, "s");
   close_brace(c);
   cu_line(c, "ny_commit();");
   close_brace(c);
@@ -99,7 +105,7 @@ static void by_copies(cu *c, cu_mma_plan *p, const around *a) {
   open(c, CU_F(c, "if (%s < %s) {", next, a->hi));
   cu_line(c, "const int to = %s == 0 ? %d : %s - 1;", st, s - 1, st);
   cu_line(c, "const ix %s = %s;", a->var, next);
-  for (int i = 0; i < 2; i++) copy_operand(c, p, i, "to");
+  copy_operands(c, p, "to");
   close_brace(c);
   cu_line(c, "ny_commit();");
   p->stage = st;
@@ -107,6 +113,7 @@ static void by_copies(cu *c, cu_mma_plan *p, const around *a) {
   cu_line(c, "%s = %s == %d ? 0 : %s + 1;", st, st, s - 1, st);
   close_brace(c);
   cu_line(c, "ny_wait<0>();");
+  if (p->codes) cu_codes_close(c, p);
 }
 
 /* ---- through registers */
@@ -144,9 +151,14 @@ static void by_registers(cu *c, cu_mma_plan *p, const ny_op *op, const around *a
   open(c, CU_F(c, "for (ix %s = %s; %s < %s; %s += %s) {", a->var, a->lo, a->var, a->hi, a->var, a->step));
   cu_line(c, "NY_SYNC;");
   cu_line(c, "const ix %s = %s + %s < %s ? %s + %s : %s; // the last one again: nobody reads it", next, a->var, a->step, a->hi, a->var, a->step, a->var);
+  if (p->codes) {
+    open(c, CU_F(c, "if (%s != %s) {", next, a->var));
+    cu_line(c, "const ix %s = %s;", a->var, next);
+    cu_codes_fetch(c, p, false);
+    close_brace(c);
+  }
   open(c, "{");
   cu_line(c, "const ix %s = %s;", a->var, next);
-  if (p->codes) cu_codes_fetch(c, p, false);
   operands(c, op);
   p->stage = st;
   cu_mma_compute(c, p);
@@ -179,7 +191,7 @@ bool cu_pipeline(cu *c, const ny_op *op) {
   for (int i = 0; i < cu_staged(p); i++) /* made outside of the loop: nothing to fetch ahead */
     if ((p->in[i].v->literal && !p->codes) || p->in[i].v->v->def->parent != op->body[0]) return false;
   if (mma->n_in > 3 && !p->codes) return true; /* refused already */
-  bool copies = !p->codes && copyable(&p->in[0]) && copyable(&p->in[1]);
+  bool copies = p->codes ? p->codes->both : copyable(&p->in[0]) && copyable(&p->in[1]);
   uint64_t room = c->target->shared / (uint64_t)(c->threads > 32 ? 1 : c->facts->points), have = c->shared + 4096, each = stage_bytes(p);
   int stages = copies ? (int)(wanted > 8 ? 8 : wanted) : 2;
   while (stages > 1 && p->in[0].area < 0 && have + each * (unsigned)stages > room) stages--;

@@ -364,3 +364,13 @@ template <int N> NY_DEV void ny_terms(u16 *t, float x) {
     x = x == top ? 0.0f : x - top;
   }
 }
+
+//@ 2048
+// Products of codes of 4 bits: 64 along k, scales of 16 or 32 of them.
+#define NY_SCALED(name, kind, scale) \
+  NY_DEV void ny_mma_##name(float &c0, float &c1, float &c2, float &c3, const u32 *a, const u32 *b, u32 sa, u32 sb) { \
+    asm volatile("mma.sync.aligned.m16n8k64.row.col." kind ".f32.e2m1.e2m1.f32." scale " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3}, %10, {0, 0}, %11, {0, 0};" \
+                 : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(sa), "r"(sb)); \
+  }
+NY_SCALED(nvf4, "kind::mxf4nvf4.block_scale.scale_vec::4X", "ue4m3")
+NY_SCALED(mxf4, "kind::mxf4.block_scale.scale_vec::2X", "ue8m0")

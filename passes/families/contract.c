@@ -89,6 +89,34 @@ int64_t ny_pack_width(const ny_target *t, const ny_op *op) {
   return (int64_t)ny_vectors_pick(t, rows < 0 ? -1 : rows, cols, lanes) * lanes;
 }
 
+/* ---- codes */
+static bool one_number(const ny_type *t) {
+  for (int i = 0; i < t->rank; i++)
+    if (t->dim[i] != 1) return false;
+  return true;
+}
+
+ny_value *ny_block_scales(const ny_op *q, ny_value **factor) {
+  ny_value *s = ny_in(q, 1);
+  const ny_op *under = s->def && s->def->kind == NY_dequantize ? s->def : NULL;
+  *factor = under && under->n_in == 2 && one_number(ny_in(under, 1)->type) ? ny_in(under, 1) : NULL;
+  if (*factor) s = ny_in(under, 0);
+  return s->type->fmt == NY_f8e4m3 || s->type->fmt == NY_f8e8m0 ? s : NULL;
+}
+
+bool ny_scaled_takes(const ny_target *t, const ny_op *op) {
+  const ny_op *x = ny_in(op, 0)->def, *w = ny_in(op, 1)->def;
+  if (!ny_on_gpu(t) || !t->fp4 || op->kind != NY_matmul || ny_attr_at(op, NY_AT(matmul, packed))->i != -1) return false;
+  if (!x || !w || x->kind != NY_dequantize || w->kind != NY_dequantize || x->n_in != 2 || ny_in(x, 0)->type->fmt != NY_f4e2m1) return false;
+  ny_value *unused, *sx = ny_block_scales(x, &unused), *sw = ny_block_scales(w, &unused);
+  const ny_type *c = ny_in(x, 0)->type;
+  int64_t block = ny_attr_at(x, NY_AT(dequantize, block))->i, axis = ny_attr_at(x, NY_AT(dequantize, axis))->i, k = c->dim[c->rank - 1];
+  if (!sx || !sw || sx->type->fmt != sw->type->fmt || block != ny_attr_at(w, NY_AT(dequantize, block))->i || (axis != -1 && axis != c->rank - 1)) return false;
+  for (int i = 0; i < c->rank - 1; i++)
+    if (sx->type->dim[i] != c->dim[i]) return false;
+  return k > 0 && k % 2 == 0 && sx->type->dim[c->rank - 1] == (k + block - 1) / block;
+}
+
 /* ---- rows */
 ny_rows ny_rows_of(ny_ctx *cx, ny_dim extent, int rows) {
   ny_rows r = {extent, 0, rows, false};

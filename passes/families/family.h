@@ -147,6 +147,10 @@ int ny_vec_lanes(const ny_pass_cx *px, ny_fmt f); /* elements of f in a vector r
 int64_t ny_pack_width(const ny_target *t, const ny_op *op);
 /* Are the weights of this unpacked matmul codes that codes.c multiplies as integers? Then they are packed by words. */
 bool ny_codes_fit(const ny_target *t, const ny_op *matmul);
+/* Scales of a dequantize's blocks in 8 bits, and the one number that all of them are times, or NULL; NULL: others. */
+ny_value *ny_block_scales(const ny_op *q, ny_value **factor);
+/* A matmul of codes by codes that tensor cores multiply as they are: packed=-1, x a dequantize by blocks along k like y. */
+bool ny_scaled_takes(const ny_target *t, const ny_op *matmul);
 bool ny_depthwise_takes(const ny_op *conv);
 /* Records grain (grid points worth a task) from the element operations of one grid point. */
 void ny_emit_grain(ny_emit *e, int64_t ops_per_point);

@@ -98,44 +98,86 @@ enum { CODE_STEP = 128 /* codes along k of a warp's step */, CODE_COLUMNS = 32 /
 typedef struct codes { /* y = codes * scales (* one number), by rows of k */
   ny_value *codes, *scale, *factor;
   int64_t block;
+  ny_value *x, *x_scale, *x_factor; /* x: codes of it that are multiplied as they are, or NULL */
   int terms; /* that an element of x is cut into */
   int wm, wn, wk;
 } codes;
 
-static codes read_codes(const mm *s) {
+static codes read_codes(const ny_emit *e, const mm *s) {
   const ny_op *q = s->y->def;
-  codes c = {ny_in(q, 0), ny_in(q, 1), NULL, q->attr[NY_AT(dequantize, block)].i, 1, 1, 1, 1};
-  if (c.scale->def && c.scale->def->kind == NY_dequantize) c.factor = ny_in(c.scale->def, 1), c.scale = ny_in(c.scale->def, 0);
+  codes c = {.codes = ny_in(q, 0), .block = q->attr[NY_AT(dequantize, block)].i, .wm = 1, .wn = 1, .wk = 1};
+  c.scale = ny_block_scales(q, &c.factor);
+  if (ny_scaled_takes(e->px->target, s->out->def)) c.x = ny_in(s->x->def, 0), c.x_scale = ny_block_scales(s->x->def, &c.x_factor);
   c.terms = s->x->type->fmt == NY_bf16 ? 1 : s->x->type->fmt == NY_f16 ? 2 : 3;
   return c;
+}
+
+/* Codes by codes: both go through shared memory, 256 along k at a time. */
+static void pick_scaled(const ny_emit *e, const mm *s, codes *c, ny_block_tile *t) {
+  static const int rows[] = {128, 64, 32};
+  int64_t busy = ny_gpu_processors(e->px->target), m = s->m > 0 ? s->m : 256;
+  t->m = m <= 16 && s->m > 0 ? (int)m : 32;
+  for (size_t i = 0; i < NY_COUNT(rows) && t->m == 32; i++)
+    if (m > rows[i] / 2 && (m + rows[i] - 1) / rows[i] * (s->n / 128) >= busy) t->m = rows[i];
+  c->wm = t->m > 32 ? 2 : 1;
+  c->wn = (m + t->m - 1) / t->m * (s->n / 128) < busy ? 2 : 4;
 }
 
 /* Few rows: warps side by side along k, so that every block has much to read at once. Many: as a product of bf16, x read as often as there are tiles of columns. */
 static void pick_codes(ny_emit *e, const mm *s, codes *c, ny_block_tile *t) {
   int64_t busy = ny_gpu_processors(e->px->target), row = (int64_t)c->terms * CODE_STEP * 2 * 2, room = (int64_t)e->px->target->shared - 8192;
   bool few = s->m > 0 && s->m <= CODE_ROWS;
-  if (few) {
+  int runs = 1; /* of 128 along k that a warp takes a step */
+  if (c->x) {
+    pick_scaled(e, s, c, t);
+  } else if (few) {
     if (room > 64 << 10) room = 64 << 10;
     for (c->wk = 8; c->wk > 1 && (c->wk * row * s->m > room || c->wk / 2 * CODE_STEP >= s->k);) c->wk /= 2;
     while (c->wk * c->wn < 8 && s->n / (2 * c->wn * CODE_COLUMNS) >= 2 * busy) c->wn *= 2;
     if (c->wk * c->wn == 1) c->wn = 2;
+    /* a processor that has one block alone asks for as much as with two */
+    if (s->m <= 4 && s->n / (c->wn * CODE_COLUMNS) <= busy && s->k >= 4 * c->wk * CODE_STEP) runs = 2;
     t->m = (int)s->m;
   } else {
     t->m = (s->m > 0 && s->m <= 32) || row * 64 > room ? 32 : 64;
     c->wm = t->m / 32;
     for (c->wn = 4; c->wn > 2 && s->m > 0 && (s->m + t->m - 1) / t->m * (s->n / (c->wn * CODE_COLUMNS)) < busy;) c->wn /= 2;
   }
-  t->n = CODE_COLUMNS * c->wn, t->k = CODE_STEP * c->wk, t->threads = NY_WARP * c->wm * c->wn * c->wk, t->wm = c->wm, t->wn = c->wn;
+  t->n = CODE_COLUMNS * c->wn, t->k = c->x ? 2 * CODE_STEP : CODE_STEP * c->wk * runs, t->threads = NY_WARP * c->wm * c->wn * c->wk, t->wm = c->wm, t->wn = c->wn;
   const struct {
     const char *name;
     int value;
-  } knob[] = {{"bm", t->m}, {"bn", t->n}, {"bk", t->k}, {"threads", t->threads}, {"wm", c->wm}, {"wn", c->wn}, {"wk", c->wk}, {"stages", 2}};
+  } knob[] = {{"bm", t->m}, {"bn", t->n}, {"bk", t->k}, {"threads", t->threads}, {"wm", c->wm}, {"wn", c->wn}, {"wk", c->wk}, {"stages", c->x ? 3 : 2}};
   for (size_t i = 0; i < NY_COUNT(knob); i++) ny_knob_set(e->k, knob[i].name, knob[i].value);
+}
+
+/* The left operand of a step, and with codes its scales. */
+static ny_value *left_codes(ny_emit *e, const mm *s, const codes *c, ny_dim k0, ny_value **scale) {
+  const ny_block_tile *t = &s->block.t;
+  ny_coord row = ny_at_row(s->block.row), at[NY_MAX_RANK];
+  ny_dim left = ny_dim_divides(e->cx, s->k, t->k) ? NY_ALL : ny_dim_sub(e->cx, s->k, k0);
+  e->rows = t->m, e->cols = t->k, e->lim[0] = s->block.lim_m, e->lim[1] = left;
+  if (!c->x) return ny_emit_fill(e, ny_gpu_masked(e, x_tile(e, s, row, ny_at_col(k0)), 1), t->m, t->k);
+  rows_at(e, s, c->x->type, row, at);
+  at[c->x->type->rank - 1] = ny_at_col(k0);
+  ny_value *x = ny_emit_at(e, c->x, at);
+  e->cols = t->k / (int)c->block, e->lim[1] = left == NY_ALL ? left : ny_dim_ceildiv(e->cx, left, c->block);
+  rows_at(e, s, c->x_scale->type, row, at);
+  at[c->x->type->rank - 1] = ny_at_col(ny_dim_div(e->cx, k0, c->block));
+  *scale = ny_emit_at(e, c->x_scale, at);
+  return *scale ? x : NULL;
+}
+
+static ny_value *times_number(ny_emit *e, ny_value *sum, ny_value *factor) {
+  ny_coord one[NY_MAX_RANK];
+  for (int i = 0; i < NY_MAX_RANK; i++) one[i] = ny_at_one(0);
+  ny_value *f = factor ? ny_emit_at(e, factor, one) : NULL;
+  return f ? ny_b_ew2(&e->b, NY_mul, sum, ny_emit_cast(e, f, NY_f32)) : sum;
 }
 
 static void by_codes(ny_emit *e, mm *s) {
   ny_ctx *cx = e->cx;
-  codes c = read_codes(s);
+  codes c = read_codes(e, s);
   s->block = (ny_block_sum){.k = s->k, .runs = 1};
   ny_block_tile *t = &s->block.t;
   pick_codes(e, s, &c, t);
@@ -144,20 +186,16 @@ static void by_codes(ny_emit *e, mm *s) {
   ny_dim var, filled = s->y->type->dim[1], column = s->block.column;
   ny_loop l = ny_emit_for(e, 0, ny_dim_ceildiv(cx, s->k, t->k), 1, 1, &var);
   ny_dim k0 = ny_dim_mul(cx, var, t->k), first = ny_dim_mul(cx, var, t->k / c.block), left = ny_dim_divides(cx, filled, t->k) ? NY_ALL : ny_dim_sub(cx, filled, k0);
-  e->rows = t->m, e->cols = t->k, e->lim[0] = s->block.lim_m, e->lim[1] = ny_dim_divides(cx, s->k, t->k) ? NY_ALL : ny_dim_sub(cx, s->k, k0);
-  ny_value *x = ny_emit_fill(e, ny_gpu_masked(e, x_tile(e, s, ny_at_row(s->block.row), ny_at_col(k0)), 1), t->m, t->k);
+  ny_value *x_scale = NULL, *x = left_codes(e, s, &c, k0, &x_scale);
   e->rows = t->k, e->cols = t->n, e->lim[0] = left, e->lim[1] = s->block.lim_n;
   ny_value *q = ny_emit_at(e, c.codes, (ny_coord[]){ny_at_col(column), ny_at_row(k0)});
   e->rows = t->k / (int)c.block, e->lim[0] = left == NY_ALL ? left : ny_dim_div(cx, left, c.block);
   ny_value *scale = ny_emit_at(e, c.scale, (ny_coord[]){ny_at_col(column), ny_at_row(first)});
-  ny_op *mma = x && q && scale ? ny_build(&e->b, NY_mma, (ny_value *[]){sum, x, q, scale}, 4, NULL, 0) : NULL;
+  ny_op *mma = x && q && scale ? ny_build(&e->b, NY_mma, (ny_value *[]){sum, x, q, scale, x_scale}, x_scale ? 5 : 4, NULL, 0) : NULL;
   if (mma) mma->attr[NY_AT(mma, block)].i = c.block;
   ny_emit_end(e, l);
   e->rows = t->m, e->cols = t->n, e->lim[0] = s->block.lim_m, e->lim[1] = s->block.lim_n;
-  if (c.factor) {
-    ny_value *f = ny_emit_cast(e, ny_emit_at(e, c.factor, (ny_coord[]){ny_at_one(0), ny_at_one(0)}), NY_f32);
-    if (f) sum = ny_b_ew2(&e->b, NY_mul, sum, f);
-  }
+  sum = times_number(e, times_number(e, sum, c.factor), c.x_factor);
   finish(e, s, ny_at_row(s->block.row), ny_at_col(column), sum);
 }
 
